@@ -1,0 +1,13 @@
+"""YOLOX-nano on BCCD (blood cells) at 320 × 320, from the COCO weights; see docs/results.md."""
+
+from yolox.exp.default import YOLOXNano
+
+
+class Exp(YOLOXNano):
+    def __init__(self) -> None:
+        super().__init__()
+        self.exp_name = "bccd_nano"
+        self.input_size = self.test_size = (320, 320)
+        self.multiscale_range, self.random_size = 0, ()
+        self.batch_size = 16
+        self.max_epoch, self.no_aug_epochs, self.warmup_epochs = 40, 8, 1

@@ -1,0 +1,14 @@
+"""YOLOX-tiny on BCCD (blood cells) at 320 × 320, from scratch; see docs/results.md."""
+
+from yolox.exp.default import YOLOXTiny
+
+
+class Exp(YOLOXTiny):
+    def __init__(self) -> None:
+        super().__init__()
+        self.exp_name = "bccd_tiny"
+        self.input_size = self.test_size = (320, 320)
+        self.multiscale_range, self.random_size = 0, ()
+        self.batch_size = 16
+        self.basic_lr_per_img = 0.02 / 64
+        self.max_epoch, self.no_aug_epochs, self.warmup_epochs = 60, 10, 3

@@ -1,0 +1,5 @@
+"""YOLOX-m on data in the VOC layout."""
+
+from yolox.exp.default import YOLOXM as Exp
+
+__all__ = ["Exp"]

@@ -1,0 +1,5 @@
+"""YOLOX-nano on data in the VOC layout."""
+
+from yolox.exp.default import YOLOXNano as Exp
+
+__all__ = ["Exp"]

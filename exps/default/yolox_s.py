@@ -1,0 +1,5 @@
+"""YOLOX-s on data in the VOC layout."""
+
+from yolox.exp.default import YOLOXS as Exp
+
+__all__ = ["Exp"]

@@ -1,0 +1,29 @@
+import io
+import sys
+
+from yolox.utils.progress import track
+
+
+class FakeTerminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_yields_in_silence_without_a_terminal(capsys):
+    assert list(track(iter("abc"), "Reading")) == ["a", "b", "c"]
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_shows_a_bar_on_a_terminal_of_the_first_process_only(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(sys, "stderr", FakeTerminal())
+    assert list(track([1, 2, 3], "Reading")) == [1, 2, 3]
+    assert "Reading" in sys.stderr.getvalue()
+    assert "3/3" in sys.stderr.getvalue()
+
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(sys, "stderr", FakeTerminal())
+    assert list(track([1, 2, 3], "Reading")) == [1, 2, 3]
+    assert sys.stderr.getvalue() == ""

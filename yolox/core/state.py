@@ -1,0 +1,81 @@
+"""What a run needs to go on exactly where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from yolox.utils.checkpoint import CheckpointError
+from yolox.utils.ema import ModelEMA
+
+
+def capture_state(
+    *,
+    fabric: Fabric,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: ModelEMA | None,
+    epoch: int,
+    best_ap: float,
+    recipe: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The ``train`` entry of a checkpoint, taken between two epochs.
+
+    Args:
+        epoch: number of epochs done.
+        best_ap: best AP50-95 so far.
+        recipe: settings that decide the run, to tell a resumed run that they changed.
+    """
+    return {
+        "epoch": epoch,
+        "best_ap": best_ap,
+        "recipe": dict(recipe),
+        # The file's "model" is the average; the weights being trained are others.
+        "raw_model": {name: value.detach().cpu() for name, value in model.state_dict().items()},
+        "ema_updates": ema.updates if ema else 0,
+        "optimizer": optimizer.state_dict(),
+        "precision": fabric._precision.state_dict(),
+        "torch_rng": torch.get_rng_state(),
+    }
+
+
+def restore_state(
+    state: Mapping[str, Any] | None,
+    *,
+    fabric: Fabric,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: ModelEMA | None,
+    averaged: Mapping[str, Any],
+) -> tuple[int, float]:
+    """Put a captured state back; returns the epochs done and the best AP50-95 so far.
+
+    Raises:
+        CheckpointError: the checkpoint holds no training state.
+    """
+    if state is None:
+        raise CheckpointError(
+            "the checkpoint holds no training state to resume from: use latest_ckpt.pth, or give "
+            "it with -c without --resume to start a new run from its weights"
+        )
+    model.load_state_dict(state["raw_model"])
+    optimizer.load_state_dict(state["optimizer"])
+    if ema is not None:
+        ema.ema.load_state_dict(averaged)
+        ema.updates = state["ema_updates"]
+    fabric._precision.load_state_dict(state["precision"])
+    torch.set_rng_state(state["torch_rng"].cpu())
+    return state["epoch"], state["best_ap"]
+
+
+def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings that differ between the run that was stopped and the one that resumes it."""
+    return [
+        f"{name} {before.get(name)} → {now.get(name)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]

@@ -1,0 +1,92 @@
+"""Which image goes into which training batch, and with which random seed.
+
+A training sample is a pure function of its ``Draw``; the order of draws is a pure function of
+(seed, epoch). Neither the number of workers nor of processes changes what a step sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Sampler
+
+_POSITION_BITS = 40
+_EPOCH_BITS = 32
+
+
+class Draw(NamedTuple):
+    """One training sample to make: which image, all of its randomness, and whether as a mosaic."""
+
+    index: int  # type: ignore[assignment]  # tuple has a method of this name, not missed here
+    seed: int
+    mosaic: bool
+
+
+def draw_seed(seed: int, epoch: int, position: int) -> int:
+    """The seed of one draw: the three numbers packed, so that no two draws can share one.
+
+    ``np.random.default_rng`` hashes it, hence neighbouring seeds give unrelated streams.
+    """
+    return (((seed << _EPOCH_BITS) | epoch) << _POSITION_BITS) | position
+
+
+class TrainBatchSampler(Sampler[list[Draw]]):
+    """Shuffled full batches of draws for one epoch at a time.
+
+    Args:
+        length: number of images, at least 1.
+        batch_size: images per batch of this process; a step sees ``batch_size * world_size``.
+        seed: non-negative; with the epoch it decides everything.
+        rank, world_size: this process and how many there are. Ranks take interleaved slices of
+            one global order, so W processes with b images a batch see, step by step, the same
+            draws as one process with W * b.
+
+    The last batch is filled up from the start of the epoch's order; a filled draw has a seed of
+    its own. Raises ValueError for numbers out of range.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if length < 1:
+            raise ValueError(f"cannot draw batches from {length} images: expected at least 1")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: expected at least 1")
+        if seed < 0:
+            raise ValueError(f"seed is {seed}: expected 0 or more")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank is {rank}: expected 0 <= rank < world_size ({world_size})")
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.mosaic = True
+
+    def set_epoch(self, epoch: int, mosaic: bool) -> None:
+        """Choose the epoch (from 0) that the next iteration yields, and whether with mosaic."""
+        if not 0 <= epoch < 1 << _EPOCH_BITS:
+            raise ValueError(f"epoch is {epoch}: expected 0 <= epoch < 2**{_EPOCH_BITS}")
+        self.epoch = epoch
+        self.mosaic = mosaic
+
+    def __len__(self) -> int:
+        return -(-self.length // (self.batch_size * self.world_size))
+
+    def _order(self) -> npt.NDArray[np.int64]:
+        """Image index of every global position of the epoch, the fill at its end included."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.length)
+        return np.resize(order, len(self) * self.batch_size * self.world_size)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epoch, mosaic = self.epoch, self.mosaic
+        order = self._order()
+        step = self.batch_size * self.world_size
+        for start in range(0, len(order), step):
+            positions = range(start + self.rank, start + step, self.world_size)
+            yield [Draw(int(order[p]), draw_seed(self.seed, epoch, p), mosaic) for p in positions]

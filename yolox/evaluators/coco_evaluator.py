@@ -1,0 +1,351 @@
+"""The evaluator: run a model over a loader, score it by the COCO and VOC rules."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from loguru import logger
+from torch import nn
+
+from yolox.evaluators.coco_metric import evaluate_coco
+from yolox.evaluators.evaluator import (
+    EvalDataset,
+    EvalSample,
+    ImageDetections,
+    Timing,
+    run_inference,
+)
+from yolox.evaluators.results import ClassRow, EvalResult
+from yolox.evaluators.voc_metric import evaluate_voc
+
+__all__ = ["COCOEvaluator", "Evaluator", "Headline", "Outputs"]
+
+Headline = Literal["coco", "voc07", "voc12"]
+Outputs = dict[int, dict[str, list[Any]]]
+
+_IOU_THRESHOLDS = tuple(iou / 100 for iou in range(50, 100, 5))
+_AT_50, _AT_75 = _IOU_THRESHOLDS.index(0.5), _IOU_THRESHOLDS.index(0.75)
+_TESTDEV_FILE = Path("yolox_testdev_2017.json")
+_PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class _Inference(NamedTuple):
+    detections: list[ImageDetections]
+    timing: Timing
+
+
+class Evaluator:
+    """Evaluates models on one data set; both metrics are always computed, one is the headline.
+
+    Args:
+        dataloader: yields what :func:`run_inference` takes; its ``dataset`` is an
+            :class:`EvalDataset`.
+        img_size: (height, width) of the input, pixels.
+        confthre: least score of a detection, in [0, 1].
+        nmsthre: IoU of NMS, in [0, 1].
+        num_classes: of the model, and of the data set.
+        headline: the rule that the two main figures and the table by class follow.
+        per_class_AP, per_class_AR: whether ``evaluate`` lists them in its summary.
+        require_objects: False lets the data set have no annotations; AP is NaN then.
+
+    Raises:
+        ValueError: listing all that is wrong with the data set.
+    """
+
+    def __init__(
+        self,
+        dataloader: Any,
+        img_size: tuple[int, int],
+        confthre: float,
+        nmsthre: float,
+        num_classes: int,
+        *,
+        headline: Headline,
+        per_class_AP: bool = True,
+        per_class_AR: bool = False,
+        require_objects: bool = True,
+    ) -> None:
+        self.dataloader = dataloader
+        self.img_size = (int(img_size[0]), int(img_size[1]))
+        self.confthre = confthre
+        self.nmsthre = nmsthre
+        self.num_classes = num_classes
+        self.headline: Headline = headline
+        self.per_class_AP = per_class_AP
+        self.per_class_AR = per_class_AR
+        self.dataset: EvalDataset = dataloader.dataset
+        _check_dataset(self.dataset, num_classes, require_objects)
+
+    def run(
+        self,
+        model: nn.Module,
+        *,
+        device: torch.device | str | None = None,
+        precision: str | None = None,
+        distributed: bool = False,
+    ) -> EvalResult:
+        """Evaluate ``model`` and return all figures.
+
+        Args:
+            model: as :func:`run_inference` takes it; put back into its mode afterwards.
+            device: where to run, the model is moved there; None means where it is.
+            precision: ``"fp32"``, ``"fp16"`` or ``"bf16"`` (mixed); None means ``"fp32"``.
+            distributed: each process saw a part of the data set: put them together first. Every
+                process gets the same figures (times are its own). Without a process group of more
+                than one this changes nothing.
+
+        Raises:
+            ValueError: for an unknown precision, or when the loader leaves out images of the data
+                set, for their objects would count as missed.
+        """
+        return self._score(self._infer(model, device, precision, distributed))
+
+    @overload
+    def evaluate(
+        self,
+        model: nn.Module,
+        distributed: bool = ...,
+        half: bool = ...,
+        trt_file: None = ...,
+        decoder: None = ...,
+        test_size: tuple[int, int] | None = ...,
+        return_outputs: Literal[False] = ...,
+    ) -> tuple[float, float, str]: ...
+
+    @overload
+    def evaluate(
+        self,
+        model: nn.Module,
+        distributed: bool = ...,
+        half: bool = ...,
+        trt_file: None = ...,
+        decoder: None = ...,
+        test_size: tuple[int, int] | None = ...,
+        *,
+        return_outputs: bool,
+    ) -> tuple[float, float, str] | tuple[tuple[float, float, str], Outputs]: ...
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        distributed: bool = False,
+        half: bool = False,
+        trt_file: None = None,
+        decoder: None = None,
+        test_size: tuple[int, int] | None = None,
+        return_outputs: bool = False,
+    ) -> tuple[float, float, str] | tuple[tuple[float, float, str], Outputs]:
+        """Evaluate ``model``; the door for scripts written for the official package.
+
+        Args:
+            model: as for :meth:`run`.
+            distributed: as for :meth:`run`.
+            half: mixed precision: float16, or bfloat16 on a CPU.
+            trt_file, decoder: not supported, must be None.
+            test_size: None, or the ``img_size`` this evaluator was made with.
+            return_outputs: also return the detections.
+
+        Returns:
+            (AP50-95, AP50, summary text); with ``return_outputs`` a pair of this and a dict from
+            image id to ``bboxes`` (xyxy, original pixels), ``scores`` and ``categories`` (class
+            indices).
+
+        Raises:
+            ValueError: for an argument that is not supported, and as :meth:`run`.
+        """
+        if trt_file is not None or decoder is not None:
+            raise ValueError("trt_file and decoder: expected None, TensorRT is not supported")
+        if test_size is not None and tuple(test_size) != self.img_size:
+            raise ValueError(
+                f"test_size: expected {self.img_size} as the loader makes it, got "
+                f"{tuple(test_size)}; build the evaluator with the new size instead"
+            )
+        on_cpu = all(p.device.type == "cpu" for p in model.parameters())
+        precision = ("bf16" if on_cpu else "fp16") if half else "fp32"
+        inference = self._infer(model, None, precision, distributed)
+        result = self._score(inference)
+        summary = result.summary(per_class_ap=self.per_class_AP, per_class_ar=self.per_class_AR)
+        headline = (result.ap50_95, result.ap50, summary)
+        return (headline, _outputs(inference.detections)) if return_outputs else headline
+
+    def _infer(
+        self,
+        model: nn.Module,
+        device: torch.device | str | None,
+        precision: str | None,
+        distributed: bool,
+    ) -> _Inference:
+        if precision is not None and precision not in _PRECISIONS:
+            raise ValueError(f"precision: expected one of {[*_PRECISIONS]}, got {precision!r}")
+        detections, timing = run_inference(
+            model,
+            self.dataloader,
+            num_classes=self.num_classes,
+            img_size=self.img_size,
+            conf_threshold=self.confthre,
+            nms_threshold=self.nmsthre,
+            device=device,
+            autocast=_PRECISIONS[precision or "fp32"],
+        )
+        if distributed:
+            detections = _gather(detections)
+        seen = {entry.image_id for entry in detections}
+        missing = [s.name for s in self.dataset.samples if s.image_id not in seen]
+        if missing:
+            raise ValueError(
+                f"the loader left out {len(missing)} of {len(self.dataset.samples)} images "
+                f"({', '.join(missing[:3])}, ...); evaluation needs each of them once: no "
+                "drop_last, and distributed=True if each process reads a part"
+            )
+        return _Inference(detections, timing)
+
+    def _score(self, inference: _Inference) -> EvalResult:
+        samples = self.dataset.samples
+        coco = evaluate_coco(samples, inference.detections, self.num_classes)
+        voc = evaluate_voc(samples, inference.detections, self.num_classes, _IOU_THRESHOLDS)
+        voc_means: dict[str, float | None] = {}
+        for rule, ap_TC in (("voc07", voc.ap_11point), ("voc12", voc.ap_area)):
+            voc_means[f"{rule}_ap50_95"] = _mean(ap_TC)
+            voc_means[f"{rule}_ap50"] = _mean(ap_TC[_AT_50])
+            voc_means[f"{rule}_ap75"] = _mean(ap_TC[_AT_75])
+        if self.headline == "coco":
+            ap50_95, ap50 = coco.metrics["ap50_95"], coco.metrics["ap50"]
+            by_class = [(row.ap50_95, row.ap50) for row in coco.per_class]
+        else:
+            ap_TC = voc.ap_11point if self.headline == "voc07" else voc.ap_area
+            ap50_95, ap50 = _mean(ap_TC), _mean(ap_TC[_AT_50])
+            by_class = [
+                (_mean(ap_TC[:, c]), _mean(ap_TC[_AT_50, c])) for c in range(ap_TC.shape[1])
+            ]
+        rows = tuple(
+            ClassRow(
+                name=name,
+                objects=int(voc.gt_counts[c]),
+                ap50_95=by_class[c][0],
+                ap50=by_class[c][1],
+                ar50_95=coco.per_class[c].ar50_95,
+            )
+            for c, name in enumerate(self.dataset.class_names)
+        )
+        return EvalResult(
+            headline=self.headline,
+            ap50_95=float("nan") if ap50_95 is None else ap50_95,
+            ap50=float("nan") if ap50 is None else ap50,
+            coco=coco.metrics,
+            voc=voc_means,
+            per_class=rows,
+            timing=inference.timing,
+        )
+
+
+class COCOEvaluator(Evaluator):
+    """Evaluator whose headline is COCO AP. Arguments as for :class:`Evaluator`.
+
+    With ``testdev`` the data set needs no annotations, and the detections are written to
+    ``yolox_testdev_2017.json`` in the working directory, in COCO's result format. Category ids are
+    the data set's ``class_ids`` where it has them, else the class indices.
+    """
+
+    def __init__(
+        self,
+        dataloader: Any,
+        img_size: tuple[int, int],
+        confthre: float,
+        nmsthre: float,
+        num_classes: int,
+        testdev: bool = False,
+        per_class_AP: bool = True,
+        per_class_AR: bool = False,
+    ) -> None:
+        super().__init__(
+            dataloader,
+            img_size,
+            confthre,
+            nmsthre,
+            num_classes,
+            headline="coco",
+            per_class_AP=per_class_AP,
+            per_class_AR=per_class_AR,
+            require_objects=not testdev,
+        )
+        self.testdev = testdev
+
+    def _score(self, inference: _Inference) -> EvalResult:
+        if self.testdev:
+            ids: Sequence[int] = getattr(self.dataset, "class_ids", range(self.num_classes))
+            _TESTDEV_FILE.write_text(json.dumps(_coco_rows(inference.detections, ids)))
+            logger.info("detections written to {}", _TESTDEV_FILE.resolve())
+        return super()._score(inference)
+
+
+def _check_dataset(dataset: EvalDataset, num_classes: int, require_objects: bool) -> None:
+    if not hasattr(dataset, "samples") or not hasattr(dataset, "class_names"):
+        raise ValueError(
+            f"dataloader.dataset: expected `samples` and `class_names`, {type(dataset).__name__} "
+            "lacks them"
+        )
+    samples: Sequence[EvalSample] = dataset.samples
+    problems = []
+    if len(dataset.class_names) != num_classes:
+        problems.append(
+            f"num_classes is {num_classes}, the data set has {len(dataset.class_names)}: "
+            f"{', '.join(dataset.class_names[:5])}{', ...' if len(dataset.class_names) > 5 else ''}"
+        )
+    if len({sample.image_id for sample in samples}) != len(samples):
+        problems.append("two samples share an image_id")
+    for sample in samples:
+        classes = np.asarray(sample.classes)
+        if classes.size and not 0 <= classes.min() <= classes.max() < num_classes:
+            problems.append(f"{sample.name}: a class is outside 0..{num_classes - 1}")
+    if require_objects and all(np.all(sample.difficult) for sample in samples):
+        problems.append("no image has an object that counts, AP is undefined")
+    if problems:
+        more = f"\n... and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise ValueError("cannot evaluate:\n" + "\n".join(problems[:20]) + more)
+
+
+def _gather(detections: list[ImageDetections]) -> list[ImageDetections]:
+    """Detections of all processes, one entry an image: samplers pad the last round by repeating."""
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return detections
+    parts: list[list[ImageDetections]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, detections)
+    by_image = {entry.image_id: entry for part in parts for entry in part}
+    return [by_image[image_id] for image_id in sorted(by_image)]
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float | None:
+    """Mean of what is defined, None when nothing is."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else None
+
+
+def _outputs(detections: list[ImageDetections]) -> Outputs:
+    return {
+        entry.image_id: {
+            "bboxes": entry.boxes.tolist(),
+            "scores": entry.scores.tolist(),
+            "categories": entry.classes.tolist(),
+        }
+        for entry in detections
+    }
+
+
+def _coco_rows(detections: list[ImageDetections], category_ids: Sequence[int]) -> list[Any]:
+    return [
+        {
+            "image_id": entry.image_id,
+            "category_id": int(category_ids[class_id]),
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+        }
+        for entry in detections
+        for (x1, y1, x2, y2), class_id, score in zip(
+            entry.boxes.tolist(), entry.classes.tolist(), entry.scores.tolist(), strict=True
+        )
+    ]

@@ -1,0 +1,62 @@
+"""The recipe for data in the VOC layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from yolox.data import VOCDetection, get_yolox_datadir, resolve_classes
+
+from yolox.exp.yolox_base import Exp, ExpError
+
+
+class VOCExp(Exp):
+    """Training on ``VOCdevkit/VOC<year>/{Annotations,ImageSets/Main,JPEGImages}``.
+
+    ``train_sets`` and ``val_sets`` name splits as year/split, ``2007/trainval``. Classes come from
+    `class_names`, else from a classes.txt beside the data, else from the annotations.
+    """
+
+    train_sets: tuple[str, ...]
+    val_sets: tuple[str, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.train_sets = ("2007/trainval",)
+        self.val_sets = ("2007/test",)
+        self.finetune_act = "mish"
+
+    def devkit(self) -> Path:
+        """The folder that holds the VOC<year> folders."""
+        return Path(self.data_dir) if self.data_dir else Path(get_yolox_datadir()) / "VOCdevkit"
+
+    def resolve_classes(self) -> None:
+        """Fill `class_names` and `num_classes` from the data; see the class."""
+        sets = _pairs(self.train_sets) + _pairs(self.val_sets)
+        self.class_names = resolve_classes(self.devkit(), sets, self.class_names or None)
+        super().resolve_classes()
+
+    def get_dataset(self, cache: bool = False, cache_type: str = "ram") -> VOCDetection:
+        return VOCDetection(
+            data_dir=self.devkit(),
+            image_sets=_pairs(self.train_sets),
+            img_size=self.input_size,
+            preproc=self.train_transform(),
+            classes=self.class_names or None,
+        )
+
+    def get_eval_dataset(self, **kwargs: Any) -> VOCDetection:
+        return VOCDetection(
+            data_dir=self.devkit(),
+            image_sets=_pairs(self.val_sets),
+            img_size=self.test_size,
+            preproc=self.val_transform(kwargs.get("legacy", False)),
+            classes=self.class_names or None,
+        )
+
+
+def _pairs(sets: tuple[str, ...]) -> list[tuple[str, str]]:
+    pairs = [tuple(name.split("/")) for name in sets]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ExpError(f"splits are named year/split, as 2007/trainval: {', '.join(sets)}")
+    return pairs  # type: ignore[return-value]

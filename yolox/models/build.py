@@ -1,0 +1,314 @@
+"""From a model's description to the module and back: spec, channel table, checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolox.models.network_blocks import ACTIVATIONS, BN_EPS, BN_MOMENTUM, BaseConv, get_activation
+from yolox.models.yolo_fpn import YOLOFPN
+from yolox.models.yolo_head import YOLOXHead
+from yolox.models.yolo_pafpn import YOLOPAFPN
+from yolox.models.yolox import YOLOX
+from yolox.utils.checkpoint import CheckpointError, load_checkpoint
+
+ARCHITECTURES = ("yolox", "yolov3")
+PRIOR_PROB = 1e-2
+
+ChannelTable = dict[str, list[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """All that is needed to build a dense model.
+
+    Attributes:
+        architecture: ``yolox`` (CSPDarknet + PAFPN) or ``yolov3`` (Darknet-53 + FPN).
+        depth, width: the multipliers of a yolox; a yolov3 has 1.0 and 1.0.
+        num_classes: classes of the head.
+        act: silu, mish, relu or lrelu.
+        depthwise: depthwise-separable 3 × 3 convolutions (nano).
+        class_names: one a class, or empty when unknown.
+        input_size: height and width that the model was made for, in pixels.
+    """
+
+    architecture: str = "yolox"
+    depth: float = 1.0
+    width: float = 1.0
+    num_classes: int = 80
+    act: str = "silu"
+    depthwise: bool = False
+    class_names: tuple[str, ...] = ()
+    input_size: tuple[int, int] = (640, 640)
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.architecture not in ARCHITECTURES:
+            problems.append(f"architecture must be one of {ARCHITECTURES}: {self.architecture!r}")
+        if self.act not in ACTIVATIONS:
+            problems.append(f"act must be one of {tuple(ACTIVATIONS)}: {self.act!r}")
+        if self.depth <= 0 or self.width <= 0:
+            problems.append(f"depth and width must be positive: {self.depth}, {self.width}")
+        if self.num_classes < 1:
+            problems.append(f"num_classes must be at least 1: {self.num_classes}")
+        if self.class_names and len(self.class_names) != self.num_classes:
+            problems.append(f"{len(self.class_names)} class names for {self.num_classes} classes")
+        if any(size < 32 or size % 32 for size in self.input_size):
+            problems.append(f"input_size must be multiples of 32: {self.input_size}")
+        if problems:
+            raise ValueError("model spec: " + "; ".join(problems))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelSpec:
+        """The inverse of `to_dict`; keys of a newer program are ignored."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        plain = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in values.items()
+            if key in known
+        }
+        return cls(**plain)
+
+
+def build_model(spec: ModelSpec) -> YOLOX:
+    """A freshly initialised model of the spec."""
+    backbone: YOLOPAFPN | YOLOFPN
+    if spec.architecture == "yolov3":
+        backbone = YOLOFPN(act=spec.act)
+        head = YOLOXHead(spec.num_classes, in_channels=(128, 256, 512), act=spec.act)
+    else:
+        backbone = YOLOPAFPN(spec.depth, spec.width, depthwise=spec.depthwise, act=spec.act)
+        head = YOLOXHead(spec.num_classes, spec.width, act=spec.act, depthwise=spec.depthwise)
+    model = YOLOX(backbone, head)
+    head.initialize_biases(PRIOR_PROB)
+    return model
+
+
+def swap_activation(model: nn.Module, act: str) -> int:
+    """Replace the activation of every `BaseConv` in place; returns how many were replaced."""
+    units = [module for module in model.modules() if isinstance(module, BaseConv)]
+    for unit in units:
+        unit.act = get_activation(act)
+    return len(units)
+
+
+def channel_table(model: nn.Module) -> ChannelTable:
+    """``{conv module name: [in channels, out channels, groups]}``, in module order."""
+    return {
+        name: [module.in_channels, module.out_channels, module.groups]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
+
+
+def resize_to_channels(model: nn.Module, channels: Mapping[str, list[int]]) -> None:
+    """Give every convolution the channels of the table, and its batch norm too; in place.
+
+    Weights of changed layers are new: a state dict is expected to be loaded afterwards.
+
+    Raises:
+        CheckpointError: the table names other convolutions than the model has.
+    """
+    present = channel_table(model)
+    if set(present) != set(channels):
+        odd = sorted(set(present) ^ set(channels))
+        raise CheckpointError(
+            f"channel table and model differ in {len(odd)} convolutions: {', '.join(odd[:5])}"
+        )
+    for name, (cin, cout, groups) in channels.items():
+        if present[name] == [cin, cout, groups]:
+            continue
+        parent = model.get_submodule(name.rpartition(".")[0])
+        old = model.get_submodule(name)
+        assert isinstance(old, nn.Conv2d)
+        setattr(
+            parent,
+            name.rpartition(".")[2],
+            nn.Conv2d(
+                cin,
+                cout,
+                old.kernel_size,  # type: ignore[arg-type]
+                old.stride,  # type: ignore[arg-type]
+                old.padding,  # type: ignore[arg-type]
+                groups=groups,
+                bias=old.bias is not None,
+            ),
+        )
+        if isinstance(parent, BaseConv):
+            parent.bn = nn.BatchNorm2d(cout, eps=BN_EPS, momentum=BN_MOMENTUM)
+
+
+def infer_spec(state: Mapping[str, Tensor]) -> ModelSpec:
+    """The spec of an official state dict, from its names and shapes.
+
+    The activation leaves no trace in a state dict: silu is presumed, lrelu for yolov3.
+
+    Raises:
+        CheckpointError: the names are not those of a YOLOX or yolov3 state dict.
+    """
+    heads = [value for name, value in state.items() if name == "head.cls_preds.0.weight"]
+    stem = state.get("backbone.backbone.stem.conv.conv.weight")
+    if not heads or (stem is None and "backbone.backbone.stem.0.conv.weight" not in state):
+        raise CheckpointError(
+            "the state dict is not that of a YOLOX or yolov3: expected names such as "
+            f"head.cls_preds.0.weight, got {', '.join(list(state)[:3])}"
+        )
+    num_classes = heads[0].shape[0]
+    if stem is None:
+        return ModelSpec(architecture="yolov3", num_classes=num_classes, act="lrelu")
+    blocks = [
+        int(match[1])
+        for name in state
+        if (match := re.search(r"backbone\.dark2\.1\.m\.(\d+)\.", name))
+    ]
+    depth, width = (max(blocks) + 1) / 3, stem.shape[0] / 64
+    return ModelSpec(
+        depth=round(depth, 2),
+        width=width,
+        num_classes=num_classes,
+        depthwise="backbone.backbone.dark2.0.dconv.conv.weight" in state,
+        input_size=(416, 416) if width < 0.5 else (640, 640),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model rebuilt from a checkpoint, with the rest of what the file says.
+
+    Attributes:
+        model: in evaluation mode, float32, on the CPU.
+        spec: its description; the activation is the one in use.
+        pruning: provenance of each pruning applied, oldest first; empty for a dense model.
+        content: the file as read.
+    """
+
+    model: YOLOX
+    spec: ModelSpec
+    pruning: list[dict[str, Any]]
+    content: dict[str, Any]
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether the file holds a pruned model."""
+        return "channels" in self.content
+
+
+def load_model(path: str | Path) -> LoadedModel:
+    """Rebuild a model, dense or pruned, from its file alone.
+
+    Raises:
+        CheckpointError: see `load_checkpoint`; or spec, channels and weights disagree.
+    """
+    content = load_checkpoint(path)
+    state = content["model"]
+    spec = ModelSpec.from_dict(content["spec"]) if "spec" in content else infer_spec(state)
+    with torch.device("meta"):
+        model = build_model(spec)
+        if "channels" in content:
+            resize_to_channels(model, content["channels"])
+    problems = _shape_problems(model, state)
+    if problems:
+        raise CheckpointError(
+            f"{path}: weights do not fit the model it describes ({len(problems)} differences): "
+            + "; ".join(problems[:5])
+        )
+    model.load_state_dict(state, strict=True, assign=True)
+    for tensor in model.parameters():
+        tensor.requires_grad_(True)
+    pruning = content.get("pruning", [])
+    return LoadedModel(model=model.float().eval(), spec=spec, pruning=pruning, content=content)
+
+
+def _shape_problems(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    problems = [f"{name} is missing" for name in expected if name not in state]
+    problems += [f"{name} is not expected" for name in state if name not in expected]
+    problems += [
+        f"{name}: expected {shape}, got {tuple(state[name].shape)}"
+        for name, shape in expected.items()
+        if name in state and tuple(state[name].shape) != shape
+    ]
+    return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferReport:
+    """What `transfer_weights` took: names taken, and per name left the two shapes."""
+
+    taken: tuple[str, ...]
+    shape_differs: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"{len(self.taken)} of {self.total} tensors taken"
+        if self.shape_differs:
+            text += (
+                f"; {len(self.shape_differs)} start anew since their shapes differ: "
+                + ", ".join(
+                    f"{name} {theirs} → {ours}"
+                    for name, (theirs, ours) in self.shape_differs.items()
+                )
+            )
+        if self.missing:
+            text += f"; {len(self.missing)} not in the file: {', '.join(self.missing[:5])}"
+        return text
+
+    @property
+    def total(self) -> int:
+        """Tensors of the model."""
+        return len(self.taken) + len(self.shape_differs) + len(self.missing)
+
+
+def transfer_weights(model: nn.Module, state: Mapping[str, Tensor]) -> TransferReport:
+    """Copy every tensor whose name and shape fit, as when the number of classes differs.
+
+    Raises:
+        CheckpointError: fewer than half of the tensors fit: the file is of another model.
+    """
+    own = model.state_dict()
+    fit = {
+        name: state[name] for name in own if name in state and state[name].shape == own[name].shape
+    }
+    report = TransferReport(
+        taken=tuple(fit),
+        shape_differs={
+            name: (tuple(state[name].shape), tuple(own[name].shape))
+            for name in own
+            if name in state and name not in fit
+        },
+        missing=tuple(name for name in own if name not in state),
+    )
+    if len(fit) * 2 < len(own):
+        raise CheckpointError(
+            f"only {len(fit)} of {len(own)} tensors fit: the checkpoint is of another model; "
+            "use the Exp it was trained with"
+        )
+    model.load_state_dict(fit, strict=False)
+    return report
+
+
+def checkpoint_payload(
+    model: nn.Module, spec: ModelSpec, pruning: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """The ``model``, ``spec`` and, for a pruned model, ``channels`` and ``pruning`` entries."""
+    payload: dict[str, Any] = {
+        "model": {name: value.detach().cpu() for name, value in model.state_dict().items()},
+        "spec": spec.to_dict(),
+    }
+    if pruning:
+        payload |= {"channels": channel_table(model), "pruning": pruning}
+    return payload

@@ -1,0 +1,292 @@
+"""From scores to a plan: how many slots each group loses, and which."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from yolox.pruning.groups import Group
+from yolox.utils.errors import UserError
+
+PLAN_FORMAT = "yolox-pruning-plan"
+MODES = ("conv", "layer", "global")
+IMPORTANCES = ("l1", "taylor")
+
+
+class PruningError(UserError):
+    """A prune that cannot be done as asked, or that would do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneConfig:
+    """What to prune, by how much, on what grounds.
+
+    Attributes:
+        mode: ``conv`` (the named convolutions), ``layer`` (all whose names match a pattern), each by
+            the ratio; or ``global`` (one ranking over the whole model).
+        ch_sparsity: fraction of the output channels of the chosen convolutions to remove, in (0, 1).
+        layers: names or patterns (``*`` and ``?``) for ``conv`` and ``layer``.
+        importance: criterion, ``l1`` or ``taylor``.
+        steps: rounds of scoring; each removes its part, silences it, and scores again.
+        round_to: channels left in a pruned group are a multiple of it; a smaller group stays whole.
+        min_channels: no group is left with fewer channels.
+        max_sparsity: no group loses a larger fraction.
+    """
+
+    mode: str = "global"
+    ch_sparsity: float = 0.4
+    layers: tuple[str, ...] = ()
+    importance: str = "taylor"
+    steps: int = 1
+    round_to: int = 1
+    min_channels: int = 1
+    max_sparsity: float = 0.9
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.mode not in MODES:
+            problems.append(f"mode must be one of {', '.join(MODES)}: {self.mode!r}")
+        if not 0 < self.ch_sparsity < 1:
+            problems.append(f"ch_sparsity must be between 0 and 1, exclusive: {self.ch_sparsity}")
+        if not 0 < self.max_sparsity < 1:
+            problems.append(f"max_sparsity must be between 0 and 1, exclusive: {self.max_sparsity}")
+        if self.importance not in IMPORTANCES:
+            problems.append(
+                f"importance must be one of {', '.join(IMPORTANCES)}: {self.importance!r}"
+            )
+        for name in ("steps", "round_to", "min_channels"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name} must be at least 1: {getattr(self, name)}")
+        if self.mode != "global" and not self.layers:
+            problems.append(f"mode {self.mode} needs layers: names from --mode list")
+        if self.mode == "global" and self.layers:
+            problems.append("mode global takes no layers: use mode layer for some of them")
+        if problems:
+            raise PruningError("pruning: " + "; ".join(problems))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningPlan:
+    """Which slots go, by group name; JSON on disk.
+
+    Attributes:
+        removed: sorted slot numbers a group; groups that stay whole are not named.
+        sizes: slots of every group of the model, to tell another model's plan.
+        config: how the plan came about.
+    """
+
+    removed: dict[str, tuple[int, ...]]
+    sizes: dict[str, int]
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and for the checkpoint's provenance."""
+        return {
+            "format": PLAN_FORMAT,
+            "version": 1,
+            "config": self.config,
+            "groups": [
+                {"name": name, "size": size, "remove": list(self.removed.get(name, ()))}
+                for name, size in self.sizes.items()
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PruningPlan:
+        """The inverse of `to_dict`.
+
+        Raises:
+            PruningError: not a plan.
+        """
+        if values.get("format") != PLAN_FORMAT:
+            raise PruningError(f'not a pruning plan: expected "format": "{PLAN_FORMAT}"')
+        return cls(
+            removed={g["name"]: tuple(g["remove"]) for g in values["groups"] if g["remove"]},
+            sizes={g["name"]: g["size"] for g in values["groups"]},
+            config=dict(values["config"]),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> PruningPlan:
+        """Read a plan from JSON."""
+        return cls.from_dict(json.loads(Path(path).read_text()))
+
+    def check(self, groups: Sequence[Group]) -> None:
+        """Raise `PruningError` unless the plan was made for these groups and removes something."""
+        sizes = {group.name: group.size for group in groups}
+        odd = [
+            name
+            for name in sizes.keys() | self.sizes.keys()
+            if sizes.get(name) != self.sizes.get(name)
+        ]
+        if odd:
+            raise PruningError(
+                f"the plan was made for another model: {len(odd)} groups differ, such as "
+                + ", ".join(
+                    f"{name} ({self.sizes.get(name)} in the plan, {sizes.get(name)} in the model)"
+                    for name in sorted(odd)[:3]
+                )
+            )
+        for name, slots in self.removed.items():
+            if len(set(slots)) >= sizes[name] or min(slots) < 0 or max(slots) >= sizes[name]:
+                raise PruningError(f"the plan empties {name} or names slots it does not have")
+        if not self.removed:
+            raise PruningError("the plan removes nothing")
+
+
+def select_groups(groups: Sequence[Group], config: PruneConfig) -> list[Group]:
+    """The groups that a config speaks of; a group shared by several named layers comes once.
+
+    Raises:
+        PruningError: a name or pattern that matches no prunable convolution (nearest names shown).
+    """
+    if config.mode == "global":
+        return list(groups)
+    names = [member.name for group in groups for member in group.producers]
+    chosen: set[str] = set()
+    for wanted in config.layers:
+        matches = _matches(wanted, names, exact=config.mode == "conv")
+        if not matches:
+            near = difflib.get_close_matches(wanted, names, n=5, cutoff=0.0)
+            raise PruningError(
+                f"--layers {wanted!r} matches no prunable convolution; nearest: {', '.join(near)} "
+                "(--mode list shows them all)"
+            )
+        chosen.update(matches)
+    return [group for group in groups if any(m.name in chosen for m in group.producers)]
+
+
+def _matches(wanted: str, names: Sequence[str], *, exact: bool) -> list[str]:
+    """Convolutions meant by a name: itself, or the unit it belongs to, or (not exact) a pattern."""
+    own = [name for name in names if name in (wanted, f"{wanted}.conv")]
+    if own or exact:
+        return own
+    return [
+        name for name in names if fnmatch.fnmatchcase(name, wanted) or name.startswith(f"{wanted}.")
+    ]
+
+
+def allocate(
+    groups: Sequence[Group],
+    scores: Sequence[Tensor],
+    config: PruneConfig,
+    *,
+    ratio: float | None = None,
+    gone: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, tuple[int, ...]]:
+    """Choose the slots to remove.
+
+    Args:
+        groups: the groups that may lose slots.
+        scores: one tensor (slots,) a group.
+        config: ratio, scope, alignment, floor and cap.
+        ratio: the fraction to reach, `PruneConfig.ch_sparsity` by default.
+        gone: slots that earlier rounds removed; they stay removed.
+
+    Returns:
+        Sorted slots a group, groups that stay whole left out.
+
+    Raises:
+        PruningError: the floors and caps do not allow the ratio (nearest reachable named).
+    """
+    ratio = config.ch_sparsity if ratio is None else ratio
+    order = [_removal_order(g, s, (gone or {}).get(g.name, ())) for g, s in zip(groups, scores)]
+    steps = [_allowed_removals(group.size, config) for group in groups]
+    if config.mode == "global":
+        counts = _global_counts(groups, order, steps, ratio)
+    else:
+        counts = [
+            min(allowed, key=lambda r: (abs(r - ratio * group.size), -r))  # noqa: B023
+            for group, allowed in zip(groups, steps)
+        ]
+    return {
+        group.name: tuple(sorted(slots.tolist()[:count]))
+        for group, (slots, _), count in zip(groups, order, counts)
+        if count
+    }
+
+
+def _removal_order(group: Group, scores: Tensor, gone: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Slots from the first to go to the last, and their scores in that order."""
+    ranked = scores.double().clone()
+    ranked[list(gone)] = -math.inf
+    values, slots = ranked.sort(stable=True)
+    return slots, values
+
+
+def _allowed_removals(size: int, config: PruneConfig) -> list[int]:
+    """How many slots a group of this size may lose: 0, then every count that leaves it aligned."""
+    floor = max(config.min_channels, math.ceil(round(size * (1 - config.max_sparsity), 9)), 1)
+    kept = range(size - 1, floor - 1, -1)
+    return [0, *(size - k for k in kept if k % config.round_to == 0)]
+
+
+def _global_counts(
+    groups: Sequence[Group],
+    order: Sequence[tuple[Tensor, Tensor]],
+    steps: Sequence[list[int]],
+    ratio: float,
+) -> list[int]:
+    """Take blocks of slots, least important first, until the ratio is met as nearly as can be."""
+    total = sum(group.size * group.channels_per_slot for group in groups)
+    reachable = sum(s[-1] * group.channels_per_slot for s, group in zip(steps, groups))
+    blocks = []
+    for number, (group, (_, values), allowed) in enumerate(zip(groups, order, steps)):
+        for start, end in zip(allowed, allowed[1:]):
+            cost = (end - start) * group.channels_per_slot
+            blocks.append((float(values[start:end].mean()), number, end, cost))
+    blocks.sort()
+
+    counts = [0] * len(groups)
+    removed = 0
+    for _, number, end, cost in blocks:
+        if removed + cost / 2 > ratio * total:
+            break
+        counts[number] = end
+        removed += cost
+    largest = max((cost for *_, cost in blocks), default=0)
+    if removed + largest < ratio * total:
+        raise PruningError(
+            f"ch_sparsity {ratio:.3f} cannot be reached: at most {reachable / total:.3f} with "
+            "these min_channels, max_sparsity and round_to; ask for less or loosen one of them"
+        )
+    return counts
+
+
+def make_plan(
+    groups: Sequence[Group], removed: dict[str, tuple[int, ...]], config: PruneConfig
+) -> PruningPlan:
+    """A plan over all groups of the model from the removed slots.
+
+    Raises:
+        PruningError: nothing would be removed.
+    """
+    if not removed:
+        smallest = min(group.size for group in groups)
+        raise PruningError(
+            f"nothing would be removed: ch_sparsity {config.ch_sparsity} with round_to "
+            f"{config.round_to} and min_channels {config.min_channels} (smallest group: {smallest} "
+            "channels); raise the ratio or lower round_to"
+        )
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
+    return PruningPlan(
+        removed=removed, sizes={group.name: group.size for group in groups}, config=values
+    )
+
+
+def removed_fraction(groups: Sequence[Group], removed: Mapping[str, Sequence[int]]) -> float:
+    """Fraction of the groups' output channels that goes."""
+    gone = sum(len(removed.get(group.name, ())) * group.channels_per_slot for group in groups)
+    return gone / sum(group.size * group.channels_per_slot for group in groups)

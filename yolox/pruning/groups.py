@@ -1,0 +1,277 @@
+"""Which channels must live or die together, traced with torch-pruning's dependency graph.
+
+The library's graph tells which tensors feed which; here every channel of every layer becomes an
+element, elements that must agree are united, and the classes are the slots: a slot is one channel
+of a convolution with its batch norm, its consumers' input, and whatever a residual add or a concat
+ties to it. Each channel falls into exactly one slot, so nothing can be pruned twice.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch_pruning
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch_pruning.dependency import OPTYPE
+
+Axis = Literal["in", "out"]
+Indices = NDArray[np.int64]
+
+# Layers with a batch norm's shape, one parameter a channel, have one axis; it is called "out".
+PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Member:
+    """One layer's part in a group.
+
+    Attributes:
+        name: module name.
+        axis: ``out`` (filters, batch-norm entries, depthwise channels) or ``in`` (inputs).
+        index: int64 (slots, repeat), the layer's channels that each slot stands for.
+        produces: whether the layer makes these channels (convolution or linear output).
+    """
+
+    name: str
+    axis: Axis
+    index: Indices
+    produces: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Group:
+    """Slots with the same members: what can be ranked and removed slot by slot.
+
+    Attributes:
+        name: its first producer's module name, in module order.
+        size: number of slots.
+        members: layers that take part.
+    """
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+
+    @property
+    def producers(self) -> tuple[Member, ...]:
+        """The members that make the channels."""
+        return tuple(member for member in self.members if member.produces)
+
+    @property
+    def channels_per_slot(self) -> int:
+        """Output channels, over all producers, that go when one slot goes."""
+        return sum(member.index.shape[1] for member in self.producers)
+
+
+def trace_groups(model: nn.Module, example_input: Tensor) -> list[Group]:
+    """Find the groups of coupled channels; the model is not touched.
+
+    Channels that reach the model's output keep their number, as do those that pass through an op
+    whose channel order the graph does not tell (split, slice, grouped but not depthwise conv).
+
+    Args:
+        model: any module that torch-pruning can trace.
+        example_input: float (1, 3, H, W).
+
+    Returns:
+        Groups of prunable channels, in module order.
+
+    Raises:
+        ValueError: the model cannot be traced, or nothing in it can be pruned.
+    """
+    twin = copy.deepcopy(model).float().cpu().eval().requires_grad_(True)
+    graph = torch_pruning.DependencyGraph()
+    try:
+        with torch.enable_grad():
+            graph.build_dependency(twin, example_input.detach().float().cpu(), verbose=False)
+    except Exception as error:
+        raise ValueError(
+            f"the model cannot be traced for pruning with an input of shape "
+            f"{tuple(example_input.shape)}: {type(error).__name__}: {error}"
+        ) from error
+    names = {module: name for name, module in twin.named_modules()}
+    groups = _collect(_Elements.of_graph(graph), names)
+    if not groups:
+        raise ValueError("the model has no prunable channels: every one reaches its output")
+    return groups
+
+
+@dataclass
+class _Elements:
+    """All channels of all layers and tensors as one numbered list, and who must agree with whom."""
+
+    ports: dict[tuple[Any, Axis], Indices] = field(default_factory=dict)
+    total: int = 0
+    ties: list[tuple[Indices, Indices]] = field(default_factory=list)
+    fixed: list[Indices] = field(default_factory=list)
+
+    @classmethod
+    def of_graph(cls, graph: Any) -> _Elements:
+        elements = cls()
+        nodes = list(graph.module_to_node.values())
+        widths = _Widths()
+        for node in nodes:
+            elements._add_ports(node, widths)
+        for node in nodes:
+            elements._tie_inputs(node, widths)
+            if not node.outputs:
+                elements.fixed.append(elements.ports[node, "out"])
+        return elements
+
+    def _add_ports(self, node: Any, widths: _Widths) -> None:
+        module = node.module
+        out = self._new(node, "out", widths.out(node))
+        if node.type in (OPTYPE.CONV, OPTYPE.LINEAR):
+            inputs = module.in_channels if node.type == OPTYPE.CONV else module.in_features
+            self._new(node, "in", inputs)
+            if not isinstance(module, PRODUCERS):  # transposed: other weight layout
+                self.fixed += [out, self.ports[node, "in"]]
+        elif node.type == OPTYPE.GROUP_CONV and not _is_depthwise(module):
+            self.fixed += [out, self._new(node, "in", module.in_channels)]
+        else:
+            self.ports[node, "in"] = out
+            if node.type == OPTYPE.SPLIT:
+                self.fixed.append(out)
+
+    def _new(self, node: Any, axis: Axis, width: int) -> Indices:
+        port = np.arange(self.total, self.total + width)
+        self.ports[node, axis] = port
+        self.total += width
+        return port
+
+    def _tie_inputs(self, node: Any, widths: _Widths) -> None:
+        """Tie a node's input channels with the outputs that feed it."""
+        port = self.ports[node, "in"]
+        offset = 0
+        for source in node.inputs:
+            produced = self.ports[source, "out"]
+            wanted = port
+            if node.type == OPTYPE.CONCAT:
+                wanted = port[offset : offset + len(produced)]
+                offset += len(produced)
+            if len(produced) and len(wanted) % len(produced) == 0 and node.type == OPTYPE.LINEAR:
+                # A flattened map: each channel stands for a run of features.
+                produced = np.repeat(produced, len(wanted) // len(produced))
+            if len(produced) == len(wanted):
+                self.ties.append((produced, wanted))
+            else:
+                self.fixed += [produced, wanted]
+
+    def labels(self) -> tuple[Indices, Indices]:
+        """Each element's class label, and the labels that may not be pruned."""
+        label = np.arange(self.total)
+        if self.ties:
+            a = np.concatenate([left for left, _ in self.ties])
+            b = np.concatenate([right for _, right in self.ties])
+            while True:
+                smaller = np.minimum(label[a], label[b])
+                if np.array_equal(smaller, label[a]) and np.array_equal(smaller, label[b]):
+                    break
+                np.minimum.at(label, label[a], smaller)
+                np.minimum.at(label, label[b], smaller)
+                label = label[label]
+        fixed = np.concatenate([*self.fixed, np.empty(0, np.int64)]).astype(np.int64)
+        return label, np.unique(label[fixed])
+
+
+class _Widths:
+    """Channels of each node's output; tensors between layers take their inputs' widths."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, int] = {}
+
+    def out(self, node: Any) -> int:
+        pending = [node]  # a stack of our own: a deep net outruns Python's recursion limit
+        while pending:
+            current = pending[-1]
+            if current in self._known:
+                pending.pop()
+                continue
+            own = _layer_width(current)
+            unknown = [] if own is not None else [n for n in current.inputs if n not in self._known]
+            if unknown:
+                pending += unknown
+                continue
+            if own is None:
+                inputs = [self._known[source] for source in current.inputs]
+                own = sum(inputs) if current.type == OPTYPE.CONCAT else max(inputs, default=0)
+            self._known[current] = own
+        return self._known[node]
+
+
+def _layer_width(node: Any) -> int | None:
+    module = node.module
+    if node.type in (OPTYPE.CONV, OPTYPE.GROUP_CONV):
+        return int(module.out_channels)
+    if node.type == OPTYPE.LINEAR:
+        return int(module.out_features)
+    if node.type == OPTYPE.BN:
+        return int(module.num_features)
+    if node.type == OPTYPE.PRELU and module.num_parameters > 1:
+        return int(module.num_parameters)
+    return None
+
+
+def _is_depthwise(module: Any) -> bool:
+    return bool(module.groups == module.in_channels == module.out_channels)
+
+
+def _collect(elements: _Elements, names: dict[nn.Module, str]) -> list[Group]:
+    """Turn classes of elements into groups of slots with the same members."""
+    label, fixed = elements.labels()
+    layers = [
+        (names[node.module], axis, port)
+        for (node, axis), port in elements.ports.items()
+        if node.module in names and not (axis == "in" and port is elements.ports[node, "out"])
+    ]
+    order = {name: position for position, name in enumerate(names.values())}
+    layers.sort(key=lambda layer: (order[layer[0]], layer[1] == "in"))
+    modules = {name: module for module, name in names.items()}
+    makes = [axis == "out" and isinstance(modules[name], PRODUCERS) for name, axis, _ in layers]
+
+    rows = np.concatenate(
+        [
+            np.stack((label[port], np.full(len(port), number), np.arange(len(port))), axis=1)
+            for number, (_, _, port) in enumerate(layers)
+        ]
+    )
+    rows = rows[~np.isin(rows[:, 0], fixed)]
+    rows = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
+    slots_of: dict[tuple[int, ...], list[list[int]]] = {}
+    for _, slot in itertools.groupby(rows.tolist(), key=lambda row: row[0]):
+        entries = list(slot)
+        slots_of.setdefault(tuple(row[1] for row in entries), []).append([r[2] for r in entries])
+
+    groups: list[Group] = []
+    taken: dict[str, int] = {}
+    for signature, slots in sorted(slots_of.items()):
+        if not any(makes[number] for number in signature):
+            continue
+        channels = np.array(slots, dtype=np.int64)
+        columns = np.array(signature)
+        members = tuple(
+            Member(
+                name=layers[number][0],
+                axis=layers[number][1],
+                index=channels[:, columns == number],
+                produces=makes[number],
+            )
+            for number in dict.fromkeys(signature)
+        )
+        root = next(member.name for member in members if member.produces)
+        taken[root] = taken.get(root, 0) + 1
+        name = root if taken[root] == 1 else f"{root}#{taken[root]}"
+        groups.append(Group(name=name, size=len(slots), members=members))
+    return groups
+
+
+def find_group(groups: Sequence[Group], layer: str) -> list[Group]:
+    """The groups in which a layer produces channels."""
+    return [group for group in groups if any(member.name == layer for member in group.producers)]

@@ -1,0 +1,62 @@
+"""Proof after the cut: the pruned model computes what the original computes without those channels."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolox.pruning.allocate import PruningError
+
+TOLERANCE = 1e-9  # relative, in float64: only the order of summation may differ
+
+
+@torch.no_grad()
+def largest_difference(pruned: nn.Module, masked: nn.Module, example_input: Tensor) -> float:
+    """Largest output difference over the largest output, both in evaluation mode and float64."""
+    x = example_input.detach().cpu().double()
+    outputs = [
+        _flatten(copy.deepcopy(model).cpu().double().eval()(x)) for model in (pruned, masked)
+    ]
+    worst = 0.0
+    for small, reference in zip(*outputs, strict=True):
+        if small.shape != reference.shape:
+            raise PruningError(
+                f"output shapes differ: {tuple(small.shape)}, expected {tuple(reference.shape)}"
+            )
+        scale = reference.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+        worst = max(worst, float(((small - reference).abs().max() / scale).nan_to_num(torch.inf)))
+    return worst
+
+
+def verify_pruned(pruned: nn.Module, masked: nn.Module, example_input: Tensor) -> float:
+    """Check that a pruned model equals the masked one on an input.
+
+    Returns:
+        The largest relative difference found.
+
+    Raises:
+        PruningError: the pruned model does not run, or computes something else: the graph holds an
+            op whose channels were traced wrongly, and the pruned model must not be used.
+    """
+    try:
+        difference = largest_difference(pruned, masked, example_input)
+    except RuntimeError as error:
+        raise PruningError(
+            f"the pruned model does not run, so the cut is refused: {error}"
+        ) from error
+    if difference > TOLERANCE:
+        raise PruningError(
+            f"the pruned model differs from the masked one by {difference:.1e} (relative; at most "
+            f"{TOLERANCE:.0e} is summation order), so the cut is refused"
+        )
+    return difference
+
+
+def _flatten(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    values = output.values() if isinstance(output, dict) else output
+    return [tensor for value in values for tensor in _flatten(value)]

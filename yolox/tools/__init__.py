@@ -1,0 +1,1 @@
+"""The commands; the files in tools/ are their doors."""

@@ -1,0 +1,85 @@
+"""What the commands share: help format, Exp and device flags, errors as one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from loguru import logger
+
+from yolox.exp import Exp, get_exp
+from yolox.utils.device import PRECISIONS
+from yolox.utils.errors import UserError
+from yolox.utils.logger import setup_logger
+
+DEFAULT_EXP = Path("exps/yolox_voc_s.py")
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Examples as written, and every default shown."""
+
+
+def make_parser(description: str, example: str) -> argparse.ArgumentParser:
+    """A parser with an example at the end of its help."""
+    return argparse.ArgumentParser(
+        description=description, epilog=f"example:\n  {example}", formatter_class=_HelpFormatter
+    )
+
+
+def add_exp_arguments(parser: argparse.ArgumentParser) -> None:
+    """The Exp: ``-f`` or ``-n``, and ``key value`` overrides at the end."""
+    group = parser.add_argument_group("recipe")
+    group.add_argument(
+        "-f", "--exp_file", type=Path, help=f"Exp file ({DEFAULT_EXP} where neither is given)"
+    )
+    group.add_argument("-n", "--name", help="built-in Exp: yolox-nano … yolox-x, yolov3")
+    group.add_argument(
+        "opts", nargs=argparse.REMAINDER, default=[], help="Exp fields to set: key value …"
+    )
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Devices, machines and precision."""
+    group = parser.add_argument_group("devices")
+    group.add_argument(
+        "-d", "--devices", type=int, help="processes here (by default all GPUs, or 1 on the CPU)"
+    )
+    group.add_argument("--num_machines", type=int, default=1, help="machines")
+    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="arithmetic")
+    group.add_argument(
+        "--fp16", action="store_true", help="mixed precision: fp16 on a GPU, bf16 on a CPU"
+    )
+
+
+def load_exp(args: argparse.Namespace) -> Exp:
+    """The Exp of ``-f`` or ``-n``, with the overrides set."""
+    file = args.exp_file or (DEFAULT_EXP if args.name is None else None)
+    exp = get_exp(file, None if file else args.name)
+    exp.merge(args.opts)
+    exp.check()
+    return exp
+
+
+def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
+    """Run a command; an error that a person can mend is one line and exit status 1."""
+    quiet = os.environ.get("LOCAL_RANK", "0") != "0"
+    setup_logger(quiet=quiet)
+    warnings.filterwarnings("ignore", module=r"(torch|lightning_fabric|lightning_utilities)(\.|$)")
+    try:
+        main(argv)
+    except UserError as error:
+        logger.error(str(error))
+        return 1
+    except KeyboardInterrupt:
+        logger.error("stopped")
+        return 130
+    return 0
+
+
+def entry(main: Callable[[Sequence[str] | None], None]) -> None:
+    """Run a command and leave the process with its status."""
+    sys.exit(run(main))

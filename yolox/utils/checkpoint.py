@@ -1,0 +1,131 @@
+"""Checkpoint files: written atomically, read without unpickling code, refused with a reason."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolox.utils.errors import UserError
+
+FORMAT = "yolox-checkpoint"
+VERSION = 1
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is missing, damaged, unsafe, or does not fit the model."""
+
+
+def save_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> None:
+    """Write tensors and plain values; a kill at any instant leaves the old or the new file, whole.
+
+    Args:
+        path: the file to write; its folder is made if need be.
+        payload: tensors, str, int, float, bool, None, lists and dicts of them, nothing else.
+
+    Raises:
+        TypeError: a value that the safe loader would refuse, named by its place.
+    """
+    path = Path(path)
+    _require_plain(payload, "checkpoint")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save({"format": FORMAT, "version": VERSION, **payload}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; a checkpoint gets what any new file would.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a checkpoint of ours or an official ``{"model": state_dict}`` file.
+
+    Raises:
+        CheckpointError: missing, truncated, holding pickled code, or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f"no checkpoint at {path}: train one with tools/train.py, or give its path with -c"
+        )
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not zipfile.is_zipfile(path) and _is_damaged(path):
+            raise _damaged(path, error) from error
+        raise CheckpointError(
+            f"{path} holds pickled Python objects and was not read, since unpickling can run any "
+            "code: where it was made and is trusted, save its weights as "
+            'torch.save({"model": model.state_dict()}, "weights.pth") and load that'
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        kind = type(content).__name__
+        keys = f" with keys {sorted(map(str, content))[:5]}" if isinstance(content, dict) else ""
+        raise CheckpointError(
+            f'{path}: expected a dict with "model" holding a state dict, got a {kind}{keys}'
+        )
+    if content.get("format") == FORMAT and content.get("version", 0) > VERSION:
+        raise CheckpointError(
+            f"{path} has format version {content['version']}, this program reads up to {VERSION}: "
+            "update it"
+        )
+    return content
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal: the provenance mark of a checkpoint."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether a file that is no zip archive does not look like an old-style pickle either."""
+    with path.open("rb") as file:
+        return file.read(1) != b"\x80"
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    size = path.stat().st_size
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return CheckpointError(
+        f"{path} ({size} bytes) is truncated or no checkpoint ({reason}): copy or train it again"
+    )
+
+
+def _require_plain(value: Any, where: str) -> None:
+    """Refuse what ``weights_only=True`` could not read back, before a long run finds out."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if type(key) not in (str, int):
+                raise TypeError(f"{where}: key {key!r} must be str or int")
+            _require_plain(item, f"{where}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _require_plain(item, f"{where}[{index}]")
+    elif not (value is None or isinstance(value, torch.Tensor)) and type(value) not in (
+        str,
+        int,
+        float,
+        bool,
+    ):
+        raise TypeError(f"{where}: {type(value).__name__} cannot go into a checkpoint")
