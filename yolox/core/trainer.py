@@ -217,8 +217,8 @@ class Trainer:
         height, width = images.shape[-2:]
         logger.info(
             f"epoch {epoch + 1}/{self.settings.max_epoch} iter {number}/{steps}  "
-            f"loss {means['total_loss']:.3f} (iou {means['iou_loss']:.3f} "
-            f"conf {means['conf_loss']:.3f} cls {means['cls_loss']:.3f} l1 {means['l1_loss']:.3f})  "
+            f"loss {means['total_loss']:.3f} (iou {means['iou_loss']:.3f} conf "
+            f"{means['conf_loss']:.3f} cls {means['cls_loss']:.3f} l1 {means['l1_loss']:.3f})  "
             f"lr {lr:.3e}  size {height}×{width}  {speed:.1f} img/s  eta {_clock(left * seconds)}"
         )
         scalars.add(
@@ -312,20 +312,20 @@ class _Scalars:
     def add(self, iteration: int, values: dict[str, float]) -> None:
         if self._writer:
             for name, value in values.items():
-                self._writer.add_scalar(name, value, iteration)  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(name, value, iteration)
 
     def __enter__(self) -> _Scalars:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._writer:
-            self._writer.close()  # type: ignore[no-untyped-call]
+            self._writer.close()
 
 
 def _scalars(folder: Path, fabric: Fabric) -> _Scalars:
     if not fabric.is_global_zero:
         return _Scalars(None)
-    return _Scalars(SummaryWriter(str(folder / "tensorboard")))  # type: ignore[no-untyped-call]
+    return _Scalars(SummaryWriter(str(folder / "tensorboard")))
 
 
 def _clock(seconds: float) -> str:

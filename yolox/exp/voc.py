@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from yolox.data import VOCDetection, get_yolox_datadir, resolve_classes
-
 from yolox.exp.yolox_base import Exp, ExpError
 
 

@@ -172,7 +172,7 @@ class Exp:
             raise ExpError(f"overrides come as pairs of key and value; {pairs[-1]!r} has no value")
         fields = self.field_types()
         problems, values = [], {}
-        for key, text in zip(pairs[::2], pairs[1::2]):
+        for key, text in zip(pairs[::2], pairs[1::2], strict=True):
             if key not in fields:
                 near = difflib.get_close_matches(key, fields, n=3, cutoff=0.5)
                 hint = f"; did you mean {' or '.join(near)}?" if near else ""

@@ -95,7 +95,7 @@ def simota(
         stride_A: stride of each anchor in input pixels.
         labels_BG5: (class, cx, cy, w, h) in input pixels; rows without area are padding.
     """
-    num_images, num_anchors = obj_BA.shape
+    num_images = len(obj_BA)
     foreground_BA = torch.zeros_like(obj_BA, dtype=torch.bool)
     gt_BA = torch.zeros_like(obj_BA, dtype=torch.int64)
     iou_BA = torch.zeros_like(obj_BA, dtype=torch.float32)

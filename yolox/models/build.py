@@ -76,7 +76,7 @@ class ModelSpec:
     def from_dict(cls, values: Mapping[str, Any]) -> ModelSpec:
         """The inverse of `to_dict`; keys of a newer program are ignored."""
         known = {field.name for field in dataclasses.fields(cls)}
-        plain = {
+        plain: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in values.items()
             if key in known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -29,7 +30,7 @@ class _StagedBackbone(nn.Module):
         self.out_features = tuple(out_features)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) → {stage: (B, C, H / s, W / s)} with s = 2, 4, 8, 16, 32 from the stem on."""
+        """(B, 3, H, W) → {stage: (B, C, H / s, W / s)}, s = 2, 4, 8, 16, 32 from stem to dark5."""
         outputs = {}
         for name in STAGES:
             x = getattr(self, name)(x)
@@ -41,7 +42,7 @@ class _StagedBackbone(nn.Module):
 class Darknet(_StagedBackbone):
     """Darknet of YOLOv3 (Redmon & Farhadi 2018, arXiv:1804.02767), with an SPP tail."""
 
-    DEPTH_TO_BLOCKS = {21: (1, 2, 2, 1), 53: (2, 8, 8, 4)}
+    DEPTH_TO_BLOCKS: ClassVar = {21: (1, 2, 2, 1), 53: (2, 8, 8, 4)}
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ def _residual_stage(in_channels: int, out_channels: int, blocks: int, act: str) 
 
 
 class CSPDarknet(_StagedBackbone):
-    """The YOLOX backbone (Ge et al. 2021, arXiv:2107.08430), scaled by depth and width multipliers."""
+    """The YOLOX backbone (Ge et al. 2021, arXiv:2107.08430), scaled by two multipliers."""
 
     def __init__(
         self,

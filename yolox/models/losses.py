@@ -41,8 +41,8 @@ def detection_loss(out: HeadOutput, labels_BG5: Tensor, *, use_l1: bool) -> dict
         use_l1: add the L1 distance of the raw box values.
 
     Returns:
-        Scalars ``total_loss, iou_loss, l1_loss, conf_loss, cls_loss`` and ``num_fg``, the foreground
-        anchors per ground truth.
+        Scalars ``total_loss, iou_loss, l1_loss, conf_loss, cls_loss`` and ``num_fg``, the
+        foreground anchors per ground truth.
     """
     with torch.autocast(out.raw_BAK.device.type, enabled=False):
         raw_BAK = out.raw_BAK.float()

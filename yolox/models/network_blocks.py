@@ -5,6 +5,7 @@ Attribute names are those of the official checkpoints, since they are the keys o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -59,7 +60,7 @@ class BaseConv(nn.Module):
 
 
 class DWConv(nn.Module):
-    """Depthwise convolution followed by a pointwise one, each with its batch norm and activation."""
+    """Depthwise then pointwise convolution, each with its batch norm and activation."""
 
     def __init__(
         self, in_channels: int, out_channels: int, ksize: int, stride: int = 1, act: str = "silu"
@@ -121,8 +122,8 @@ class ResLayer(nn.Module):
 class SPPBottleneck(nn.Module):
     """Spatial pyramid pooling (He et al. 2014, arXiv:1406.4729) between two 1 × 1 units.
 
-    A stride-1 maximum over k × k followed by one over m × m is the maximum over (k + m − 1) squared,
-    so each pool works on the previous one's output instead of on a larger window.
+    A stride-1 maximum over k × k followed by one over m × m is the maximum over a window of side
+    k + m − 1, so each pool works on the previous one's output instead of on a larger window.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class SPPBottleneck(nn.Module):
         super().__init__()
         hidden = in_channels // 2
         self.conv1 = BaseConv(in_channels, hidden, 1, 1, act=activation)
-        windows = [k - previous + 1 for previous, k in zip((1, *kernel_sizes), kernel_sizes)]
+        windows = [k - previous + 1 for previous, k in itertools.pairwise((1, *kernel_sizes))]
         self.m = nn.ModuleList(nn.MaxPool2d(k, stride=1, padding=k // 2) for k in windows)
         self.conv2 = BaseConv(hidden * (len(windows) + 1), out_channels, 1, 1, act=activation)
 

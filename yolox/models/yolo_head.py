@@ -42,7 +42,7 @@ def decode_boxes(out: HeadOutput) -> Tensor:
 
 
 def decode(out: HeadOutput) -> Tensor:
-    """Inference output (B, A, 5 + C): cx, cy, w, h in input pixels, objectness, class probabilities."""
+    """Inference output (B, A, 5 + C): cx, cy, w, h in pixels, objectness, class probabilities."""
     return torch.cat((decode_boxes(out), _full_precision(out.raw_BAK[..., 4:]).sigmoid()), dim=-1)
 
 
@@ -84,7 +84,7 @@ class YOLOXHead(nn.Module):
         self.obj_preds = nn.ModuleList(nn.Conv2d(hidden, 1, 1) for _ in levels)
 
     def initialize_biases(self, prior_prob: float) -> None:
-        """Start objectness and classes at ``prior_prob`` (RetinaNet, arXiv:1708.02002, sec. 4.1)."""
+        """Start objectness and classes at ``prior_prob`` (Lin et al. 2017, arXiv:1708.02002)."""
         for conv in (*self.cls_preds, *self.obj_preds):
             nn.init.constant_(conv.bias, -math.log((1 - prior_prob) / prior_prob))
 

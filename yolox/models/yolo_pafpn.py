@@ -12,7 +12,7 @@ from yolox.models.network_blocks import BaseConv, CSPLayer, spatial_conv
 
 
 class YOLOPAFPN(nn.Module):
-    """Top-down then bottom-up fusion of three backbone stages (Liu et al. 2018, arXiv:1803.01534)."""
+    """Top-down then bottom-up fusion of three stages (Liu et al. 2018, arXiv:1803.01534)."""
 
     def __init__(
         self,

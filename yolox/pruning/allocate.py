@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -30,9 +31,9 @@ class PruneConfig:
     """What to prune, by how much, on what grounds.
 
     Attributes:
-        mode: ``conv`` (the named convolutions), ``layer`` (all whose names match a pattern), each by
-            the ratio; or ``global`` (one ranking over the whole model).
-        ch_sparsity: fraction of the output channels of the chosen convolutions to remove, in (0, 1).
+        mode: ``conv`` (the named convolutions), ``layer`` (all whose names match a pattern), each
+            by the ratio; or ``global`` (one ranking over the whole model).
+        ch_sparsity: fraction of the chosen convolutions' output channels to remove, in (0, 1).
         layers: names or patterns (``*`` and ``?``) for ``conv`` and ``layer``.
         importance: criterion, ``l1`` or ``taylor``.
         steps: rounds of scoring; each removes its part, silences it, and scores again.
@@ -202,18 +203,21 @@ def allocate(
         PruningError: the floors and caps do not allow the ratio (nearest reachable named).
     """
     ratio = config.ch_sparsity if ratio is None else ratio
-    order = [_removal_order(g, s, (gone or {}).get(g.name, ())) for g, s in zip(groups, scores)]
+    order = [
+        _removal_order(g, s, (gone or {}).get(g.name, ()))
+        for g, s in zip(groups, scores, strict=True)
+    ]
     steps = [_allowed_removals(group.size, config) for group in groups]
     if config.mode == "global":
         counts = _global_counts(groups, order, steps, ratio)
     else:
         counts = [
-            min(allowed, key=lambda r: (abs(r - ratio * group.size), -r))  # noqa: B023
-            for group, allowed in zip(groups, steps)
+            min(allowed, key=lambda r: (abs(r - ratio * group.size), -r))
+            for group, allowed in zip(groups, steps, strict=True)
         ]
     return {
         group.name: tuple(sorted(slots.tolist()[:count]))
-        for group, (slots, _), count in zip(groups, order, counts)
+        for group, (slots, _), count in zip(groups, order, counts, strict=True)
         if count
     }
 
@@ -241,10 +245,10 @@ def _global_counts(
 ) -> list[int]:
     """Take blocks of slots, least important first, until the ratio is met as nearly as can be."""
     total = sum(group.size * group.channels_per_slot for group in groups)
-    reachable = sum(s[-1] * group.channels_per_slot for s, group in zip(steps, groups))
+    reachable = sum(s[-1] * group.channels_per_slot for s, group in zip(steps, groups, strict=True))
     blocks = []
-    for number, (group, (_, values), allowed) in enumerate(zip(groups, order, steps)):
-        for start, end in zip(allowed, allowed[1:]):
+    for number, (group, (_, values), allowed) in enumerate(zip(groups, order, steps, strict=True)):
+        for start, end in itertools.pairwise(allowed):
             cost = (end - start) * group.channels_per_slot
             blocks.append((float(values[start:end].mean()), number, end, cost))
     blocks.sort()

@@ -81,9 +81,9 @@ class TaylorScorer:
                 name: torch.zeros(weight.shape[1])
                 if gradient is None
                 else (weight.detach() * gradient).transpose(0, 1).flatten(1).sum(dim=1).cpu()
-                for (name, weight), gradient in zip(weights.items(), gradients)
+                for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
             }
-            for total, members in zip(totals, readers):
+            for total, members in zip(totals, readers, strict=True):
                 total += sum(slot_sums(slopes[m.name], m) for m in members).double() ** 2  # type: ignore[union-attr]
             count += 1
         if not count:

@@ -28,7 +28,7 @@ def measure_latency(
     ready = [fuse_model(model).to(memory_format=torch.channels_last) for model in models]  # type: ignore[call-overload]
     times: list[list[float]] = [[] for _ in ready]
     for run in range(warmup + runs):
-        for model, record in zip(ready, times):
+        for model, record in zip(ready, times, strict=True):
             _synchronize(x)
             start = time.perf_counter()
             model(x)

@@ -93,7 +93,7 @@ def report_change(
             layers.append(
                 LayerChange(
                     name=name,
-                    channels=(layer.weight.shape[0], small.weight.shape[0]),  # type: ignore[union-attr, index]
+                    channels=(len(layer.weight), len(small.get_parameter("weight"))),
                     params=(count_params(layer), count_params(small)),
                     macs=(macs[0].get(name, 0), macs[1].get(name, 0)),
                 )

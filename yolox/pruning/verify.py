@@ -1,4 +1,4 @@
-"""Proof after the cut: the pruned model computes what the original computes without those channels."""
+"""Proof after the cut: pruned is what the original is with those channels silenced."""
 
 from __future__ import annotations
 

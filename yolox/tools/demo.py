@@ -34,7 +34,8 @@ def find_images(path: Path) -> list[Path]:
     images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
         raise UserError(
-            f"no image at {path}: give --path an image, or a folder with {', '.join(IMAGE_SUFFIXES)}"
+            f"no image at {path}: give --path an image, or a folder that holds "
+            f"{', '.join(IMAGE_SUFFIXES)}"
         )
     return images
 
@@ -49,7 +50,7 @@ def detect(
     conf: float,
     nms: float,
 ) -> NDArray[np.float32]:
-    """Detections (k, 7) of a BGR image: x1, y1, x2, y2 in its pixels, objectness, class score, class."""
+    """Detections (k, 7) of a BGR image: x1, y1, x2, y2 in its pixels, obj, class score, class."""
     device = next(model.parameters()).device
     pixels, _ = ValTransform()(image, None, size)
     batch = torch.from_numpy(pixels).unsqueeze(0).to(device, memory_format=torch.channels_last)
@@ -105,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not cv2.imwrite(str(target), picture):
             raise UserError(f"cannot write {target}: choose another --save_dir")
         labels = [names[int(k)] if names else str(int(k)) for k in found[:, 6]]
-        listing = ", ".join(f"{label} {score:.2f}" for label, score in zip(labels, scores))
+        listing = ", ".join(
+            f"{label} {score:.2f}" for label, score in zip(labels, scores, strict=True)
+        )
         logger.info(f"{path.name}: {listing or 'nothing found'} → {target}")
     if unread:
         raise UserError(

@@ -33,7 +33,8 @@ def follow_checkpoint(exp: Exp, spec: ModelSpec, *, keep: Sequence[str] = ()) ->
     if exp.num_classes != spec.num_classes:
         raise CheckpointError(
             f"the checkpoint has {spec.num_classes} classes, the data {exp.num_classes} "
-            f"({', '.join(exp.class_names)}): use the data set it was trained on, or set class_names"
+            f"({', '.join(exp.class_names)}): use the data set it was trained on, or set "
+            "class_names"
         )
 
 

@@ -10,8 +10,8 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 def resolve_precision(precision: str, device: torch.device) -> str:
     """``auto`` as one of fp32, bf16 and fp16 for a device; anything else unchanged.
 
-    ``auto`` takes bf16 where the processor multiplies it natively (Ampere and later, AVX-512 BF16 or
-    AMX), where it is twice as fast and needs no loss scaling, and fp32 elsewhere.
+    ``auto`` takes bf16 where the processor multiplies it natively (Ampere and later, AVX-512 BF16,
+    AMX): it is up to twice as fast and needs no loss scaling. Elsewhere it takes fp32.
 
     Raises:
         ValueError: an unknown precision, or fp16 on a CPU, which has no arithmetic for it.
@@ -25,6 +25,6 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     # Older releases of torch do not tell; they train in fp32.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     native = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
     return "bf16" if native else "fp32"

@@ -11,6 +11,11 @@ TERMINAL_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {me
 FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
 
 
+def _to_stderr(message: str) -> None:
+    # Looked up at each message: a progress bar puts its own stream there while it runs.
+    sys.stderr.write(message)
+
+
 def setup_logger(log_file: Path | None = None, *, quiet: bool = False) -> None:
     """Log to standard error, and to a file too when one is named.
 
@@ -20,8 +25,7 @@ def setup_logger(log_file: Path | None = None, *, quiet: bool = False) -> None:
     """
     logger.remove()
     logger.add(
-        # Looked up at each message: a progress bar puts its own stream there while it runs.
-        lambda message: sys.stderr.write(message),
+        _to_stderr,
         format=TERMINAL_FORMAT,
         level="WARNING" if quiet else "INFO",
         colorize=sys.stderr.isatty(),

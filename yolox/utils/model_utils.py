@@ -67,6 +67,6 @@ def fuse_model(model: nn.Module) -> nn.Module:
     for parent in fused.modules():
         conv, bn = getattr(parent, "conv", None), getattr(parent, "bn", None)
         if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
-            parent.conv = fuse_conv_bn_eval(conv, bn)  # type: ignore[assignment]
-            parent.bn = nn.Identity()  # type: ignore[assignment]
+            parent.conv = fuse_conv_bn_eval(conv, bn)
+            parent.bn = nn.Identity()
     return fused

@@ -1,0 +1,38 @@
+# Two commands: make demo, make test. Both install into .venv first, once.
+PYTHON ?= python3
+BIN := .venv/bin
+# A make file target that is newer than what it was made from is up to date.
+INSTALLED := .venv/.installed
+
+.PHONY: help demo install lint test clean
+
+help:
+	@echo "make demo     train, prune, fine-tune and compare on built-in data (about 5 minutes)"
+	@echo "make test     run all tests"
+	@echo "make lint     style, types and layers"
+	@echo "make install  make .venv with the versions of constraints.txt"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		torch setuptools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--no-build-isolation -e ".[dev]"
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python tools/quickstart.py
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv build *.egg-info YOLOX_outputs datasets/demo

@@ -1,0 +1,81 @@
+"""Put checkpoints side by side: params, MACs, file size, measured latency, AP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from yolox.exp import Exp
+from yolox.models import LoadedModel, load_model
+from yolox.pruning import ModelFigures, comparison_table, measure_latency
+from yolox.tools import cli
+from yolox.tools.eval import follow_checkpoint
+from yolox.utils.errors import UserError
+from yolox.utils.model_utils import count_macs, count_params
+
+
+def compare(
+    paths: Sequence[Path], labels: Sequence[str], exp: Exp | None, *, runs: int = 30
+) -> list[ModelFigures]:
+    """The figures of each checkpoint, on this machine's CPU.
+
+    Args:
+        paths: checkpoints of models for the same input size.
+        labels: one a checkpoint.
+        exp: names the data that AP is measured on; None leaves it out.
+        runs: timed forward passes a model.
+    """
+    models = [load_model(path) for path in paths]
+    size = models[0].spec.input_size
+    image = 255 * torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    times = measure_latency([loaded.model for loaded in models], image, runs=runs)
+    rows = []
+    for path, label, loaded, time in zip(paths, labels, models, times, strict=True):
+        ap, ap50 = (None, None) if exp is None else _evaluate(exp, loaded)
+        rows.append(
+            ModelFigures(
+                label=label,
+                params=count_params(loaded.model),
+                macs=count_macs(loaded.model, image)[""],
+                file_bytes=path.stat().st_size,
+                latency_ms=time,
+                ap50_95=ap,
+                ap50=ap50,
+            )
+        )
+    return rows
+
+
+def _evaluate(exp: Exp, loaded: LoadedModel) -> tuple[float, float]:
+    follow_checkpoint(exp, loaded.spec)
+    result = exp.get_evaluator(batch_size=16).run(loaded.model)
+    return result.ap50_95, result.ap50
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, measure, print."""
+    parser = cli.make_parser(
+        "Put checkpoints side by side; sizes and times are relative to the first.",
+        "python tools/compare.py -c best_ckpt.pth pruned.pth --labels before after",
+    )
+    parser.add_argument("-c", "--ckpt", type=Path, nargs="+", required=True, help="checkpoints")
+    parser.add_argument("--labels", nargs="+", help="a name a checkpoint (their paths)")
+    parser.add_argument("--runs", type=int, default=30, help="timed forward passes a model")
+    parser.add_argument("--no-eval", action="store_true", help="leave AP out; needs no data")
+    cli.add_exp_arguments(parser)
+    args = parser.parse_args(argv)
+    labels = args.labels or [str(path) for path in args.ckpt]
+    if len(labels) != len(args.ckpt):
+        raise UserError(f"{len(labels)} labels for {len(args.ckpt)} checkpoints")
+    exp = None if args.no_eval else cli.load_exp(args)
+    rows = compare(args.ckpt, labels, exp, runs=args.runs)
+    size = "×".join(map(str, load_model(args.ckpt[0]).spec.input_size))
+    title = f"{size} input, batch 1, float32, {torch.get_num_threads()} threads, PyTorch"
+    Console(width=None if Console().is_terminal else 120).print(comparison_table(rows, title))
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,66 @@
+"""The whole road on the built-in data: train, prune, fine-tune, evaluate, compare."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from loguru import logger
+
+from yolox.data import generate_demo_dataset
+from yolox.tools import cli, compare, demo, prunmodel, train
+
+EXP = "exps/yolox_demo.py"
+DATA = Path("datasets/demo")
+OUTPUT = Path("YOLOX_outputs/yolox_demo")
+FINETUNED = Path("YOLOX_outputs/yolox_demo_finetune")
+
+
+def _step(command: Callable[[Sequence[str] | None], None], name: str, *args: object) -> None:
+    """Run one of the commands, showing the line that would run it by hand."""
+    words = [str(arg) for arg in args]
+    logger.info(f"$ python tools/{name}.py {shlex.join(words)}")
+    command(words)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the road and say what to do next."""
+    parser = cli.make_parser(
+        "Train, prune, fine-tune and compare a small YOLOX on built-in data.", "make demo"
+    )
+    parser.add_argument("--ch-sparsity", type=float, default=0.4, help="fraction of channels to go")
+    args = parser.parse_args(argv)
+    devkit = generate_demo_dataset(DATA)
+    trained, pruned, tuned = (
+        OUTPUT / "best_ckpt.pth",
+        OUTPUT / "pruned.pth",
+        FINETUNED / "best_ckpt.pth",
+    )
+    _step(train.main, "train", "-f", EXP)
+    _step(
+        prunmodel.main,
+        "prunmodel",
+        *("-f", EXP, "--mode", "global", "--ch-sparsity", args.ch_sparsity),
+    )
+    _step(train.main, "train", "-f", EXP, "-c", pruned, "max_epoch", 20, "no_aug_epochs", 5)
+    _step(
+        compare.main,
+        "compare",
+        *("-f", EXP, "-c", trained, pruned, tuned),
+        *("--labels", "trained", "pruned", "pruned + fine-tuned"),
+    )
+    images = devkit / "VOC2007" / "JPEGImages" / "demo_00000.jpg"
+    _step(demo.main, "demo", "-c", tuned, "--path", images)
+    logger.info(
+        f"done. The trained model is {trained}, the pruned and fine-tuned one {tuned}.\n"
+        "Next, on your own images (VOC layout):\n"
+        "  put them into datasets/VOCdevkit/VOC2007/{Annotations,ImageSets/Main,JPEGImages}\n"
+        "  python tools/train.py -f exps/yolox_voc_s.py\n"
+        "  python tools/prunmodel.py --mode global --ch-sparsity 0.4\n"
+        "  python tools/train.py -f exps/yolox_voc_s.py -c YOLOX_outputs/yolox_voc_s/pruned.pth"
+    )
+
+
+if __name__ == "__main__":
+    cli.entry(main)
