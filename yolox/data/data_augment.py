@@ -54,9 +54,9 @@ def preproc(
     chw = np.empty((3, *input_size), dtype=np.float32)
     chw[:, height:] = PAD_VALUE
     chw[:, :height, width:] = PAD_VALUE
-    # plane by plane: several times faster than one strided transpose with a cast
-    for plane, values in zip(chw, cv2.split(img), strict=True):
-        plane[:height, :width] = values
+    # plane by plane: faster than a strided transpose followed by a cast
+    for channel, plane in enumerate(chw):
+        plane[:height, :width] = img[..., channel]
     if tuple(swap) == _CHW:
         return chw, ratio
     return np.ascontiguousarray(chw.transpose(1, 2, 0).transpose(swap)), ratio
@@ -72,6 +72,8 @@ def augment_hsv(
     """
     shifts = rng.uniform(-1, 1, 3) * (hgain, sgain, vgain) * rng.integers(0, 2, 3)
     hue, saturation, value = shifts.astype(np.int64)
+    if not (hue or saturation or value):
+        return img.copy()
     steps = np.arange(256)
     table = np.stack(
         [(steps + hue) % 180, np.clip(steps + saturation, 0, 255), np.clip(steps + value, 0, 255)],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import itertools
+import heapq
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,14 @@ from typing import Any
 
 from torch import Tensor
 
+from yolox.pruning.cost import CostModel, LayerCost, channel_costs
 from yolox.pruning.groups import Group
 from yolox.utils.errors import UserError
 
 PLAN_FORMAT = "yolox-pruning-plan"
 MODES = ("conv", "layer", "global")
 IMPORTANCES = ("l1", "taylor")
+TARGETS = ("params", "macs")
 
 
 class PruningError(UserError):
@@ -34,6 +36,7 @@ class PruneConfig:
         mode: ``conv`` (the named convolutions), ``layer`` (all whose names match a pattern), each
             by the ratio; or ``global`` (one ranking over the whole model).
         ch_sparsity: fraction of the chosen convolutions' output channels to remove, in (0, 1).
+        target: instead of a ratio, what shall remain: ``params=0.5`` or ``macs=0.5``, in (0, 1).
         layers: names or patterns (``*`` and ``?``) for ``conv`` and ``layer``.
         importance: criterion, ``l1`` or ``taylor``.
         steps: rounds of scoring; each removes its part, silences it, and scores again.
@@ -44,6 +47,7 @@ class PruneConfig:
 
     mode: str = "global"
     ch_sparsity: float = 0.4
+    target: str | None = None
     layers: tuple[str, ...] = ()
     importance: str = "taylor"
     steps: int = 1
@@ -68,10 +72,39 @@ class PruneConfig:
                 problems.append(f"{name} must be at least 1: {getattr(self, name)}")
         if self.mode != "global" and not self.layers:
             problems.append(f"mode {self.mode} needs layers: names from --mode list")
+        if self.target is not None:
+            if self.mode != "global":
+                problems.append(f"target goes with mode global, not {self.mode}")
+            if not _readable_target(self.target):
+                problems.append(
+                    f"target must be {' or '.join(f'{t}=FRACTION' for t in TARGETS)} with a "
+                    f"fraction between 0 and 1, exclusive: {self.target!r}"
+                )
         if self.mode == "global" and self.layers:
             problems.append("mode global takes no layers: use mode layer for some of them")
         if problems:
             raise PruningError("pruning: " + "; ".join(problems))
+
+    def target_fraction(self) -> float:
+        """The fraction of the target's kind that shall remain."""
+        assert self.target is not None
+        return float(self.target.partition("=")[2])
+
+    def target_kind(self) -> str | None:
+        """``params`` or ``macs``, or None for a ratio of channels."""
+        return self.target.partition("=")[0] if self.target else None
+
+    def budget(self) -> str:
+        """The budget as a person wrote it."""
+        return f"target {self.target}" if self.target else f"ch_sparsity {self.ch_sparsity}"
+
+
+def _readable_target(target: str) -> bool:
+    kind, _, fraction = target.partition("=")
+    try:
+        return kind in TARGETS and 0 < float(fraction) < 1
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +217,8 @@ def allocate(
     scores: Sequence[Tensor],
     config: PruneConfig,
     *,
-    ratio: float | None = None,
+    costs: Mapping[str, LayerCost] | None = None,
+    progress: float = 1.0,
     gone: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Choose the slots to remove.
@@ -192,28 +226,29 @@ def allocate(
     Args:
         groups: the groups that may lose slots.
         scores: one tensor (slots,) a group.
-        config: ratio, scope, alignment, floor and cap.
-        ratio: the fraction to reach, `PruneConfig.ch_sparsity` by default.
+        config: budget, scope, alignment, floor and cap.
+        costs: what each layer of the model costs, for a target in params or MACs.
+        progress: the part of the way to the budget to go, in (0, 1].
         gone: slots that earlier rounds removed; they stay removed.
 
     Returns:
         Sorted slots a group, groups that stay whole left out.
 
     Raises:
-        PruningError: the floors and caps do not allow the ratio (nearest reachable named).
+        PruningError: floors and caps do not allow the budget (nearest reachable named).
     """
-    ratio = config.ch_sparsity if ratio is None else ratio
     order = [
         _removal_order(g, s, (gone or {}).get(g.name, ()))
         for g, s in zip(groups, scores, strict=True)
     ]
-    steps = [_allowed_removals(group.size, config) for group in groups]
+    allowed = [_allowed_removals(group.size, config) for group in groups]
     if config.mode == "global":
-        counts = _global_counts(groups, order, steps, ratio)
+        counts = _global_counts(groups, [v for _, v in order], allowed, config, costs, progress)
     else:
+        ratio = config.ch_sparsity * progress
         counts = [
-            min(allowed, key=lambda r: (abs(r - ratio * group.size), -r))
-            for group, allowed in zip(groups, steps, strict=True)
+            min(removals, key=lambda r: (abs(r - ratio * group.size), -r))
+            for group, removals in zip(groups, allowed, strict=True)
         ]
     return {
         group.name: tuple(sorted(slots.tolist()[:count]))
@@ -239,32 +274,50 @@ def _allowed_removals(size: int, config: PruneConfig) -> list[int]:
 
 def _global_counts(
     groups: Sequence[Group],
-    order: Sequence[tuple[Tensor, Tensor]],
-    steps: Sequence[list[int]],
-    ratio: float,
+    values: Sequence[Tensor],
+    allowed: Sequence[list[int]],
+    config: PruneConfig,
+    costs: Mapping[str, LayerCost] | None,
+    progress: float,
 ) -> list[int]:
-    """Take blocks of slots, least important first, until the ratio is met as nearly as can be."""
-    total = sum(group.size * group.channels_per_slot for group in groups)
-    reachable = sum(s[-1] * group.channels_per_slot for s, group in zip(steps, groups, strict=True))
-    blocks = []
-    for number, (group, (_, values), allowed) in enumerate(zip(groups, order, steps, strict=True)):
-        for start, end in itertools.pairwise(allowed):
-            cost = (end - start) * group.channels_per_slot
-            blocks.append((float(values[start:end].mean()), number, end, cost))
-    blocks.sort()
+    """Take blocks of slots from all groups, cheapest loss first, until the budget is met.
 
+    For a ratio of channels a block's price is its mean score; for a target in params or MACs it is
+    its score for what it saves at that moment. What a block saves only falls as others go, so a
+    price that is still the lowest when it is worked out anew is the lowest of all.
+    """
+    by_saving = config.target is not None
+    if by_saving and costs is None:
+        raise PruningError(f"target {config.target} needs the costs of the layers")
+    model = CostModel(groups, costs if by_saving and costs else channel_costs(groups))
+    goal = 1 - config.target_fraction() if by_saving else config.ch_sparsity
+
+    def price(number: int, step: int) -> float:
+        start, end = allowed[number][step], allowed[number][step + 1]
+        block = values[number][start:end]
+        if not by_saving:
+            return float(block.mean())
+        return float(block.sum()) / max(model.saving(number, end - start), 1e-12)
+
+    queue = [(price(n, 0), n, 0) for n, removals in enumerate(allowed) if len(removals) > 1]
+    heapq.heapify(queue)
     counts = [0] * len(groups)
-    removed = 0
-    for _, number, end, cost in blocks:
-        if removed + cost / 2 > ratio * total:
-            break
+    saved = 0.0
+    while queue and saved < goal * progress * model.total * (1 - 1e-9):
+        _, number, step = heapq.heappop(queue)
+        now = price(number, step)
+        if queue and now > queue[0][0]:
+            heapq.heappush(queue, (now, number, step))
+            continue
+        start, end = allowed[number][step], allowed[number][step + 1]
+        saved += model.remove(number, end - start)
         counts[number] = end
-        removed += cost
-    largest = max((cost for *_, cost in blocks), default=0)
-    if removed + largest < ratio * total:
+        if step + 2 < len(allowed[number]):
+            heapq.heappush(queue, (price(number, step + 1), number, step + 1))
+    if saved < goal * progress * model.total * (1 - 1e-9):
         raise PruningError(
-            f"ch_sparsity {ratio:.3f} cannot be reached: at most {reachable / total:.3f} with "
-            "these min_channels, max_sparsity and round_to; ask for less or loosen one of them"
+            f"{config.budget()} cannot be reached: at most {saved / model.total:.3f} of it can go "
+            "with these min_channels, max_sparsity and round_to; ask for less or loosen one of them"
         )
     return counts
 
@@ -280,7 +333,7 @@ def make_plan(
     if not removed:
         smallest = min(group.size for group in groups)
         raise PruningError(
-            f"nothing would be removed: ch_sparsity {config.ch_sparsity} with round_to "
+            f"nothing would be removed: {config.budget()} with round_to "
             f"{config.round_to} and min_channels {config.min_channels} (smallest group: {smallest} "
             "channels); raise the ratio or lower round_to"
         )

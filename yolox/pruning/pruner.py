@@ -16,11 +16,13 @@ from yolox.pruning.allocate import (
     make_plan,
     select_groups,
 )
+from yolox.pruning.cost import LayerCost, layer_costs, weight_counts
 from yolox.pruning.groups import Group, trace_groups
 from yolox.pruning.importance import Loss, Scorer, TaylorScorer, l1_scores
 from yolox.pruning.report import PruneReport, report_change
 from yolox.pruning.surgery import apply_plan, mask_plan
 from yolox.pruning.verify import verify_pruned
+from yolox.utils.model_utils import count_macs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ def plan_pruning(
     *,
     batches: Iterable[Any] | None = None,
     loss: Loss | None = None,
+    count_input: Tensor | None = None,
 ) -> PruningPlan:
     """Decide which slots go; the model is not touched.
 
@@ -65,12 +68,14 @@ def plan_pruning(
         config: what to prune, by how much, on what grounds.
         batches: re-iterable batches for a criterion that needs data.
         loss: scalar loss of the model on a batch, likewise.
+        count_input: float (1, 3, H, W) at which MACs are counted, for a target in MACs.
 
     Raises:
         PruningError: names that match nothing, a ratio out of reach, nothing to remove, no data.
     """
     scorer = make_scorer(config.importance, batches, loss)
     chosen = select_groups(groups, config)
+    costs = _costs(model, config, count_input)
     removed: dict[str, tuple[int, ...]] = {}
     for step in range(1, config.steps + 1):
         current = model
@@ -80,10 +85,24 @@ def plan_pruning(
             chosen,
             scorer(current, chosen),
             config,
-            ratio=config.ch_sparsity * step / config.steps,
+            costs=costs,
+            progress=step / config.steps,
             gone=removed,
         )
     return make_plan(groups, removed, config)
+
+
+def _costs(
+    model: nn.Module, config: PruneConfig, count_input: Tensor | None
+) -> dict[str, LayerCost] | None:
+    """The costs that the config's target is in; None for a ratio of channels."""
+    if config.target_kind() == "params":
+        return layer_costs(model, weight_counts(model))
+    if config.target_kind() == "macs":
+        if count_input is None:
+            raise PruningError("a target in MACs needs count_input, the input they are counted at")
+        return layer_costs(model, count_macs(model, count_input))
+    return None
 
 
 def prune_model(
@@ -109,7 +128,8 @@ def prune_model(
         PruningError: see `plan_pruning`; or the pruned model is not what the masked one is.
     """
     groups = trace_groups(model, example_input)
-    plan = plan_pruning(model, groups, config, batches=batches, loss=loss)
+    count_input = example_input if count_input is None else count_input
+    plan = plan_pruning(model, groups, config, batches=batches, loss=loss, count_input=count_input)
     return carry_out(model, groups, plan, example_input, count_input)
 
 

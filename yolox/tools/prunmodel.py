@@ -144,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         mode=args.mode,
         layers=tuple(args.layers),
         ch_sparsity=args.ch_sparsity,
+        target=args.target,
         importance=args.importance,
         steps=args.steps,
         round_to=args.round_to,
@@ -198,6 +199,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--mode", choices=MODES, default="global", help="what to do")
     parser.add_argument(
         "--ch-sparsity", type=float, default=defaults.ch_sparsity, help="fraction of channels to go"
+    )
+    parser.add_argument(
+        "--target", help="instead of a ratio, what shall remain: macs=0.5 or params=0.5"
     )
     parser.add_argument(
         "--layers", nargs="+", default=[], help="names (mode conv) or patterns (mode layer)"

@@ -107,7 +107,7 @@ class VOCDetection(DetectionDataset):
         super().__init__(samples, names, img_size, preproc)
 
 
-# ------------------------------------------------------------------------------ folders and splits
+# ------------------------------------------------------------------------------- folders and splits
 
 
 def _devkit(data_dir: Path, image_sets: ImageSets) -> Path:

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.data.helpers import voc_xml
+from yolox.data import DataError, ValTransform, VOCDetection, resolve_classes
+from yolox.data.image_size import read_image_size
+
+SETS = (("2007", "trainval"),)
+
+
+def read(voc, **kwargs):
+    return VOCDetection(voc.devkit, SETS, **kwargs)
+
+
+def test_boxes_are_the_file_less_one_with_flags_and_sorted_classes(voc):
+    dataset = read(voc)
+    assert dataset.class_names == ("cat", "dog")
+    first = dataset.samples[0]
+    assert (first.image_id, first.name, first.height, first.width) == (0, "a", 40, 60)
+    np.testing.assert_array_equal(first.boxes, [[10, 5, 30, 25], [0, 0, 59, 39]])
+    assert first.boxes.dtype == np.float32
+    assert first.classes.tolist() == [1, 0]
+    assert first.classes.dtype == np.int64
+    assert first.difficult.tolist() == [False, True]
+    assert [len(s.boxes) for s in read(voc, keep_difficult=False).samples] == [1, 1]
+
+
+def test_parent_folder_and_several_splits(voc):
+    voc.split("test", "b")
+    dataset = VOCDetection(voc.devkit.parent, (*SETS, ("2007", "test")))
+    assert [s.name for s in dataset.samples] == ["a", "b", "b"]
+    assert [s.image_id for s in dataset.samples] == [0, 1, 2]
+
+
+def test_items_are_scaled_to_the_input(voc):
+    dataset = read(voc, img_size=(20, 20))
+    img, labels, info, image_id = dataset.pull_item(0)
+    assert img.shape == (13, 20, 3)
+    assert img.dtype == np.uint8
+    assert info == (40, 60)
+    assert image_id.tolist() == [0]
+    np.testing.assert_allclose(labels[0], [10 / 3, 5 / 3, 10, 25 / 3, 1], rtol=1e-6)
+    labels[:] = -1
+    assert dataset.samples[0].boxes.min() >= 0  # a copy
+    dataset.preproc = ValTransform()
+    img, target, info, _ = dataset[0]
+    assert (img.shape, img.dtype) == ((3, 20, 20), np.float32)
+    assert target.shape == (1, 5)
+    assert (img[:, 13:] == 114).all()
+
+
+def test_data_set_can_be_sent_to_a_worker(voc):
+    copy = pickle.loads(pickle.dumps(read(voc)))
+    np.testing.assert_array_equal(copy.samples[1].boxes, [[4, 4, 19, 19]])
+
+
+# ------------------------------------------------------------------------------------------ classes
+
+
+def test_classes_come_from_argument_then_file_then_annotations(voc, log):
+    assert resolve_classes(voc.devkit, SETS) == ("cat", "dog")
+    assert len(log("INFO")) == 1
+    (voc.devkit / "classes.txt").write_text("dog\n\ncat\n")
+    assert resolve_classes(voc.devkit, SETS) == ("dog", "cat")
+    assert read(voc).samples[0].classes.tolist() == [0, 1]
+    assert resolve_classes("nowhere", SETS, ["x", "y"]) == ("x", "y")
+    (voc.devkit / "classes.txt").rename(voc.voc / "classes.txt")
+    assert resolve_classes(voc.devkit, SETS) == ("dog", "cat")
+
+
+def test_unknown_class_is_named_with_counts_and_near_spelling(voc):
+    voc.add("c", [("traffic-light", (1, 1, 9, 9), 0)] * 3 + [("bird", (1, 1, 9, 9), 0)])
+    voc.split("trainval", "a", "b", "c")
+    with pytest.raises(DataError) as error:
+        read(voc, classes=["dog", "cat", "Traffic Light"])
+    text = str(error.value)
+    assert "'traffic-light': 3 objects; meant 'Traffic Light'?" in text
+    assert "'bird': 1 objects\n" in text
+    assert "dog (2)" in text
+    assert "[dog, cat, Traffic Light]" in text
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [(["a", "a"], "'a' (2 times)"), ([], "no class"), (["a", " "], "empty name"), ("ab", "string")],
+)
+def test_class_list_must_name_each_once(voc, classes, words):
+    with pytest.raises(DataError) as error:
+        read(voc, classes=classes)
+    assert words in str(error.value)
+
+
+def test_class_lists_that_differ(voc):
+    (voc.devkit / "classes.txt").write_text("dog\ncat\n")
+    (voc.voc / "classes.txt").write_text("cat\ndog\n")
+    with pytest.raises(DataError, match="differ"):
+        read(voc)
+
+
+def test_no_objects_no_classes(voc):
+    voc.add("empty", [])
+    voc.split("trainval", "empty")
+    with pytest.raises(DataError, match="no object"):
+        read(voc)
+    assert len(read(voc, classes=["dog"]).samples[0].boxes) == 0
+
+
+# ------------------------------------------------------------------------------- folders and splits
+
+
+def test_missing_folder_says_what_to_do(tmp_path):
+    for folder in (tmp_path / "no", tmp_path):
+        with pytest.raises(DataError) as error:
+            VOCDetection(folder, SETS)
+        for words in (str(folder), "VOC2007", "data_dir", "make demo"):
+            assert words in str(error.value)
+
+
+def test_missing_year_lists_years(voc):
+    with pytest.raises(DataError, match=r"no VOC2012; it has VOC2007"):
+        VOCDetection(voc.devkit, (*SETS, ("2012", "trainval")))
+    with pytest.raises(DataError, match=r"has VOC2007"):
+        VOCDetection(voc.devkit, (("2012", "trainval"),))
+
+
+def test_missing_split_lists_splits(voc):
+    voc.split("test", "a")
+    with pytest.raises(DataError, match=r"val\.txt is not there.*test\.txt, trainval\.txt"):
+        VOCDetection(voc.devkit, (("2007", "val"),))
+
+
+def test_empty_split_and_no_image_sets(voc):
+    voc.split("trainval", "", " ")
+    with pytest.raises(DataError, match="names no image"):
+        read(voc)
+    with pytest.raises(DataError, match="no image sets"):
+        VOCDetection(voc.devkit, ())
+
+
+def test_missing_images_are_counted_and_ten_listed(voc):
+    voc.split("trainval", "a", *(f"no{i:02d}" for i in range(12)))
+    with pytest.raises(DataError) as error:
+        read(voc)
+    text = str(error.value)
+    assert "12 images" in text
+    assert "no09" in text
+    assert "no10" not in text
+    assert "2 more (12 in all)" in text
+
+
+@pytest.mark.parametrize("line", ["../a", "/etc/passwd", "..\\a", "sub/a"])
+def test_names_that_leave_the_folder_are_refused(voc, line):
+    voc.split("trainval", "a", line)
+    with pytest.raises(DataError) as error:
+        read(voc)
+    assert line in str(error.value)
+
+
+def test_lines_with_flags_extensions_spaces_and_repeats(voc, log):
+    voc.add("photo 1", [("dog", (1, 1, 9, 9), 0)])
+    voc.split("trainval", "a  1", "b -1", "photo 1", "a.jpg", "")
+    assert [s.name for s in read(voc).samples] == ["a", "b", "photo 1"]
+    assert "1 images more than once" in log("WARNING")[0]
+
+
+@pytest.mark.parametrize("name", ["c.JPG", "c.jpeg", "c.png", "c.BMP"])
+def test_other_image_extensions(voc, name):
+    voc.image(name, (30, 50))
+    voc.annotation("c", voc_xml([("dog", (1, 1, 9, 9), 0)], (30, 50)))
+    voc.split("trainval", "c")
+    dataset = read(voc)
+    assert dataset.samples[0].path.name == name
+    assert (dataset.samples[0].height, dataset.samples[0].width) == (30, 50)
+    assert dataset.load_image(0).shape == (30, 50, 3)
+
+
+# -------------------------------------------------------------------------------------- annotations
+
+ENTITIES = (
+    '<!DOCTYPE x [<!ENTITY e "dog">]><annotation><object><name>&e;</name></object></annotation>'
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "not there"),
+        ("<annotation><object>", "not well-formed"),
+        ("", "not well-formed"),
+        (ENTITIES, "entities"),
+        ("<annotation><object><name> </name></object></annotation>", "object 1 has no <name>"),
+        ("<annotation><object><name>x</name></object></annotation>", "no <bndbox>"),
+        (voc_xml([("dog", (1, 2, 3, "x"), 0)]), "not four numbers"),
+        (voc_xml([("dog", (1, 2, 3, "nan"), 0)]), "finite"),
+        (voc_xml([("dog", (1, 2, 3, ""), 0)]), "not four numbers"),
+        (voc_xml([("dog", (1, 2, 3, 4), 0)]).replace("xmin", "left"), "no <xmin>"),
+    ],
+)
+def test_broken_annotations_are_collected(voc, text, words):
+    for name in ("c", "d"):
+        voc.image(f"{name}.jpg")
+        if text is not None:
+            voc.annotation(name, text)
+    voc.split("trainval", "a", "c", "d")
+    with pytest.raises(DataError) as error:
+        read(voc)
+    message = str(error.value)
+    assert message.startswith("2 annotations")
+    assert message.count(words) == 2
+    assert "c.xml" in message
+    assert "d.xml" in message
+
+
+def test_boxes_are_clipped_and_empty_ones_reported_once(voc, log):
+    voc.add(
+        "c",
+        [
+            ("dog", (-5, 11, 21, 99), 0),
+            ("dog", (9, 9, 9, 20), 0),
+            ("dog", (20, 9, 10, 20), 0),
+            ("dog", (90, 9, 99, 20), 0),
+            ("cat", (2, 3, 4, 5), 1),
+        ],
+    )
+    voc.split("trainval", "a", "c")
+    sample = read(voc).samples[1]
+    np.testing.assert_array_equal(sample.boxes, [[0, 10, 20, 40], [1, 2, 3, 4]])
+    assert sample.classes.tolist() == [1, 0]
+    assert sample.difficult.tolist() == [False, True]
+    (warning,) = log("WARNING")
+    assert warning.startswith("3 boxes")
+    assert "c: dog (9, 9, 9, 20)" in warning
+
+
+@pytest.mark.parametrize("size", [None, (0, 0)])
+def test_size_missing_in_the_annotation_is_read_from_the_image(voc, size, log):
+    voc.annotation("a", voc_xml([("dog", (1, 1, 9, 9), 0)], size))
+    assert (read(voc).samples[0].height, read(voc).samples[0].width) == (40, 60)
+    assert log("WARNING") == []
+
+
+def test_wrong_size_in_the_annotation_is_told(voc, log):
+    voc.annotation("a", voc_xml([("dog", (1, 1, 9, 9), 0)], (60, 40)))
+    assert read(voc).samples[0].height == 40
+    (warning,) = log("WARNING")
+    assert "(60, 40)" in warning
+
+
+def test_files_that_are_no_images(voc):
+    (voc.voc / "JPEGImages" / "a.jpg").write_bytes(b"")
+    (voc.voc / "JPEGImages" / "b.jpg").write_bytes(b"\xff\xd8 not a jpeg")
+    with pytest.raises(DataError, match="2 files are no images") as error:
+        read(voc)
+    assert "a.jpg" in str(error.value)
+    assert "b.jpg" in str(error.value)
+
+
+def test_image_lost_or_broken_after_reading_is_named(voc):
+    dataset = read(voc)
+    path = dataset.samples[0].path
+    path.write_bytes(path.read_bytes()[:10])
+    with pytest.raises(DataError, match=r"a\.jpg cannot be decoded"):
+        dataset.load_image(0)
+    path.unlink()
+    with pytest.raises(DataError, match=r"a\.jpg cannot be read"):
+        dataset.load_image(0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_size_follows_exif_orientation(tmp_path, orientation):
+    encoded = cv2.imencode(".jpg", np.zeros((20, 50, 3), np.uint8))[1].tobytes()
+    tiff = b"II*\0\x08\0\0\0\x01\0" + b"\x12\x01\x03\0\x01\0\0\0" + bytes([orientation, 0, 0, 0])
+    block = b"Exif\0\0" + tiff + b"\0\0\0\0"
+    app1 = b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block
+    path = tmp_path / "x.jpg"
+    path.write_bytes(encoded[:2] + app1 + encoded[2:])
+    assert read_image_size(path) == cv2.imread(str(path)).shape[:2]
+    assert read_image_size(path) == ((20, 50) if orientation < 5 else (50, 20))
