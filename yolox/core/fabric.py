@@ -46,7 +46,7 @@ def make_fabric(
         resolved = resolve_precision(precision, device)
     except ValueError as error:
         raise UserError(str(error)) from error
-    count = devices or (torch.cuda.device_count() if on_gpu else 1)
+    count = (torch.cuda.device_count() if on_gpu else 1) if devices is None else devices
     plugin = None
     if resolved != "fp32":
         fabric_name: Literal["16-mixed", "bf16-mixed"]

@@ -20,19 +20,19 @@ def capture_state(
     optimizer: torch.optim.Optimizer,
     ema: ModelEMA | None,
     epoch: int,
-    best_ap: float,
+    best: tuple[float, float],
     recipe: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The ``train`` entry of a checkpoint, taken between two epochs.
 
     Args:
         epoch: number of epochs done.
-        best_ap: best AP50-95 so far.
+        best: AP50-95 and AP50 of the best evaluation so far.
         recipe: settings that decide the run, to tell a resumed run that they changed.
     """
     return {
         "epoch": epoch,
-        "best_ap": best_ap,
+        "best": list(best),
         "recipe": dict(recipe),
         # The file's "model" is the average; the weights being trained are others.
         "raw_model": {name: value.detach().cpu() for name, value in model.state_dict().items()},
@@ -51,8 +51,8 @@ def restore_state(
     optimizer: torch.optim.Optimizer,
     ema: ModelEMA | None,
     averaged: Mapping[str, Any],
-) -> tuple[int, float]:
-    """Put a captured state back; returns the epochs done and the best AP50-95 so far.
+) -> tuple[int, float, float]:
+    """Put a captured state back; returns the epochs done, and the best AP50-95 and AP50 so far.
 
     Raises:
         CheckpointError: the checkpoint holds no training state.
@@ -69,7 +69,7 @@ def restore_state(
         ema.updates = state["ema_updates"]
     fabric._precision.load_state_dict(state["precision"])
     torch.set_rng_state(state["torch_rng"].cpu())
-    return state["epoch"], state["best_ap"]
+    return state["epoch"], *state["best"]
 
 
 def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from yolox.core.state import capture_state, recipe_changes, restore_state
-from yolox.core.step import LOSS_NAMES, forward_losses, resize_batch
+from yolox.core.step import LOSS_NAMES, NonFiniteLossError, forward_losses, resize_batch
 from yolox.data import TrainLoader
 from yolox.evaluators import Evaluator
 from yolox.models import YOLOX, ModelSpec, checkpoint_payload
@@ -115,7 +115,7 @@ class Trainer:
             ),
         )
         if resume is not None:
-            epoch, ap = restore_state(
+            epoch, ap, ap50 = restore_state(
                 resume.get("train"),
                 fabric=self.fabric,
                 model=self.model,
@@ -123,7 +123,7 @@ class Trainer:
                 ema=self.ema,
                 averaged=resume["model"],
             )
-            best = TrainResult(ap50_95=ap, ap50=0.0, best_checkpoint=best.best_checkpoint)
+            best = TrainResult(ap50_95=ap, ap50=ap50, best_checkpoint=best.best_checkpoint)
             self._report_resume(epoch, resume["train"]["recipe"])
         with _scalars(self.settings.output_dir, self.fabric) as scalars:
             for current in range(epoch, self.settings.max_epoch):
@@ -229,6 +229,7 @@ class Trainer:
 
     def _finish_epoch(self, epoch: int, best: TrainResult, scalars: _Scalars) -> TrainResult:
         done = epoch + 1
+        self._require_finite_weights(done)
         plain_epochs = self.settings.max_epoch - self.settings.no_aug_epochs
         due = done % self.settings.eval_interval == 0 or done > plain_epochs
         due = due or done == self.settings.max_epoch
@@ -255,6 +256,16 @@ class Trainer:
             self._save(done, best, is_best=is_best, history=due and self.settings.save_history)
         return best
 
+    def _require_finite_weights(self, done: int) -> None:
+        """The loss is checked before an update; this looks at what the last update left."""
+        models = (self.model, self.ema.ema) if self.ema else (self.model,)
+        tensors = [t for m in models for t in m.state_dict().values() if t.is_floating_point()]
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+            raise NonFiniteLossError(
+                f"weights are not finite after epoch {done}: training stopped and the last good "
+                "checkpoint is kept. Lower basic_lr_per_img"
+            )
+
     def _save(self, done: int, best: TrainResult, *, is_best: bool, history: bool) -> None:
         folder = self.settings.output_dir
         payload = checkpoint_payload(
@@ -266,7 +277,7 @@ class Trainer:
             optimizer=self.optimizer,
             ema=self.ema,
             epoch=done,
-            best_ap=best.ap50_95,
+            best=(best.ap50_95, best.ap50),
             recipe=self.recipe,
         )
         save_checkpoint(folder / "latest_ckpt.pth", {**payload, "train": state})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from yolox.data.datasets.mosaicdetection import MosaicDetection
 from yolox.data.datasets.sample import DetectionDataset
+from yolox.data.errors import DataError
 from yolox.data.samplers import TrainBatchSampler
 
 
@@ -36,7 +37,19 @@ def _one_thread(worker_id: int) -> None:
     torch.set_num_threads(1)
 
 
-class TrainLoader(DataLoader[Any]):
+class _Loader(DataLoader[Any]):
+    """A loader whose worker processes' errors read as if there were no workers."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except DataError as error:
+            # A worker's error arrives as its whole traceback, ending in the message.
+            marker = f"{DataError.__module__}.{DataError.__qualname__}: "
+            raise DataError(str(error).rpartition(marker)[2].rstrip()) from None
+
+
+class TrainLoader(_Loader):
     """Batches ``[images, targets, img_info, ids]`` of one epoch; the same for any ``num_workers``.
 
     images: float32 (batch, 3, height, width) 0..255. targets: float32 (batch, max_labels, 5) as
@@ -95,7 +108,7 @@ def build_eval_loader(
     Batches are as ``TrainLoader``'s, targets being what the data set's ``preproc`` returns.
     """
     indices: Sequence[int] = range(rank, len(dataset), world_size)
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_size=batch_size,
         sampler=indices,

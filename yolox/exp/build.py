@@ -57,8 +57,10 @@ def _exp_of_file(path: Path) -> Exp:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "Exp"):
-        raise ExpError(f"{path} defines no class Exp: it must subclass yolox.exp.Exp")
-    exp: Exp = module.Exp()
+        raise ExpError(f"{path} defines no class Exp, a subclass of yolox.exp.Exp")
+    exp = module.Exp()
+    if not isinstance(exp, Exp):
+        raise ExpError(f"the class Exp of {path} must subclass yolox.exp.Exp")
     return exp
 
 
@@ -100,8 +102,9 @@ def build_trainer(
     Raises:
         UserError: anything in the Exp, the data or the checkpoint that cannot work.
     """
+    exp.act = options.act or exp.act
     exp.check()
-    batch_size = options.batch_size or exp.batch_size
+    batch_size = exp.batch_size if options.batch_size is None else options.batch_size
     if batch_size % fabric.world_size:
         raise UserError(
             f"batch size {batch_size} does not divide by {fabric.world_size} processes: change -b"
@@ -158,7 +161,6 @@ def _starting_point(exp: Exp, options: TrainOptions) -> _Start:
     path = options.checkpoint or (folder / "latest_ckpt.pth" if options.resume else None)
     if path is None:
         exp.resolve_classes()
-        exp.act = options.act or exp.act
         return _Start(
             model=exp.get_model(), spec=exp.model_spec(), pruning=[], resume=None, folder=folder
         )
@@ -171,7 +173,6 @@ def _starting_point(exp: Exp, options: TrainOptions) -> _Start:
         return _resumed(path, loaded, exp)
     if loaded.is_pruned:
         return _fine_tuned(path, loaded, exp, options)
-    exp.act = options.act or exp.act
     model = exp.get_model()
     logger.info(f"weights from {path}: {transfer_weights(model, loaded.content['model'])}")
     return _Start(model=model, spec=exp.model_spec(), pruning=[], resume=None, folder=folder)

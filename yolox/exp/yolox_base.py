@@ -30,11 +30,24 @@ from yolox.data import (
     build_train_loader,
 )
 from yolox.evaluators import COCOEvaluator, Evaluator
-from yolox.models import YOLOX, ModelSpec, build_model
+from yolox.models import ACTIVATIONS, ARCHITECTURES, YOLOX, ModelSpec, build_model
 from yolox.utils.errors import UserError
 from yolox.utils.lr_scheduler import WarmupCosineSchedule
 
 MAX_LABELS = 120  # objects of a mosaic that the loss sees
+_LEAST = {
+    "num_classes": 1,
+    "max_epoch": 1,
+    "batch_size": 1,
+    "accumulate": 1,
+    "print_interval": 1,
+    "eval_interval": 1,
+    "multiscale_range": 0,
+    "data_num_workers": 0,
+    "warmup_epochs": 0,
+    "weight_decay": 0,
+    "seed": 0,
+}
 
 
 class ExpError(UserError):
@@ -194,15 +207,34 @@ class Exp:
             for name in ("input_size", "test_size")
             if any(side < 32 or side % 32 for side in getattr(self, name))
         ]
-        for name in ("max_epoch", "batch_size", "accumulate", "print_interval", "eval_interval"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} must be at least 1: {getattr(self, name)}")
+        for name, least in _LEAST.items():
+            if not getattr(self, name) >= least:
+                problems.append(f"{name} must be at least {least}: {getattr(self, name)}")
+        for name in ("depth", "width", "basic_lr_per_img"):
+            if not getattr(self, name) > 0:
+                problems.append(f"{name} must be positive: {getattr(self, name)}")
+        for name in ("ema_decay", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                problems.append(f"{name} must be in [0, 1): {getattr(self, name)}")
+        for name in ("test_conf", "nmsthre", "mosaic_prob", "mixup_prob", "hsv_prob", "flip_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                problems.append(f"{name} must be in [0, 1]: {getattr(self, name)}")
+        if self.architecture not in ARCHITECTURES:
+            problems.append(f"architecture must be {' or '.join(ARCHITECTURES)}")
+        for name in ("act", "finetune_act"):
+            allowed = [*ACTIVATIONS, ""] if name == "finetune_act" else list(ACTIVATIONS)
+            if getattr(self, name) not in allowed:
+                problems.append(
+                    f"{name} must be one of {', '.join(ACTIVATIONS)}: {getattr(self, name)!r}"
+                )
+        if self.random_size and not (
+            len(self.random_size) == 2 and 1 <= self.random_size[0] <= self.random_size[1]
+        ):
+            problems.append(f"random_size must be two rising numbers or (): {self.random_size}")
         if not 0 <= self.no_aug_epochs <= self.max_epoch:
             problems.append(
                 f"no_aug_epochs must be from 0 to max_epoch {self.max_epoch}: {self.no_aug_epochs}"
             )
-        if self.basic_lr_per_img <= 0:
-            problems.append(f"basic_lr_per_img must be positive: {self.basic_lr_per_img}")
         if self.class_names and len(self.class_names) != len(set(self.class_names)):
             problems.append(f"class_names holds a name twice: {self.class_names}")
         if problems:

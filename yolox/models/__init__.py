@@ -1,6 +1,7 @@
 """YOLOX models: blocks, backbones, necks, head, assignment, loss, and building from a spec."""
 
 from yolox.models.build import (
+    ARCHITECTURES,
     LoadedModel,
     ModelSpec,
     build_model,
@@ -13,12 +14,15 @@ from yolox.models.build import (
     transfer_weights,
 )
 from yolox.models.darknet import CSPDarknet, Darknet
+from yolox.models.network_blocks import ACTIVATIONS
 from yolox.models.yolo_fpn import YOLOFPN
 from yolox.models.yolo_head import YOLOXHead
 from yolox.models.yolo_pafpn import YOLOPAFPN
 from yolox.models.yolox import YOLOX
 
 __all__ = [
+    "ACTIVATIONS",
+    "ARCHITECTURES",
     "YOLOFPN",
     "YOLOPAFPN",
     "YOLOX",

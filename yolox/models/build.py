@@ -18,6 +18,7 @@ from yolox.models.yolo_head import YOLOXHead
 from yolox.models.yolo_pafpn import YOLOPAFPN
 from yolox.models.yolox import YOLOX
 from yolox.utils.checkpoint import CheckpointError, load_checkpoint
+from yolox.utils.errors import UserError
 
 ARCHITECTURES = ("yolox", "yolov3")
 PRIOR_PROB = 1e-2
@@ -63,7 +64,7 @@ class ModelSpec:
         if any(size < 32 or size % 32 for size in self.input_size):
             problems.append(f"input_size must be multiples of 32: {self.input_size}")
         if problems:
-            raise ValueError("model spec: " + "; ".join(problems))
+            raise UserError("model spec: " + "; ".join(problems))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
@@ -226,7 +227,8 @@ def load_model(path: str | Path) -> LoadedModel:
             f"{path}: weights do not fit the model it describes ({len(problems)} differences): "
             + "; ".join(problems[:5])
         )
-    model.load_state_dict(state, strict=True, assign=True)
+    # Copies: the content stays as it was read, whatever training does to the model.
+    model.load_state_dict({name: value.clone() for name, value in state.items()}, assign=True)
     for tensor in model.parameters():
         tensor.requires_grad_(True)
     pruning = content.get("pruning", [])

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from yolox.utils.errors import UserError
+
 BN_EPS = 1e-3
 BN_MOMENTUM = 0.03
 
@@ -27,10 +29,10 @@ def get_activation(name: str = "silu") -> nn.Module:
     """A new activation module by name: silu, mish, relu or lrelu (slope 0.1).
 
     Raises:
-        ValueError: an unknown name.
+        UserError: an unknown name.
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {name!r}: expected one of {', '.join(ACTIVATIONS)}")
+        raise UserError(f"unknown activation {name!r}: expected one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]()
 
 

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from loguru import logger
 
@@ -23,9 +24,38 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefa
     """Examples as written, and every default shown."""
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists the flags)")
+
+
+def positive(text: str) -> int:
+    """A flag's value as an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def fraction(text: str) -> float:
+    """A flag's value as a number in [0, 1]."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
+    return value
+
+
+def side(text: str) -> int:
+    """A flag's value as an image side in pixels, a multiple of 32."""
+    value = positive(text)
+    if value % 32:
+        raise argparse.ArgumentTypeError(f"must be a multiple of 32, got {text}")
+    return value
+
+
 def make_parser(description: str, example: str) -> argparse.ArgumentParser:
-    """A parser with an example at the end of its help."""
-    return argparse.ArgumentParser(
+    """A parser with an example at the end of its help, whose errors are `UserError`."""
+    return _Parser(
         description=description, epilog=f"example:\n  {example}", formatter_class=_HelpFormatter
     )
 
@@ -46,9 +76,12 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """Devices, machines and precision."""
     group = parser.add_argument_group("devices")
     group.add_argument(
-        "-d", "--devices", type=int, help="processes here (by default all GPUs, or 1 on the CPU)"
+        "-d",
+        "--devices",
+        type=positive,
+        help="processes here (by default all GPUs, or 1 on the CPU)",
     )
-    group.add_argument("--num_machines", type=int, default=1, help="machines")
+    group.add_argument("--num_machines", type=positive, default=1, help="machines")
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="arithmetic")
     group.add_argument(
         "--fp16", action="store_true", help="mixed precision: fp16 on a GPU, bf16 on a CPU"

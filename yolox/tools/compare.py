@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("-c", "--ckpt", type=Path, nargs="+", required=True, help="checkpoints")
     parser.add_argument("--labels", nargs="+", help="a name a checkpoint (their paths)")
-    parser.add_argument("--runs", type=int, default=30, help="timed forward passes a model")
+    parser.add_argument(
+        "--runs", type=cli.positive, default=30, help="timed forward passes a model"
+    )
     parser.add_argument("--no-eval", action="store_true", help="leave AP out; needs no data")
     cli.add_exp_arguments(parser)
     args = parser.parse_args(argv)

@@ -62,6 +62,16 @@ def detect(
     return found
 
 
+def _write(target: Path, picture: NDArray[np.uint8]) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        written = cv2.imwrite(str(target), picture)
+    except OSError:
+        written = False
+    if not written:
+        raise UserError(f"cannot write {target}: choose another --save_dir")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, detect, write."""
     parser = cli.make_parser(
@@ -73,9 +83,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--save_dir", type=Path, default=Path("YOLOX_outputs/demo"), help="where pictures go"
     )
-    parser.add_argument("--conf", type=float, default=0.3, help="least score of a detection")
-    parser.add_argument("--nms", type=float, default=0.45, help="IoU of NMS")
-    parser.add_argument("--tsize", type=int, help="square test size (the checkpoint's)")
+    parser.add_argument("--conf", type=cli.fraction, default=0.3, help="least score of a detection")
+    parser.add_argument("--nms", type=cli.fraction, default=0.45, help="IoU of NMS")
+    parser.add_argument("--tsize", type=cli.side, help="square test size (the checkpoint's)")
     args = parser.parse_args(argv)
 
     loaded = load_model(args.ckpt)
@@ -100,11 +110,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             nms=args.nms,
         )
         target = args.save_dir / path.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
         scores = found[:, 4] * found[:, 5]
         picture = vis(image, found[:, :4], scores, found[:, 6], args.conf, names)
-        if not cv2.imwrite(str(target), picture):
-            raise UserError(f"cannot write {target}: choose another --save_dir")
+        _write(target, picture)
         labels = [names[int(k)] if names else str(int(k)) for k in found[:, 6]]
         listing = ", ".join(
             f"{label} {score:.2f}" for label, score in zip(labels, scores, strict=True)

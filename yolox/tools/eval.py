@@ -45,10 +45,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "python tools/eval.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth",
     )
     parser.add_argument("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
-    parser.add_argument("-b", "--batch-size", type=int, default=16, help="images a forward pass")
-    parser.add_argument("--conf", type=float, help="least score of a detection (the Exp's)")
-    parser.add_argument("--nms", type=float, help="IoU of NMS (the Exp's)")
-    parser.add_argument("--tsize", type=int, help="square test size (the checkpoint's)")
+    parser.add_argument(
+        "-b", "--batch-size", type=cli.positive, default=16, help="images a forward pass"
+    )
+    parser.add_argument("--conf", type=cli.fraction, help="least score of a detection (the Exp's)")
+    parser.add_argument("--nms", type=cli.fraction, help="IoU of NMS (the Exp's)")
+    parser.add_argument("--tsize", type=cli.side, help="square test size (the checkpoint's)")
     parser.add_argument("--fuse", action="store_true", help="fold batch norms first")
     parser.add_argument("--fp16", action="store_true", help="half precision (bf16 on a CPU)")
     cli.add_exp_arguments(parser)

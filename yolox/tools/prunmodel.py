@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from yolox.data import DataError
 from yolox.exp import Exp
 from yolox.models import LoadedModel, checkpoint_payload, load_model
 from yolox.pruning import PruneConfig, PruneResult, PruningError, prune_model, trace_groups
@@ -140,6 +141,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.mode == "list":
         console.print(list_layers(loaded))
         return
+    output = args.output or folder / "pruned.pth"
+    if output.resolve() == source.resolve():
+        raise PruningError(f"{output} is the checkpoint to prune: name another file with -o")
     config = PruneConfig(
         mode=args.mode,
         layers=tuple(args.layers),
@@ -156,7 +160,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         follow_checkpoint(exp, loaded.spec, keep=args.opts[::2])
         batches = _calibration(exp, args.images)
     result = prune(loaded, config, batches)
-    output = args.output or folder / "pruned.pth"
     write_pruned(result, loaded, source, output)
     report = result.report
     console.print(report.table())
@@ -183,7 +186,10 @@ class _Shown:
 
 
 def _calibration(exp: Exp, images: int) -> Any:
-    batches = exp.calibration_batches(images, CALIBRATION_BATCH)
+    try:
+        batches = exp.calibration_batches(images, CALIBRATION_BATCH)
+    except DataError as error:
+        raise PruningError(f"{error}. Or score without data: --importance l1") from error
     if not batches:
         raise PruningError("the training split has no image with objects to score channels on")
     logger.info(f"scoring channels on {len(batches)} training images")
@@ -210,7 +216,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--importance", choices=IMPORTANCES, default=defaults.importance, help="criterion"
     )
     parser.add_argument(
-        "--images", type=int, default=64, help="training images to score on (not for l1)"
+        "--images", type=cli.positive, default=64, help="training images to score on (not for l1)"
     )
     parser.add_argument(
         "--steps",

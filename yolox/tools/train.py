@@ -21,9 +21,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "python tools/train.py -f exps/yolox_voc_s.py -b 16 max_epoch 50",
     )
     parser.add_argument("-c", "--ckpt", type=Path, help="weights to start from")
-    parser.add_argument("--resume", action="store_true", help="go on with a stopped run")
     parser.add_argument(
-        "-b", "--batch-size", type=int, help="images a step, over all devices (the Exp's)"
+        "--resume",
+        action="store_true",
+        help="go on with a stopped run: -c's, or the output folder's latest_ckpt.pth",
+    )
+    parser.add_argument(
+        "-b", "--batch-size", type=cli.positive, help="images a step, over all devices (the Exp's)"
     )
     parser.add_argument("-expn", "--experiment-name", help="name of the output folder (the Exp's)")
     parser.add_argument("--act", help="activation: silu, mish, relu or lrelu (the Exp's)")

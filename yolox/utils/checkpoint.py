@@ -32,11 +32,21 @@ def save_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: a value that the safe loader would refuse, named by its place.
+        CheckpointError: the place cannot be written to.
     """
     path = Path(path)
     _require_plain(payload, "checkpoint")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    if path.is_dir():
+        raise CheckpointError(f"cannot write {path}: it is a folder, name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+        )
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write into {path.parent} ({error.strerror}): choose another folder"
+        ) from error
     try:
         with os.fdopen(handle, "wb") as file:
             torch.save({"format": FORMAT, "version": VERSION, **payload}, file)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from loguru import logger
 
+from yolox.utils.errors import UserError
+
 TERMINAL_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
 FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
 
@@ -31,5 +33,10 @@ def setup_logger(log_file: Path | None = None, *, quiet: bool = False) -> None:
         colorize=sys.stderr.isatty(),
     )
     if log_file is not None and not quiet:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot write into {log_file.parent} ({error.strerror}): choose another output_dir"
+            ) from error
         logger.add(log_file, format=FILE_FORMAT, level="INFO", colorize=False)

@@ -1,0 +1,50 @@
+"""What runs of the whole program share: a tiny data set, a recipe, a trained and a pruned model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.runs import command, write_exp
+from yolox.data import generate_demo_dataset
+from yolox.tools import prunmodel, train
+
+
+@pytest.fixture(scope="session")
+def devkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 images: 9 of trainval, 3 of test. Not to be written to."""
+    folder = tmp_path_factory.mktemp("data")
+    return generate_demo_dataset(folder, num_images=12, image_size=(96, 96))
+
+
+@pytest.fixture(scope="session")
+def tiny_exp(devkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An Exp file on the tiny data; override output_dir to write elsewhere than `trained` does."""
+    folder = tmp_path_factory.mktemp("exp")
+    return write_exp(folder / "tiny_exp.py", devkit, folder / "out")
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_exp: Path) -> Path:
+    """The folder of a run of two epochs. Not to be written to."""
+    assert command(train.main, "-f", tiny_exp, "--precision", "fp32") == 0
+    return tiny_exp.parent / "out" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def pruned(tiny_exp: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained model with 40 % of its channels pruned."""
+    output = tmp_path_factory.mktemp("pruned") / "pruned.pth"
+    status = command(
+        prunmodel.main, "--importance", "l1", "-c", trained / "best_ckpt.pth", "-o", output,
+        "-f", tiny_exp,
+    )  # fmt: skip
+    assert status == 0
+    return output
+
+
+@pytest.fixture
+def own_exp(devkit: Path, tmp_path: Path) -> Path:
+    """A fresh Exp file on the tiny data that writes to ``tmp_path/out``."""
+    return write_exp(tmp_path / "exp.py", devkit, tmp_path / "out")

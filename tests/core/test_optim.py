@@ -1,0 +1,53 @@
+"""The optimizer's parameter groups."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.helpers import SPECS
+from yolox.core import build_sgd
+from yolox.models import build_model
+
+
+@pytest.mark.parametrize("name", ["yolox-nano", "yolov3"])
+def test_only_weights_of_convolutions_are_decayed(name: str) -> None:
+    with torch.device("meta"):
+        model = build_model(SPECS[name])
+    optimizer = build_sgd(model, lr=0.1, momentum=0.9, weight_decay=5e-4)
+    decayed = {
+        id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]
+    }  # fmt: skip
+    kept = {
+        id(p) for g in optimizer.param_groups if not g["weight_decay"] for p in g["params"]
+    }  # fmt: skip
+    assert {g["weight_decay"] for g in optimizer.param_groups} == {0.0, 5e-4}
+    for module in model.modules():
+        for parameter_name, parameter in module.named_parameters(recurse=False):
+            is_conv_weight = isinstance(module, nn.Conv2d) and parameter_name == "weight"
+            assert (id(parameter) in decayed) == is_conv_weight
+            assert (id(parameter) in kept) != is_conv_weight
+
+
+def test_every_parameter_is_in_one_group() -> None:
+    with torch.device("meta"):
+        model = build_model(SPECS["yolox-nano"])
+    optimizer = build_sgd(model, lr=0.1, momentum=0.9, weight_decay=5e-4)
+    grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == {id(p) for p in model.parameters()}
+
+
+def test_nesterov_step_by_hand() -> None:
+    model = nn.Conv2d(1, 1, 1)
+    nn.init.ones_(model.weight)
+    nn.init.ones_(model.bias)  # type: ignore[arg-type]
+    optimizer = build_sgd(model, lr=0.1, momentum=0.9, weight_decay=0.5)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 2.0)
+    optimizer.step()
+    # Nesterov's first step: v = g, then p - lr (g + momentum v); g is 2 + 0.5 · 1 where decayed.
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 1.9 * 2.5)
+    assert model.bias is not None
+    assert model.bias.item() == pytest.approx(1 - 0.1 * 1.9 * 2.0)

@@ -1,0 +1,164 @@
+"""A run that was stopped and resumed has the bits of the one that never was."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.runs import STEPS, differences, new_trainer, read
+from yolox.exp import TrainOptions
+from yolox.utils.checkpoint import CheckpointError
+from yolox.utils.ema import ModelEMA
+
+# What random choices there are: sizes of multi-scale training, mosaic, mixup, colours.
+VARIED: dict[str, Any] = {"multiscale_range": 1, "max_epoch": 3, "no_aug_epochs": 1}
+
+
+class _Stopped(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def slow_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An average that remembers: that of a run's first updates is the weights themselves."""
+    monkeypatch.setattr(ModelEMA, "decay", 0.9)
+
+
+def _train(exp: Path, output: Path, **fields: Any) -> dict[str, Any]:
+    trainer, resume = new_trainer(exp, output, **{**VARIED, **fields})
+    trainer.train(resume)
+    return read(output / "tiny" / "latest_ckpt.pth")
+
+
+def _train_in_two(exp: Path, output: Path, stop_after: int, **fields: Any) -> dict[str, Any]:
+    fields = {**VARIED, **fields}
+    trainer, _ = new_trainer(exp, output, **fields)
+    calls = 0
+
+    def stop(*_: object) -> None:
+        nonlocal calls
+        calls += trainer.model.training
+        if calls > stop_after * STEPS + 1:  # in the middle of an epoch
+            raise _Stopped
+
+    trainer.model.register_forward_pre_hook(stop)
+    with pytest.raises(_Stopped):
+        trainer.train()
+    assert read(output / "tiny" / "latest_ckpt.pth")["train"]["epoch"] == stop_after
+    torch.manual_seed(99)  # a new process starts from anything
+    trainer, resume = new_trainer(exp, output, options=TrainOptions(resume=True), **fields)
+    trainer.train(resume)
+    return read(output / "tiny" / "latest_ckpt.pth")
+
+
+@pytest.mark.parametrize(
+    ("stop_after", "fields"),
+    [
+        (1, {"precision": "fp32"}),
+        (2, {"precision": "fp32"}),
+        (1, {"precision": "bf16"}),
+        (1, {"precision": "fp32", "accumulate": 2}),
+        (2, {"precision": "fp32", "ema": False}),
+        (1, {"precision": "fp32", "data_num_workers": 1}),
+    ],
+    ids=["after 1", "after 2", "bf16", "accumulated", "without EMA", "with a worker"],
+)
+def test_resumed_run_has_the_bits_of_the_straight_one(
+    tiny_exp: Path, tmp_path: Path, stop_after: int, fields: dict[str, Any]
+) -> None:
+    straight = _train(tiny_exp, tmp_path / "straight", **fields)
+    resumed = _train_in_two(tiny_exp, tmp_path / "resumed", stop_after, **fields)
+    assert straight["train"]["epoch"] == 3
+    if fields.get("data_num_workers"):
+        # Starting workers draws from torch's generator, which decides nothing in an epoch.
+        del straight["train"]["torch_rng"], resumed["train"]["torch_rng"]
+    assert differences(straight, resumed) == []
+    best = [read(tmp_path / name / "tiny" / "best_ckpt.pth") for name in ("straight", "resumed")]
+    assert differences(*best) == []
+
+
+def test_average_and_weights_being_trained_are_not_the_same(tiny_exp: Path, tmp_path: Path) -> None:
+    """Else the comparisons above would prove less than they say."""
+    content = _train(tiny_exp, tmp_path, max_epoch=1)
+    assert len(differences(content["model"], content["train"]["raw_model"])) > 100
+
+
+def test_a_seed_decides_a_run(tiny_exp: Path, tmp_path: Path) -> None:
+    runs = [
+        _train(tiny_exp, tmp_path / str(number), max_epoch=2, seed=seed)
+        for number, seed in enumerate((7, 7, 8))
+    ]
+    assert differences(runs[0], runs[1]) == []
+    assert len(differences(runs[0]["model"], runs[2]["model"])) > 100
+
+
+def test_a_finished_run_resumed_stays_as_it_is(
+    tiny_exp: Path, tmp_path: Path
+) -> None:  # fmt: skip
+    before = _train(tiny_exp, tmp_path, max_epoch=1)
+    options = TrainOptions(resume=True)
+    trainer, resume = new_trainer(tiny_exp, tmp_path, options=options, **VARIED | {"max_epoch": 1})
+    trainer.train(resume)
+    assert differences(before, read(tmp_path / "tiny" / "latest_ckpt.pth")) == []
+
+
+def test_restored_trainer_holds_the_average_and_the_weights(tiny_exp: Path, tmp_path: Path) -> None:
+    content = _train(tiny_exp, tmp_path, max_epoch=1)
+    trainer, resume = new_trainer(
+        tiny_exp, tmp_path, options=TrainOptions(resume=True), max_epoch=1, no_aug_epochs=1
+    )
+    trainer.train(resume)
+    assert trainer.ema is not None
+    assert differences(dict(trainer.ema.ema.state_dict()), content["model"]) == []
+    assert differences(dict(trainer.model.state_dict()), content["train"]["raw_model"]) == []
+    assert trainer.ema.updates == STEPS
+
+
+def test_resume_goes_on_in_the_folder_of_the_file(
+    tiny_exp: Path, trained: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(trained, moved)
+    options = TrainOptions(resume=True, checkpoint=moved / "latest_ckpt.pth")
+    trainer, resume = new_trainer(tiny_exp, tmp_path / "unused", options=options, max_epoch=3)
+    assert trainer.settings.output_dir == moved
+    trainer.train(resume)
+    assert read(moved / "latest_ckpt.pth")["train"]["epoch"] == 3
+    assert not (tmp_path / "unused").exists()
+
+
+def test_resume_needs_a_training_state(tiny_exp: Path, trained: Path, tmp_path: Path) -> None:
+    options = TrainOptions(resume=True, checkpoint=trained / "best_ckpt.pth")
+    with pytest.raises(CheckpointError, match=r"no training state.*latest_ckpt\.pth"):
+        new_trainer(tiny_exp, tmp_path, options=options)
+
+
+def test_pruned_run_resumes_to_the_same_bits(tiny_exp: Path, pruned: Path, tmp_path: Path) -> None:
+    fields = {**VARIED, "max_epoch": 2}
+    contents = []
+    for name, stop in (("straight", False), ("resumed", True)):
+        output = tmp_path / name
+        options = TrainOptions(checkpoint=pruned)
+        trainer, resume = new_trainer(tiny_exp, output, options=options, **fields)
+        assert resume is None
+        latest = output / "tiny_finetune" / "latest_ckpt.pth"
+        if stop:
+
+            def second_epoch(model: torch.nn.Module, _: object, latest: Path = latest) -> None:
+                if model.training and latest.exists():
+                    raise _Stopped
+
+            trainer.model.register_forward_pre_hook(second_epoch)
+            with pytest.raises(_Stopped):
+                trainer.train()
+            options = TrainOptions(checkpoint=latest, resume=True)
+            trainer, resume = new_trainer(tiny_exp, output, options=options, **fields)
+            assert trainer.spec.act == "mish"
+        trainer.train(resume)
+        contents.append(read(latest))
+    assert differences(*contents) == []
+    assert "channels" in contents[0]

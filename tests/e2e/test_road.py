@@ -1,0 +1,195 @@
+"""The real command lines, each a process: help, the whole road, a kill, two processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.runs import (
+    REPO,
+    TRAIN_IMAGES,
+    differences,
+    environment,
+    error_lines,
+    launch,
+    read,
+    tree,
+    write_exp,
+)
+from yolox.models import load_model
+
+TOOLS = sorted(path.stem for path in (REPO / "tools").glob("*.py"))
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_help(tool: str, tmp_path: Path) -> None:
+    done = launch(tool, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    text = " ".join(done.stdout.split())
+    assert "example:" in text
+    assert "python tools/" in text or "make demo" in text
+    flags = re.findall(r"^  (-[^\n]*)", done.stdout, re.MULTILINE)
+    assert len(flags) >= 2
+    assert text.count("(default:") == len(flags) - 1  # all but -h
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("tool", "args", "words"),
+    [
+        ("train", ["max_epochs", "3"], "did you mean max_epoch"),
+        ("train", ["data_dir", "nowhere"], "data folder nowhere"),
+        ("eval", [], "no checkpoint at"),
+        ("prunmodel", [], "no checkpoint at"),
+    ],
+)
+def test_bad_input(tool: str, args: list[str], words: str, own_exp: Path, tmp_path: Path) -> None:
+    before = tree(tmp_path)
+    done = launch(tool, "-f", own_exp, *args, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (error,) = error_lines(done.stderr)
+    assert words in error
+    assert "Traceback" not in done.stderr
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_whole_road(own_exp: Path, devkit: Path, tmp_path: Path) -> None:
+    out, tuned_out = tmp_path / "out" / "tiny", tmp_path / "out" / "tiny_finetune"
+    exp = ("-f", own_exp)
+
+    def ok(tool: str, *args: object) -> str:
+        done = launch(tool, *args, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert not error_lines(done.stderr)
+        assert "Traceback" not in done.stderr
+        return str(done.stdout + done.stderr)
+
+    ok("train", *exp)
+    best = out / "best_ckpt.pth"
+    assert "backbone.backbone.dark3.0.conv" in ok("prunmodel", "--mode", "list", *exp)
+    ok("prunmodel", "--mode", "save", *exp)
+    conv, layer = tmp_path / "conv.pth", tmp_path / "layer.pth"
+    one = ("--layers", "head.stems.0.conv", "--ch-sparsity", 0.4, "-c", best, "-o", conv)
+    ok("prunmodel", "--mode", "conv", *one, *exp)
+    some = ("--layers", "*dark5*", "--ch-sparsity", 0.4, "-c", best, "-o", layer)
+    ok("prunmodel", "--mode", "layer", *some, *exp)
+    assert "verified" in ok("prunmodel", "--mode", "global", "--ch-sparsity", 0.4, *exp)
+    pruned = out / "pruned.pth"
+    whole = out / "whole_model.pth"
+    sizes = [path.stat().st_size for path in (whole, conv, layer, pruned)]
+    assert max(sizes) == sizes[0] > sizes[1]
+    assert sizes[3] < sizes[0] * 0.8
+
+    log = ok("train", "-c", pruned, *exp)
+    assert "activation silu → mish" in log
+    tuned = tuned_out / "best_ckpt.pth"
+    own_exp.rename(tmp_path / "moved.py")  # a file needs no Exp to be rebuilt
+    loaded = load_model(tuned)
+    own_exp = (tmp_path / "moved.py").rename(own_exp)
+    assert loaded.spec.act == "mish"
+    assert loaded.pruning == load_model(pruned).pruning
+    assert loaded.content["channels"] == read(pruned)["channels"]
+
+    assert "COCO: AP50-95" in ok("eval", "-c", tuned, *exp)
+    table = ok("compare", "-c", best, pruned, tuned, "--labels", "b", "p", "t", "--runs", 2, *exp)
+    assert "64×64" in table
+    image = devkit / "VOC2007" / "JPEGImages" / "demo_00000.jpg"
+    ok("demo", "-c", tuned, "--path", image, "--save_dir", "drawn", "--conf", 0.0001)
+    drawn = cv2.imread(str(tmp_path / "drawn" / image.name)).astype(int)
+    assert np.abs(drawn - cv2.imread(str(image))).max() > 100
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_killed_run_resumes_to_the_same_bits(devkit: Path, tmp_path: Path) -> None:
+    more = "        self.max_epoch, self.multiscale_range, self.ema_decay = 40, 1, 0.99"
+    folders = [tmp_path / "straight", tmp_path / "killed"]
+    exps = []
+    for folder in folders:
+        folder.mkdir()
+        exps.append(write_exp(folder / "exp.py", devkit, folder / "out", more))
+    common = ("--precision", "fp32", "-f")
+    rest = ("eval_interval", 50, "no_aug_epochs", 5)
+    straight = launch("train", *common, exps[0], *rest, cwd=folders[0])
+    assert straight.returncode == 0, straight.stderr
+
+    line = [sys.executable, REPO / "tools" / "train.py", *common, exps[1], *rest]
+    latest = folders[1] / "out" / "tiny" / "latest_ckpt.pth"
+    process = subprocess.Popen(
+        list(map(str, line)), cwd=folders[1], env=environment(), stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not latest.exists() and process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = read(latest)["train"]["epoch"]
+    assert 0 < done < 40
+    resumed = launch("train", "--resume", *common, exps[1], *rest, cwd=folders[1])
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"resumed after epoch {done} of 40" in resumed.stderr
+    one, other = (read(folder / "out" / "tiny" / "latest_ckpt.pth") for folder in folders)
+    assert differences(one, other) == []
+
+
+RECORDER = """
+    def get_data_loader(self, *args, rank=0, **kwargs):
+        import json
+        from torch.utils.data import default_collate
+
+        loader = super().get_data_loader(*args, rank=rank, **kwargs)
+
+        def collate(items):
+            with open(f"rank{rank}.jsonl", "a") as file:
+                file.write(json.dumps([int(item[3][0]) for item in items]) + "\\n")
+            return default_collate(items)
+
+        loader.collate_fn = collate
+        return loader
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about processes on the CPU")
+def test_two_processes_see_different_images_and_write_one_checkpoint(
+    devkit: Path, tmp_path: Path
+) -> None:
+    exp = write_exp(tmp_path / "exp.py", devkit, tmp_path / "out", RECORDER)
+    done = launch("train", "-d", 2, "--precision", "fp32", "-f", exp, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ranks = [
+        [json.loads(line) for line in (tmp_path / f"rank{rank}.jsonl").read_text().splitlines()]
+        for rank in (0, 1)
+    ]
+    assert [len(batches) for batches in ranks] == [6, 6]
+    for first, second in zip(*ranks, strict=True):
+        assert len(first) == len(second) == 2
+        assert len({*first, *second}) == 4
+    assert {i for batches in ranks for batch in batches[:3] for i in batch} == set(
+        range(TRAIN_IMAGES)
+    )
+    files = {path.name for path in (tmp_path / "out" / "tiny").iterdir()}
+    assert files == {"best_ckpt.pth", "latest_ckpt.pth", "train_log.txt", "tensorboard"}
+    assert len(list((tmp_path / "out").rglob("events*"))) == 1
+    log = (tmp_path / "out" / "tiny" / "train_log.txt").read_text()
+    assert log.count("epoch 1/2 iter 3/3") == 1
+    assert read(tmp_path / "out" / "tiny" / "latest_ckpt.pth")["train"]["epoch"] == 2
+    for error in ("batch size 3 does not divide by 2",):
+        refused = launch("train", "-d", 2, "-b", 3, "-f", exp, cwd=tmp_path)
+        assert refused.returncode == 1
+        assert error in refused.stderr

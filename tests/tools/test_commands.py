@@ -1,0 +1,249 @@
+"""The commands that succeed: what they print and write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.runs import command, differences, read, tree
+from yolox.models import load_model
+from yolox.pruning import PruningPlan
+from yolox.tools import cli, compare, demo, eval, prunmodel, train
+from yolox.utils.checkpoint import file_digest
+from yolox.utils.errors import UserError
+
+
+def test_status_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    def mend(_: object) -> None:
+        raise UserError("mend this")
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    def bug(_: object) -> None:
+        raise ValueError("a bug keeps its traceback")
+
+    assert cli.run(lambda _: None, []) == 0
+    assert cli.run(mend, []) == 1
+    assert "ERROR   mend this" in capsys.readouterr().err
+    assert cli.run(interrupt, []) == 130
+    with pytest.raises(ValueError, match="a bug"):
+        cli.run(bug, [])
+    with pytest.raises(SystemExit) as caught:
+        cli.entry(mend)  # type: ignore[arg-type]
+    assert caught.value.code == 1
+
+
+def _prune(exp: Path, source: Path, output: Path, *args: object) -> int:
+    return command(
+        prunmodel.main, "--importance", "l1", "-c", source, "-o", output, *args, "-f", exp
+    )  # fmt: skip
+
+
+def test_save_writes_structure_and_weights_only(
+    tiny_exp: Path, trained: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "deep" / "whole.pth"
+    latest = trained / "latest_ckpt.pth"
+    assert _prune(tiny_exp, latest, output, "--mode", "save") == 0
+    assert list(tree(tmp_path)) == ["deep/whole.pth"]
+    content, source = read(output), read(latest)
+    assert "train" not in content
+    assert differences(content["model"], source["model"]) == []
+    assert content["spec"] == source["spec"]
+    assert output.stat().st_size < latest.stat().st_size / 2
+
+
+def test_list_shows_every_prunable_convolution(
+    tiny_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tree(trained)
+    assert _prune(tiny_exp, trained / "best_ckpt.pth", tmp_path / "x", "--mode", "list") == 0
+    out = capsys.readouterr().out
+    model = load_model(trained / "best_ckpt.pth").model
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            assert (f" {name} " in out) == ("preds" not in name), name
+    assert "%" in out
+    assert tree(trained) == before
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("args", "changed"),
+    [
+        (
+            ["--mode", "conv", "--layers", "backbone.backbone.dark4.0.conv"],
+            {"backbone.backbone.dark4.0.conv": 32},
+        ),
+        (
+            ["--mode", "layer", "--layers", "head.reg_convs.?.0.conv", "--round-to", "4"],
+            {f"head.reg_convs.{level}.0.conv": 16 for level in range(3)},
+        ),
+        (
+            ["--mode", "conv", "--layers", "head.stems.0.conv", "--min-channels", "24"],
+            {"head.stems.0.conv": 24},
+        ),
+    ],
+)
+def test_named_layers_lose_the_ratio_and_no_other(
+    args: list[str], changed: dict[str, int], tiny_exp: Path, trained: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "p.pth"
+    source = trained / "best_ckpt.pth"
+    assert _prune(tiny_exp, source, output, "--ch-sparsity", 0.5, *args) == 0
+    before = {
+        n: m for n, m in load_model(source).model.named_modules() if hasattr(m, "kernel_size")
+    }
+    after = load_model(output)
+    assert after.is_pruned
+    outs = {
+        name: module.out_channels
+        for name, module in after.model.named_modules()
+        if isinstance(module, torch.nn.Conv2d) and module.out_channels != before[name].out_channels
+    }
+    assert outs == changed
+
+
+def test_pruned_file_has_its_provenance_and_plan(
+    pruned: Path, trained: Path, tiny_exp: Path
+) -> None:
+    loaded = load_model(pruned)
+    (entry,) = loaded.pruning
+    source = trained / "best_ckpt.pth"
+    assert entry["source"] == str(source)
+    assert entry["source_sha256"] == file_digest(source)
+    assert entry["plan"]["config"]["ch_sparsity"] == 0.4
+    plan = PruningPlan.load(pruned.with_suffix(".plan.json"))
+    assert plan.to_dict() == entry["plan"]
+    assert json.loads(pruned.with_suffix(".plan.json").read_text())["format"]
+    assert pruned.stat().st_size < source.stat().st_size
+    assert loaded.spec == load_model(source).spec
+
+
+def test_pruning_twice_keeps_both_provenances(tiny_exp: Path, pruned: Path, tmp_path: Path) -> None:
+    output = tmp_path / "twice.pth"
+    assert _prune(tiny_exp, pruned, output, "--ch-sparsity", 0.1) == 0
+    first, second = load_model(output).pruning
+    assert [first] == load_model(pruned).pruning
+    assert second["source_sha256"] == file_digest(pruned)
+
+
+def test_pruning_is_deterministic_and_leaves_its_source_alone(
+    tiny_exp: Path, trained: Path, tmp_path: Path
+) -> None:
+    before = tree(trained)
+    args = ("--importance", "taylor", "--images", 3, "--steps", 2)
+    models = []
+    for name in ("a.pth", "b.pth"):
+        assert _prune(tiny_exp, trained / "best_ckpt.pth", tmp_path / name, *args) == 0
+        models.append(read(tmp_path / name)["model"])
+    assert differences(*models) == []
+    assert tree(trained) == before
+
+
+def test_without_paths_prunmodel_works_in_the_exp_s_folder(
+    own_exp: Path, trained: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "best_ckpt.pth").write_bytes((trained / "best_ckpt.pth").read_bytes())
+    assert command(prunmodel.main, "--importance", "l1", "-f", own_exp) == 0
+    assert command(prunmodel.main, "--mode", "save", "-f", own_exp) == 0
+    names = {"best_ckpt.pth", "pruned.pth", "pruned.plan.json", "whole_model.pth"}
+    assert {path.name for path in folder.iterdir()} == names
+
+
+def test_fine_tuning_says_what_it_does(
+    own_exp: Path, pruned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(train.main, "-c", pruned, "-f", own_exp, "max_epoch", 1) == 0
+    log = capsys.readouterr().err
+    assert f"fine-tuning the pruned model of {pruned}: new optimizer and EMA" in log
+    assert "activation silu → mish in 74 units" in log
+    tuned = load_model(tmp_path / "out" / "tiny_finetune" / "best_ckpt.pth")
+    assert tuned.spec.act == "mish"
+    assert tuned.is_pruned
+    assert tuned.pruning == load_model(pruned).pruning
+    assert tuned.content["channels"] == read(pruned)["channels"]
+    assert any(isinstance(m, torch.nn.Mish) for m in tuned.model.modules())
+
+
+@pytest.mark.parametrize("which", ["dense", "pruned"])
+@pytest.mark.parametrize("flags", [[], ["--fuse"], ["--fp16"], ["--tsize", "96", "-b", "1"]])
+def test_eval_prints_the_figures(
+    which: str, flags: list[str], tiny_exp: Path, trained: Path, pruned: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = pruned if which == "pruned" else trained / "best_ckpt.pth"
+    before = tree(trained)
+    assert command(eval.main, "-c", path, *flags, "-f", tiny_exp) == 0
+    log = capsys.readouterr().err
+    assert "COCO: AP50-95" in log
+    assert "VOC 11-point: AP50-95" in log
+    assert "triangle" in log
+    assert tree(trained) == before
+
+
+def test_compare_puts_the_files_side_by_side(
+    tiny_exp: Path, trained: Path, pruned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = (trained / "best_ckpt.pth", pruned)
+    args = ("-c", *paths, "--labels", "before", "after", "--runs", 2)
+    assert command(compare.main, *args, "-f", tiny_exp) == 0
+    out = capsys.readouterr().out
+    assert "64×64 input, batch 1" in out
+    for label, path in zip(("before", "after"), paths, strict=True):
+        (row,) = [line for line in out.splitlines() if f" {label} " in line]
+        params = sum(p.numel() for p in load_model(path).model.parameters())
+        assert f"{params:,}" in row or f"{params / 1e6:.2f}" in row
+    assert command(compare.main, *args, "--no-eval", "-f", "no_such_exp.py") == 0
+
+
+def test_demo_draws_and_leaves_its_input_alone(
+    trained: Path, devkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = devkit / "VOC2007" / "JPEGImages"
+    before = tree(devkit)
+    args = ("-c", trained / "best_ckpt.pth", "--save_dir", tmp_path, "--conf", 0.0001)
+    assert command(demo.main, *args, "--path", source / "demo_00000.jpg") == 0
+    drawn = cv2.imread(str(tmp_path / "demo_00000.jpg"))
+    original = cv2.imread(str(source / "demo_00000.jpg"))
+    assert drawn.shape == original.shape
+    assert np.abs(drawn.astype(int) - original).max() > 100
+    log = capsys.readouterr().err
+    assert any(f"{name} 0." in log for name in ("circle", "square", "triangle"))
+    assert command(demo.main, *args, "--path", source) == 0
+    assert len(tree(tmp_path)) == 12
+    assert tree(devkit) == before
+
+
+def test_demo_without_a_detection_writes_the_picture_as_it_is(
+    trained: Path, devkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = devkit / "VOC2007" / "JPEGImages" / "demo_00001.jpg"
+    best = trained / "best_ckpt.pth"
+    args = ("-c", best, "--save_dir", tmp_path, "--conf", 0.999, "--path", path)
+    assert command(demo.main, *args) == 0
+    assert "nothing found" in capsys.readouterr().err
+    drawn = cv2.imread(str(tmp_path / path.name)).astype(int)
+    assert np.abs(drawn - cv2.imread(str(path))).mean() < 5
+
+
+def test_train_writes_the_files_of_a_run(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"best_ckpt.pth", "latest_ckpt.pth", "train_log.txt", "tensorboard"}
+
+
+def test_experiment_name_names_the_folder(own_exp: Path, tmp_path: Path) -> None:
+    args = ("-expn", "mine", "-b", 3, "-o", "--fp16", "-f", own_exp, "max_epoch", 1)
+    assert command(train.main, *args) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+    recipe = read(tmp_path / "out" / "mine" / "latest_ckpt.pth")["train"]["recipe"]
+    assert recipe["batch_size"] == 3
+    assert recipe["precision"] == ("16-mixed" if torch.cuda.is_available() else "bf16-mixed")
