@@ -155,11 +155,10 @@ def test_verification_sees_one_wrong_channel() -> None:
         verify_pruned(other, masked, x)
 
 
-@pytest.mark.parametrize("name", ["yolox-nano", "yolox-s"])
-def test_verification_sees_wrong_channels_of_an_untrained_model(name: str) -> None:
+def test_verification_sees_wrong_channels_of_an_untrained_model() -> None:
     """Fresh weights let the signal die out on its way: outputs alone would not tell."""
     torch.manual_seed(0)
-    model = build_model(SLIM_SPECS[name]).eval()
+    model = build_model(SLIM_SPECS["yolox-s"]).eval()
     x = image()
     groups = trace_groups(model, x)
     for group in groups[:: len(groups) // 3]:
@@ -220,9 +219,9 @@ def test_gradients_and_the_graph_are_not_carried_over() -> None:
     assert cut.grad is not None
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_precision_is_kept(dtype: torch.dtype) -> None:
-    model = enliven(build_model(SPECS["yolox-nano"])).to(dtype)
+    model = enliven(build_model(SLIM_SPECS["yolox-s"])).to(dtype)
     before = snapshot(model)
     small = prune_model(model, image(), PruneConfig(importance="l1")).model
     assert_untouched(model, before)

@@ -216,11 +216,16 @@ def load_model(path: str | Path) -> LoadedModel:
     """
     content = load_checkpoint(path)
     state = content["model"]
-    spec = ModelSpec.from_dict(content["spec"]) if "spec" in content else infer_spec(state)
-    with torch.device("meta"):
-        model = build_model(spec)
-        if "channels" in content:
-            resize_to_channels(model, content["channels"])
+    try:
+        spec = ModelSpec.from_dict(content["spec"]) if "spec" in content else infer_spec(state)
+        with torch.device("meta"):
+            model = build_model(spec)
+            if "channels" in content:
+                resize_to_channels(model, content["channels"])
+    except CheckpointError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: what it says of its model is wrong: {error}") from error
     problems = _shape_problems(model, state)
     if problems:
         raise CheckpointError(
@@ -240,11 +245,15 @@ def _shape_problems(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     problems = [f"{name} is missing" for name in expected if name not in state]
     problems += [f"{name} is not expected" for name in state if name not in expected]
     problems += [
-        f"{name}: expected {shape}, got {tuple(state[name].shape)}"
+        f"{name}: expected {shape}, got {_shape(state[name])}"
         for name, shape in expected.items()
-        if name in state and tuple(state[name].shape) != shape
+        if name in state and _shape(state[name]) != shape
     ]
     return problems
+
+
+def _shape(value: Any) -> Any:
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +320,8 @@ def checkpoint_payload(
         "model": {name: value.detach().cpu() for name, value in model.state_dict().items()},
         "spec": spec.to_dict(),
     }
-    if pruning:
-        payload |= {"channels": channel_table(model), "pruning": pruning}
+    with torch.device("meta"):
+        dense = channel_table(build_model(spec))
+    if pruning or channel_table(model) != dense:
+        payload |= {"channels": channel_table(model), "pruning": pruning or []}
     return payload

@@ -140,13 +140,16 @@ class PruningPlan:
         Raises:
             PruningError: not a plan.
         """
-        if values.get("format") != PLAN_FORMAT:
+        if not isinstance(values, Mapping) or values.get("format") != PLAN_FORMAT:
             raise PruningError(f'not a pruning plan: expected "format": "{PLAN_FORMAT}"')
-        return cls(
-            removed={g["name"]: tuple(g["remove"]) for g in values["groups"] if g["remove"]},
-            sizes={g["name"]: g["size"] for g in values["groups"]},
-            config=dict(values["config"]),
-        )
+        try:
+            return cls(
+                removed={g["name"]: tuple(g["remove"]) for g in values["groups"] if g["remove"]},
+                sizes={g["name"]: g["size"] for g in values["groups"]},
+                config=dict(values["config"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise PruningError(f"the pruning plan is incomplete or misshapen: {error!r}") from error
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON."""
@@ -155,7 +158,11 @@ class PruningPlan:
     @classmethod
     def load(cls, path: str | Path) -> PruningPlan:
         """Read a plan from JSON."""
-        return cls.from_dict(json.loads(Path(path).read_text()))
+        try:
+            values = json.loads(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise PruningError(f"cannot read the pruning plan {path}: {error}") from error
+        return cls.from_dict(values)
 
     def check(self, groups: Sequence[Group]) -> None:
         """Raise `PruningError` unless the plan was made for these groups and removes something."""
@@ -173,10 +180,17 @@ class PruningPlan:
                     for name in sorted(odd)[:3]
                 )
             )
+        unknown = [name for name in self.removed if name not in sizes]
+        if unknown:
+            raise PruningError(
+                f"the plan names groups that are not there: {', '.join(unknown[:3])}"
+            )
         for name, slots in self.removed.items():
-            if len(set(slots)) >= sizes[name] or min(slots) < 0 or max(slots) >= sizes[name]:
+            if slots and (
+                len(set(slots)) >= sizes[name] or min(slots) < 0 or max(slots) >= sizes[name]
+            ):
                 raise PruningError(f"the plan empties {name} or names slots it does not have")
-        if not self.removed:
+        if not any(self.removed.values()):
             raise PruningError("the plan removes nothing")
 
 
@@ -246,6 +260,7 @@ def allocate(
         counts = _global_counts(groups, [v for _, v in order], allowed, config, costs, progress)
     else:
         ratio = config.ch_sparsity * progress
+        _require_reachable(groups, allowed, config, ratio)
         counts = [
             min(removals, key=lambda r: (abs(r - ratio * group.size), -r))
             for group, removals in zip(groups, allowed, strict=True)
@@ -255,6 +270,20 @@ def allocate(
         for group, (slots, _), count in zip(groups, order, counts, strict=True)
         if count
     }
+
+
+def _require_reachable(
+    groups: Sequence[Group], allowed: Sequence[list[int]], config: PruneConfig, ratio: float
+) -> None:
+    """Refuse a ratio that the floors and caps, rather than alignment, keep the layers from."""
+    per_slot = [group.channels_per_slot for group in groups]
+    total = sum(group.size * n for group, n in zip(groups, per_slot, strict=True))
+    most = sum(removals[-1] * n for removals, n in zip(allowed, per_slot, strict=True))
+    if most + sum(per_slot) * config.round_to / 2 < ratio * total:
+        raise PruningError(
+            f"ch_sparsity {ratio:.3f} cannot be reached: at most {most / total:.3f} of it can go "
+            "with these min_channels, max_sparsity and round_to; ask for less or loosen one of them"
+        )
 
 
 def _removal_order(group: Group, scores: Tensor, gone: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -303,7 +332,10 @@ def _global_counts(
     heapq.heapify(queue)
     counts = [0] * len(groups)
     saved = 0.0
-    while queue and saved < goal * progress * model.total * (1 - 1e-9):
+    # What earlier rounds removed is priced −inf, and goes whatever the budget.
+    while queue and (
+        queue[0][0] == -math.inf or saved < goal * progress * model.total * (1 - 1e-9)
+    ):
         _, number, step = heapq.heappop(queue)
         now = price(number, step)
         if queue and now > queue[0][0]:

@@ -152,6 +152,8 @@ class _Elements:
         offset = 0
         for source in node.inputs:
             produced = self.ports[source, "out"]
+            if not len(produced) and node.type != OPTYPE.ELEMENTWISE:
+                continue  # the layer's own parameter, transposed or reshaped
             wanted = port
             if node.type == OPTYPE.CONCAT:
                 wanted = port[offset : offset + len(produced)]

@@ -30,9 +30,9 @@ def count_macs(model: nn.Module, example_input: Tensor) -> dict[str, int]:
     """
     counter = FlopCounterMode(display=False)
     # Shapes alone decide: on the meta device nothing is computed.
-    shell = copy.deepcopy(model).to("meta").eval()
+    shell = copy.deepcopy(model).to("meta").float().eval()
     with torch.no_grad(), counter:
-        shell(example_input.to("meta"))
+        shell(example_input.to("meta").float())
     prefix = type(model).__name__
     macs = {"": counter.get_total_flops() // 2}
     for name, by_op in counter.get_flop_counts().items():
