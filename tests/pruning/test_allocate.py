@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,14 @@ from yolox.pruning import (
     plan_pruning,
     trace_groups,
 )
-from yolox.pruning.allocate import allocate, make_plan, removed_fraction, select_groups
+from yolox.pruning.allocate import allocate, select_groups
+from yolox.pruning.plan import make_plan
+
+
+def removed_fraction(groups: Sequence[Group], removed: Mapping[str, Sequence[int]]) -> float:
+    """Fraction of the groups' output channels that goes."""
+    gone = sum(len(removed.get(group.name, ())) * group.channels_per_slot for group in groups)
+    return gone / sum(group.size * group.channels_per_slot for group in groups)
 
 
 def group(name: str, size: int, producers: int = 1) -> Group:
@@ -177,15 +185,15 @@ def test_nothing_to_remove_is_an_error() -> None:
         make_plan(groups, removed, config)
 
 
-@pytest.mark.parametrize("steps", [1, 4])
-def test_a_small_ratio_on_a_whole_model_in_rounds(steps: int) -> None:
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_a_small_ratio_on_a_whole_model_in_rounds(rounds: int) -> None:
     model = enliven(build_model(SPECS["yolox-nano"]))
     groups = trace_groups(model, torch.rand(1, 3, 64, 64))
-    config = PruneConfig(ch_sparsity=0.4, steps=steps, round_to=4, importance="l1")
+    config = PruneConfig(ch_sparsity=0.4, rounds=rounds, round_to=4, importance="l1")
     plan = plan_pruning(model, groups, config)
     assert removed_fraction(groups, plan.removed) == pytest.approx(0.4, abs=0.005)
     assert all((plan.sizes[n] - len(gone)) % 4 == 0 for n, gone in plan.removed.items())
-    assert plan.config["steps"] == steps
+    assert plan.config["rounds"] == rounds
 
 
 # --- which layers
@@ -248,7 +256,7 @@ def test_all_problems_of_a_configuration_are_told_at_once() -> None:
             ch_sparsity=1.0,
             max_sparsity=0.0,
             importance="magic",
-            steps=0,
+            rounds=0,
             round_to=0,
             min_channels=-1,
         )
@@ -257,7 +265,7 @@ def test_all_problems_of_a_configuration_are_told_at_once() -> None:
         "ch_sparsity",
         "max_sparsity",
         "importance",
-        "steps",
+        "rounds",
         "round_to",
         "min_channels",
     ):

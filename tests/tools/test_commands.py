@@ -138,7 +138,7 @@ def test_pruning_is_deterministic_and_leaves_its_source_alone(
     tiny_exp: Path, trained: Path, tmp_path: Path
 ) -> None:
     before = tree(trained)
-    args = ("--importance", "taylor", "--images", 3, "--steps", 2)
+    args = ("--importance", "taylor", "--images", 3, "--rounds", 2)
     models = []
     for name in ("a.pth", "b.pth"):
         assert _prune(tiny_exp, trained / "best_ckpt.pth", tmp_path / name, *args) == 0

@@ -1,9 +1,9 @@
 """Structured channel pruning: group × score × allocate → plan → apply → verify."""
 
-from yolox.pruning.allocate import PruneConfig, PruningError, PruningPlan
 from yolox.pruning.groups import Group, Member, trace_groups
 from yolox.pruning.importance import TaylorScorer, l1_scores
 from yolox.pruning.latency import measure_latency
+from yolox.pruning.plan import PruneConfig, PruningError, PruningPlan
 from yolox.pruning.pruner import PruneResult, carry_out, plan_pruning, prune_model
 from yolox.pruning.report import ModelFigures, PruneReport, comparison_table
 from yolox.pruning.surgery import apply_plan, mask_plan

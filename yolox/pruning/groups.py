@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -272,8 +271,3 @@ def _collect(elements: _Elements, names: dict[nn.Module, str]) -> list[Group]:
         name = root if taken[root] == 1 else f"{root}#{taken[root]}"
         groups.append(Group(name=name, size=len(slots), members=members))
     return groups
-
-
-def find_group(groups: Sequence[Group], layer: str) -> list[Group]:
-    """The groups in which a layer produces channels."""
-    return [group for group in groups if any(member.name == layer for member in group.producers)]

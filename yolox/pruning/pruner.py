@@ -8,17 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from yolox.pruning.allocate import (
-    PruneConfig,
-    PruningError,
-    PruningPlan,
-    allocate,
-    make_plan,
-    select_groups,
-)
+from yolox.pruning.allocate import allocate, select_groups
 from yolox.pruning.cost import LayerCost, layer_costs, weight_counts
 from yolox.pruning.groups import Group, trace_groups
 from yolox.pruning.importance import Loss, Scorer, TaylorScorer, l1_scores
+from yolox.pruning.plan import PruneConfig, PruningError, PruningPlan, make_plan
 from yolox.pruning.report import PruneReport, report_change
 from yolox.pruning.surgery import apply_plan, mask_plan
 from yolox.pruning.verify import verify_pruned
@@ -77,7 +71,7 @@ def plan_pruning(
     chosen = select_groups(groups, config)
     costs = _costs(model, config, count_input)
     removed: dict[str, tuple[int, ...]] = {}
-    for step in range(1, config.steps + 1):
+    for turn in range(1, config.rounds + 1):
         current = model
         if removed:
             current = mask_plan(model, groups, make_plan(groups, removed, config))
@@ -86,7 +80,7 @@ def plan_pruning(
             scorer(current, chosen),
             config,
             costs=costs,
-            progress=step / config.steps,
+            progress=turn / config.rounds,
             gone=removed,
         )
     return make_plan(groups, removed, config)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from yolox.pruning.allocate import PruningPlan
 from yolox.pruning.groups import Axis, Group
+from yolox.pruning.plan import PruningPlan
 
 
 def _removed_channels(

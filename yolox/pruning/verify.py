@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yolox.pruning.allocate import PruningError
+from yolox.pruning.plan import PruningError
 
 TOLERANCE = 1e-9  # relative, in float64: only the order of summation may differ
 

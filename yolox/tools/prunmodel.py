@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from yolox.data import DataError
 from yolox.exp import Exp
 from yolox.models import LoadedModel, checkpoint_payload, load_model
 from yolox.pruning import PruneConfig, PruneResult, PruningError, prune_model, trace_groups
-from yolox.pruning.allocate import IMPORTANCES
+from yolox.pruning.plan import IMPORTANCES
 from yolox.tools import cli
 from yolox.tools.eval import follow_checkpoint
 from yolox.utils.checkpoint import file_digest, save_checkpoint
 from yolox.utils.model_utils import count_macs, count_params
 from yolox.utils.progress import track
+
+Batches = Iterable[tuple[Tensor, Tensor]]
 
 MODES = ("save", "list", "conv", "layer", "global")
 CALIBRATION_BATCH = 1  # a Taylor score is a mean of squares: single images tell most
@@ -36,38 +38,45 @@ def save_whole_model(loaded: LoadedModel, output: Path) -> Path:
 
 
 def conv_pruning(
-    loaded: LoadedModel, layers: Sequence[str], ch_sparsity: float, **options: Any
+    loaded: LoadedModel,
+    layers: Sequence[str],
+    ch_sparsity: float,
+    *,
+    batches: Batches | None = None,
+    **options: Any,
 ) -> PruneResult:
-    """Prune the named convolutions, each by the ratio; see `prune`."""
-    return prune(
-        loaded, PruneConfig(mode="conv", layers=tuple(layers), ch_sparsity=ch_sparsity, **options)
-    )
+    """Prune the named convolutions, each by the ratio; `options` are `PruneConfig` fields."""
+    config = PruneConfig(mode="conv", layers=tuple(layers), ch_sparsity=ch_sparsity, **options)
+    return prune(loaded, config, batches)
 
 
 def layer_pruning(
-    loaded: LoadedModel, layers: Sequence[str], ch_sparsity: float, **options: Any
-) -> PruneResult:
-    """Prune all convolutions whose names match a pattern, each by the ratio; see `prune`."""
-    return prune(
-        loaded, PruneConfig(mode="layer", layers=tuple(layers), ch_sparsity=ch_sparsity, **options)
-    )
-
-
-def global_pruning(loaded: LoadedModel, ch_sparsity: float, **options: Any) -> PruneResult:
-    """Prune the least important channels of the whole model; see `prune`."""
-    return prune(loaded, PruneConfig(mode="global", ch_sparsity=ch_sparsity, **options))
-
-
-def prune(
     loaded: LoadedModel,
-    config: PruneConfig,
-    batches: Sequence[tuple[Tensor, Tensor]] | None = None,
+    layers: Sequence[str],
+    ch_sparsity: float,
+    *,
+    batches: Batches | None = None,
+    **options: Any,
 ) -> PruneResult:
+    """Prune all convolutions whose names match a pattern, each by the ratio."""
+    config = PruneConfig(mode="layer", layers=tuple(layers), ch_sparsity=ch_sparsity, **options)
+    return prune(loaded, config, batches)
+
+
+def global_pruning(
+    loaded: LoadedModel, ch_sparsity: float, *, batches: Batches | None = None, **options: Any
+) -> PruneResult:
+    """Prune the least important channels of the whole model."""
+    config = PruneConfig(mode="global", ch_sparsity=ch_sparsity, **options)
+    return prune(loaded, config, batches)
+
+
+def prune(loaded: LoadedModel, config: PruneConfig, batches: Batches | None = None) -> PruneResult:
     """Prune a loaded model; the argument is not touched.
 
     Args:
         config: what to prune, by how much, on what grounds.
-        batches: (images, targets) for a criterion that needs data.
+        batches: (images, targets) for a criterion that needs data; gone through once a round.
 
     Raises:
         PruningError: see `yolox.pruning.prune_model`.
@@ -150,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ch_sparsity=args.ch_sparsity,
         target=args.target,
         importance=args.importance,
-        steps=args.steps,
+        rounds=args.rounds,
         round_to=args.round_to,
         min_channels=args.min_channels,
         max_sparsity=args.max_sparsity,
@@ -181,11 +190,11 @@ class _Shown:
     def __init__(self, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
         self._batches = batches
 
-    def __iter__(self) -> Any:
-        return iter(track(self._batches, "Scoring"))
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return track(self._batches, "Scoring")
 
 
-def _calibration(exp: Exp, images: int) -> Any:
+def _calibration(exp: Exp, images: int) -> Batches:
     try:
         batches = exp.calibration_batches(images, CALIBRATION_BATCH)
     except DataError as error:
@@ -219,9 +228,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--images", type=cli.positive, default=64, help="training images to score on (not for l1)"
     )
     parser.add_argument(
-        "--steps",
-        type=int,
-        default=defaults.steps,
+        "--rounds",
+        type=cli.positive,
+        default=defaults.rounds,
         help="rounds of scoring, each with the channels of the earlier ones silenced",
     )
     parser.add_argument(
