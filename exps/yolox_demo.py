@@ -13,9 +13,9 @@ class Exp(VOCExp):
         self.multiscale_range = 0
         self.mosaic_scale = (0.5, 1.5)
         self.enable_mixup = False
-        self.batch_size = 16
-        self.basic_lr_per_img = 0.04 / 64
+        self.batch_size = 8
+        self.basic_lr_per_img = 0.08 / 64
         self.max_epoch, self.no_aug_epochs, self.warmup_epochs = 40, 8, 2
-        self.eval_interval = 20
+        self.eval_interval = 10
         # Mish takes three times as long as SiLU in PyTorch on a CPU, where this runs.
         self.finetune_act = ""

@@ -34,7 +34,7 @@ def test_it_reads_as_voc(tmp_path, log):
         assert len(dataset) == size
         assert dataset.class_names == ("circle", "square", "triangle")
         for sample in dataset.samples:
-            assert 1 <= len(sample.boxes) <= 5
+            assert 1 <= len(sample.boxes) <= 8
             sides = sample.boxes[:, 2:] - sample.boxes[:, :2]
             assert ((sides.max(axis=1) >= 17) & (sides.max(axis=1) <= 92)).all()
             assert dataset.load_image(sample.image_id).shape == (96, 128, 3)
@@ -94,7 +94,7 @@ def test_stopped_half_way_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("wrong", [{"num_images": 4}, {"image_size": (95, 200)}])
+@pytest.mark.parametrize("wrong", [{"num_images": 4}, {"image_size": (85, 200)}])
 def test_arguments_out_of_range(tmp_path, wrong):
     with pytest.raises(ValueError, match="expected"):
         generate_demo_dataset(tmp_path, **{**SMALL, **wrong})

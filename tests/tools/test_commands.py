@@ -86,8 +86,8 @@ def test_list_shows_every_prunable_convolution(
             {f"head.reg_convs.{level}.0.conv": 16 for level in range(3)},
         ),
         (
-            ["--mode", "conv", "--layers", "head.stems.0.conv", "--min-channels", "24"],
-            {"head.stems.0.conv": 24},
+            ["--mode", "conv", "--layers", "head.stems.0.conv", "--min-channels", "16"],
+            {"head.stems.0.conv": 16},
         ),
     ],
 )

@@ -24,4 +24,4 @@ def build_sgd(
         {"params": weights, "weight_decay": weight_decay},
         {"params": biases, "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=True, foreach=True)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=True, fused=True)

@@ -21,8 +21,9 @@ from yolox.data.errors import DataError
 
 CLASSES = ("circle", "square", "triangle")
 _RECIPE = "demo.json"  # what the data set was made with; written last
-_SIDES = (20, 90)  # pixels
-_MAX_OBJECTS = 5
+_SIDES = (24, 80)  # pixels
+_OBJECTS = (4, 8)  # fewest and most wanted of an image
+_TURN = 0.3  # most a shape is turned from upright, radians
 _MAX_OVERLAP = 0.15  # share of the smaller box
 _SUBPIXEL_BITS = 4
 
@@ -151,7 +152,7 @@ def _child(parent: ElementTree.Element, tag: str, text: str | None = None) -> El
 def _picture(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image, list[_Object]]:
     img = _background(size, rng)
     objects: list[_Object] = []
-    wanted = int(rng.integers(1, _MAX_OBJECTS + 1))
+    wanted = int(rng.integers(_OBJECTS[0], _OBJECTS[1] + 1))
     for _ in range(20 * wanted):  # a full picture takes no more: then fewer objects will do
         if len(objects) == wanted:
             break
@@ -204,9 +205,10 @@ def _draw_object(
 
 
 def _outline(name: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Corners (n, 2) of a shape about the origin, turned at random."""
+    """Corners (n, 2) of a shape about the origin, upright but for a small turn."""
     corners = {"circle": 64, "square": 4, "triangle": 3}[name]
-    start = rng.uniform(0, 2 * np.pi)
+    upright = np.pi / 4 if name == "square" else -np.pi / 2
+    start = upright + rng.uniform(-_TURN, _TURN)
     angles = start + np.arange(corners) * (2 * np.pi / corners)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 

@@ -44,7 +44,7 @@ class PruneConfig:
     layers: tuple[str, ...] = ()
     importance: str = "taylor"
     rounds: int = 5
-    round_to: int = 8
+    round_to: int = 1
     min_channels: int = 1
     max_sparsity: float = 0.9
 

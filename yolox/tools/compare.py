@@ -62,21 +62,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         "python tools/compare.py -c best_ckpt.pth pruned.pth --labels before after",
     )
     parser.add_argument("-c", "--ckpt", type=Path, nargs="+", required=True, help="checkpoints")
-    parser.add_argument("--labels", nargs="+", help="a name a checkpoint (their paths)")
+    parser.add_argument("--labels", nargs="+", help="a name a checkpoint (folder/file)")
     parser.add_argument(
         "--runs", type=cli.positive, default=30, help="timed forward passes a model"
     )
     parser.add_argument("--no-eval", action="store_true", help="leave AP out; needs no data")
     cli.add_exp_arguments(parser)
     args = parser.parse_args(argv)
-    labels = args.labels or [str(path) for path in args.ckpt]
+    labels = args.labels or [f"{path.parent.name}/{path.stem}" for path in args.ckpt]
     if len(labels) != len(args.ckpt):
         raise UserError(f"{len(labels)} labels for {len(args.ckpt)} checkpoints")
     exp = None if args.no_eval else cli.load_exp(args)
     rows = compare(args.ckpt, labels, exp, runs=args.runs)
     size = "×".join(map(str, load_model(args.ckpt[0]).spec.input_size))
     title = f"{size} input, batch 1, float32, {torch.get_num_threads()} threads, PyTorch"
-    Console(width=None if Console().is_terminal else 120).print(comparison_table(rows, title))
+    Console(width=None if Console().is_terminal else 160).print(comparison_table(rows, title))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from yolox.utils.progress import track
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
+ROUND_TO = 8  # runtimes are slow on odd channel counts
 MODES = ("save", "list", "conv", "layer", "global")
 CALIBRATION_BATCH = 1  # a Taylor score is a mean of squares: single images tell most
 
@@ -234,7 +235,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="rounds of scoring, each with the channels of the earlier ones silenced",
     )
     parser.add_argument(
-        "--round-to", type=int, default=defaults.round_to, help="channels left are a multiple of it"
+        "--round-to", type=cli.positive, default=ROUND_TO, help="channels left are a multiple of it"
     )
     parser.add_argument(
         "--min-channels", type=int, default=defaults.min_channels, help="least channels of a layer"
