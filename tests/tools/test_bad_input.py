@@ -69,7 +69,7 @@ LINES: list[tuple[str, str, list[str]]] = [
     ("prunmodel", "-c BEST --ch-sparsity 1", ["ch_sparsity", "between 0 and 1", "1.0"]),
     ("prunmodel", "-c BEST --ch-sparsity -0.5", ["ch_sparsity", "-0.5"]),
     ("prunmodel", "-c BEST --ch-sparsity nan", ["ch_sparsity", "nan"]),
-    ("prunmodel", "-c BEST --round-to 0", ["round_to"]),
+    ("prunmodel", "-c BEST --round-to 0", ["--round-to", "at least 1"]),
     ("prunmodel", "-c BEST --min-channels 0", ["min_channels"]),
     ("prunmodel", "-c BEST --mode conv", ["conv", "layers", "--mode list"]),
     ("prunmodel", "-c BEST --layers x", ["global", "layer"]),

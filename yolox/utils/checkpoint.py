@@ -7,6 +7,7 @@ import hashlib
 import os
 import pickle
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,7 +76,9 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
             f"no checkpoint at {path}: train one with tools/train.py, or give its path with -c"
         )
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd bytes, before the error that they lead to
+            content = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         if not zipfile.is_zipfile(path) and _is_damaged(path):
             raise _damaged(path, error) from error
