@@ -107,7 +107,8 @@ class Trainer:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._wrapped, self._optimizer = self.fabric.setup(self.model, self.optimizer)
         if self.ema:
-            self.ema.ema.to(self.fabric.device)
+            # In the same layout as the model, or every update would walk memory crosswise.
+            self.ema.ema.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         epoch, best = (
             0,
             TrainResult(
