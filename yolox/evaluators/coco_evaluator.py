@@ -22,6 +22,7 @@ from yolox.evaluators.evaluator import (
 )
 from yolox.evaluators.results import ClassRow, EvalResult
 from yolox.evaluators.voc_metric import evaluate_voc
+from yolox.utils.errors import UserError
 
 __all__ = ["COCOEvaluator", "Evaluator", "Headline", "Outputs"]
 
@@ -54,7 +55,7 @@ class Evaluator:
         require_objects: False lets the data set have no annotations; AP is NaN then.
 
     Raises:
-        ValueError: listing all that is wrong with the data set.
+        UserError: listing all that is wrong with the data set.
     """
 
     def __init__(
@@ -306,7 +307,7 @@ def _check_dataset(dataset: EvalDataset, num_classes: int, require_objects: bool
         problems.append("no image has an object that counts, AP is undefined")
     if problems:
         more = f"\n... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise ValueError("cannot evaluate:\n" + "\n".join(problems[:20]) + more)
+        raise UserError("cannot evaluate:\n" + "\n".join(problems[:20]) + more)
 
 
 def _gather(detections: list[ImageDetections]) -> list[ImageDetections]:

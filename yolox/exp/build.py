@@ -74,7 +74,6 @@ class TrainOptions:
         batch_size: of all processes together; the Exp's by default.
         act: activation to train with, over the Exp's ``act`` or ``finetune_act``.
         name: output folder's name, over the Exp's ``exp_name``.
-        cache: cache images; ram or disk.
     """
 
     checkpoint: Path | None = None
@@ -82,7 +81,6 @@ class TrainOptions:
     batch_size: int | None = None
     act: str | None = None
     name: str | None = None
-    cache: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +112,6 @@ def build_trainer(
     loader = exp.get_data_loader(
         batch_size,
         is_distributed=fabric.world_size > 1,
-        cache_img=options.cache,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )

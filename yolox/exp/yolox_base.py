@@ -267,7 +267,7 @@ class Exp:
     # ------------------------------------------------------------------ data
 
     def get_dataset(self, cache: bool = False, cache_type: str = "ram") -> DetectionDataset:
-        """Training images, without mosaic."""
+        """Training images, without mosaic. Nothing is cached, whatever the arguments say."""
         raise NotImplementedError
 
     def get_eval_dataset(self, **kwargs: Any) -> DetectionDataset:

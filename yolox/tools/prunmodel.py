@@ -244,7 +244,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--max-sparsity", type=float, default=defaults.max_sparsity, help="most a layer may lose"
     )
     parser.add_argument("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
-    parser.add_argument("-o", "--output", type=Path, help="file to write (beside the checkpoint)")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="file to write (in the Exp's output folder)"
+    )
     cli.add_exp_arguments(parser)
     return parser.parse_args(argv)
 

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         *("-f", EXP, "-c", trained, pruned, tuned),
         *("--labels", "trained", "pruned", "pruned + fine-tuned"),
     )
-    images = devkit / "VOC2007" / "JPEGImages" / "demo_00000.jpg"
+    images = devkit / "VOC2007" / "JPEGImages" / "demo_00160.jpg"  # of the test split
     _step(demo.main, "demo", "-c", tuned, "--path", images)
     logger.info(
         f"done. The trained model is {trained}, the pruned and fine-tuned one {tuned}.\n"
