@@ -28,8 +28,9 @@ from yolox.pruning import (
     plan_pruning,
     trace_groups,
 )
-from yolox.pruning.allocate import allocate, select_groups
+from yolox.pruning.allocate import allocate
 from yolox.pruning.plan import make_plan
+from yolox.pruning.select import select_groups
 
 
 def removed_fraction(groups: Sequence[Group], removed: Mapping[str, Sequence[int]]) -> float:

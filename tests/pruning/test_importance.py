@@ -16,13 +16,17 @@ from tests.pruning.helpers import (
     snapshot,
 )
 from yolox.models import YOLOX, ModelSpec, build_model
-from yolox.pruning import PruneConfig, TaylorScorer, l1_scores, prune_model, trace_groups
+from yolox.pruning import PruneConfig, TaylorScorer, make_scorer, prune_model, trace_groups
 
 
 def two_layers() -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, 5, 3, 1, 1), nn.BatchNorm2d(5), nn.SiLU(), nn.Conv2d(5, 2, 3, 1, 1)
     )
+
+
+def l1_scores(model: nn.Module, groups: list) -> list[Tensor]:
+    return make_scorer(PruneConfig(importance="l1"))(model, groups)
 
 
 def squares(model: nn.Module, batch: Tensor) -> Tensor:

@@ -155,7 +155,8 @@ def test_without_paths_prunmodel_works_in_the_exp_s_folder(
     (folder / "best_ckpt.pth").write_bytes((trained / "best_ckpt.pth").read_bytes())
     assert command(prunmodel.main, "--importance", "l1", "-f", own_exp) == 0
     assert command(prunmodel.main, "--mode", "save", "-f", own_exp) == 0
-    names = {"best_ckpt.pth", "pruned.pth", "pruned.plan.json", "whole_model.pth"}
+    beside = {"pruned.plan.json", "pruned.report.json", "pruned.report.md"}
+    names = {"best_ckpt.pth", "pruned.pth", "whole_model.pth"} | beside
     assert {path.name for path in folder.iterdir()} == names
 
 

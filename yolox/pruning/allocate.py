@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import heapq
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.cost import CostModel, LayerCost, channel_costs
 from yolox.pruning.groups import Group
-from yolox.pruning.plan import PruneConfig, PruningError
+from yolox.pruning.select import group_ratios
+
+SLACK = 1e-9  # relative, for sums of fractions
+TOLERANCE = 0.01  # of the whole, by which a budget may be overfulfilled before blocks are put back
 
 
-def select_groups(groups: Sequence[Group], config: PruneConfig) -> list[Group]:
-    """The groups that a config speaks of; a group shared by several named layers comes once.
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What layers cost, each where it is needed.
 
-    Raises:
-        PruningError: a name or pattern that matches no prunable convolution (nearest names shown).
+    Attributes:
+        budget: in the unit of the config's target; None counts output channels.
+        price: what a score is divided by in a global ranking; None divides by nothing.
     """
-    if config.mode == "global":
-        return list(groups)
-    names = [member.name for group in groups for member in group.producers]
-    chosen: set[str] = set()
-    for wanted in config.layers:
-        matches = _matches(wanted, names, exact=config.mode == "conv")
-        if not matches:
-            near = difflib.get_close_matches(wanted, names, n=5, cutoff=0.0)
-            raise PruningError(
-                f"--layers {wanted!r} matches no prunable convolution; nearest: {', '.join(near)} "
-                "(--mode list shows them all)"
-            )
-        chosen.update(matches)
-    return [group for group in groups if any(m.name in chosen for m in group.producers)]
 
-
-def _matches(wanted: str, names: Sequence[str], *, exact: bool) -> list[str]:
-    """Convolutions meant by a name: itself, or the unit it belongs to, or (not exact) a pattern."""
-    own = [name for name in names if name in (wanted, f"{wanted}.conv")]
-    if own or exact:
-        return own
-    return [
-        name for name in names if fnmatch.fnmatchcase(name, wanted) or name.startswith(f"{wanted}.")
-    ]
+    budget: Mapping[str, LayerCost] | None = None
+    price: Mapping[str, LayerCost] | None = None
 
 
 def allocate(
@@ -52,7 +37,7 @@ def allocate(
     scores: Sequence[Tensor],
     config: PruneConfig,
     *,
-    costs: Mapping[str, LayerCost] | None = None,
+    costs: Costs | None = None,
     progress: float = 1.0,
     gone: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, tuple[int, ...]]:
@@ -62,7 +47,7 @@ def allocate(
         groups: the groups that may lose slots.
         scores: one tensor (slots,) a group.
         config: budget, scope, alignment, floor and cap.
-        costs: what each layer of the model costs, for a target in params or MACs.
+        costs: for a target in params or MACs, and for `PruneConfig.per`.
         progress: the part of the way to the budget to go, in (0, 1].
         gone: slots that earlier rounds removed; they stay removed.
 
@@ -72,20 +57,18 @@ def allocate(
     Raises:
         PruningError: floors and caps do not allow the budget (nearest reachable named).
     """
+    gone = gone or {}
     order = [
-        _removal_order(g, s, (gone or {}).get(g.name, ()))
-        for g, s in zip(groups, scores, strict=True)
+        _removal_order(g, s, gone.get(g.name, ())) for g, s in zip(groups, scores, strict=True)
     ]
-    allowed = [_allowed_removals(group.size, config) for group in groups]
-    if config.mode == "global":
-        counts = _global_counts(groups, [v for _, v in order], allowed, config, costs, progress)
+    allowed = [allowed_removals(group.size, config) for group in groups]
+    if config.fixed_ratios:
+        counts = _counts_by_ratio(groups, allowed, config, progress)
     else:
-        ratio = config.ch_sparsity * progress
-        _require_reachable(groups, allowed, config, ratio)
-        counts = [
-            min(removals, key=lambda r: (abs(r - ratio * group.size), -r))
-            for group, removals in zip(groups, allowed, strict=True)
-        ]
+        values = _ranking(groups, [v for _, v in order], config)
+        least = [len(gone.get(group.name, ())) for group in groups]
+        greedy = _Greedy(groups, values, allowed, least, config, costs or Costs())
+        counts = greedy.counts(progress)
     return {
         group.name: tuple(sorted(slots.tolist()[:count]))
         for group, (slots, _), count in zip(groups, order, counts, strict=True)
@@ -93,18 +76,11 @@ def allocate(
     }
 
 
-def _require_reachable(
-    groups: Sequence[Group], allowed: Sequence[list[int]], config: PruneConfig, ratio: float
-) -> None:
-    """Refuse a ratio that the floors and caps, rather than alignment, keep the layers from."""
-    per_slot = [group.channels_per_slot for group in groups]
-    total = sum(group.size * n for group, n in zip(groups, per_slot, strict=True))
-    most = sum(removals[-1] * n for removals, n in zip(allowed, per_slot, strict=True))
-    if most + sum(per_slot) * config.round_to / 2 < ratio * total:
-        raise PruningError(
-            f"ch_sparsity {ratio:.3f} cannot be reached: at most {most / total:.3f} of it can go "
-            "with these min_channels, max_sparsity and round_to; ask for less or loosen one of them"
-        )
+def allowed_removals(size: int, config: PruneConfig) -> list[int]:
+    """How many slots a group of this size may lose: 0, then every count that leaves it aligned."""
+    floor = max(config.min_channels, math.ceil(round(size * (1 - config.max_sparsity), 9)), 1)
+    kept = range(size - 1, floor - 1, -1)
+    return [0, *(size - k for k in kept if k % config.round_to == 0)]
 
 
 def _removal_order(group: Group, scores: Tensor, gone: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -115,61 +91,161 @@ def _removal_order(group: Group, scores: Tensor, gone: Sequence[int]) -> tuple[T
     return slots, values
 
 
-def _allowed_removals(size: int, config: PruneConfig) -> list[int]:
-    """How many slots a group of this size may lose: 0, then every count that leaves it aligned."""
-    floor = max(config.min_channels, math.ceil(round(size * (1 - config.max_sparsity), 9)), 1)
-    kept = range(size - 1, floor - 1, -1)
-    return [0, *(size - k for k in kept if k % config.round_to == 0)]
-
-
-def _global_counts(
+def _counts_by_ratio(
     groups: Sequence[Group],
-    values: Sequence[Tensor],
     allowed: Sequence[list[int]],
     config: PruneConfig,
-    costs: Mapping[str, LayerCost] | None,
     progress: float,
 ) -> list[int]:
-    """Take blocks of slots from all groups, cheapest loss first, until the budget is met.
+    """The allowed count nearest to each group's own ratio.
 
-    For a ratio of channels a block's price is its mean score; for a target in params or MACs it is
-    its score for what it saves at that moment. What a block saves only falls as others go, so a
-    price that is still the lowest when it is worked out anew is the lowest of all.
+    Raises:
+        PruningError: floors and caps, rather than alignment, keep the layers from their ratios.
     """
-    by_saving = config.target is not None
-    if by_saving and costs is None:
-        raise PruningError(f"target {config.target} needs the costs of the layers")
-    model = CostModel(groups, costs if by_saving and costs else channel_costs(groups))
-    goal = 1 - config.target_fraction() if by_saving else config.ch_sparsity
-
-    def price(number: int, step: int) -> float:
-        start, end = allowed[number][step], allowed[number][step + 1]
-        block = values[number][start:end]
-        if not by_saving:
-            return float(block.mean())
-        return float(block.sum()) / max(model.saving(number, end - start), 1e-12)
-
-    queue = [(price(n, 0), n, 0) for n, removals in enumerate(allowed) if len(removals) > 1]
-    heapq.heapify(queue)
-    counts = [0] * len(groups)
-    saved = 0.0
-    # What earlier rounds removed is priced −inf, and goes whatever the budget.
-    while queue and (
-        queue[0][0] == -math.inf or saved < goal * progress * model.total * (1 - 1e-9)
-    ):
-        _, number, step = heapq.heappop(queue)
-        now = price(number, step)
-        if queue and now > queue[0][0]:
-            heapq.heappush(queue, (now, number, step))
-            continue
-        start, end = allowed[number][step], allowed[number][step + 1]
-        saved += model.remove(number, end - start)
-        counts[number] = end
-        if step + 2 < len(allowed[number]):
-            heapq.heappush(queue, (price(number, step + 1), number, step + 1))
-    if saved < goal * progress * model.total * (1 - 1e-9):
+    ratios = [ratio * progress for ratio in group_ratios(groups, config)]
+    per_slot = [group.channels_per_slot for group in groups]
+    total = sum(group.size * n for group, n in zip(groups, per_slot, strict=True))
+    wanted = sum(
+        group.size * n * ratio for group, n, ratio in zip(groups, per_slot, ratios, strict=True)
+    )
+    most = sum(
+        min(removals[-1], group.size * ratio) * n
+        for group, removals, n, ratio in zip(groups, allowed, per_slot, ratios, strict=True)
+    )
+    if most + sum(per_slot) * config.round_to / 2 < wanted:
         raise PruningError(
-            f"{config.budget()} cannot be reached: at most {saved / model.total:.3f} of it can go "
+            f"{config.budget()} cannot be reached: at most {most / total:.3f} of these channels "
+            "can go with these min_channels, max_sparsity and round_to; ask for less or loosen "
+            "one of them"
+        )
+    return [
+        min(removals, key=lambda r: (abs(r - ratio * group.size), -r))
+        for group, removals, ratio in zip(groups, allowed, ratios, strict=True)
+    ]
+
+
+def _ranking(
+    groups: Sequence[Group], values: Sequence[Tensor], config: PruneConfig
+) -> list[Tensor]:
+    """Sorted scores as they are, or as shares of the pool that the scope ranks them in."""
+    if config.scope == "global":
+        return list(values)
+    kinds = [group.name if config.scope == "uniform" else group.kind for group in groups]
+    ranked = [torch.empty_like(v) for v in values]
+    for kind in dict.fromkeys(kinds):
+        members = [number for number, other in enumerate(kinds) if other == kind]
+        pool = torch.cat([values[number] for number in members])
+        shares = torch.empty_like(pool)
+        shares[pool.argsort(stable=True)] = torch.arange(len(pool), dtype=pool.dtype) + 0.5
+        shares = torch.where(pool == -math.inf, pool, shares / len(pool))
+        ends = torch.tensor([len(values[number]) for number in members]).cumsum(0)
+        for number, part in zip(members, shares.tensor_split(ends[:-1]), strict=True):
+            ranked[number] = part
+    return ranked
+
+
+class _Greedy:
+    """Takes blocks of slots from all groups, cheapest loss first, until the budget is met.
+
+    A block's price is its score for what it saves at that moment, or its mean score. What a block
+    saves only falls as others go, so a price that is still the lowest when it is worked out anew is
+    the lowest of all.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        values: Sequence[Tensor],
+        allowed: Sequence[list[int]],
+        least: Sequence[int],
+        config: PruneConfig,
+        costs: Costs,
+    ) -> None:
+        """Args: `values` in removal order; `least`: slots a group that go whatever the budget."""
+        if config.target is not None and costs.budget is None:
+            raise PruningError(f"target {config.target} needs the costs of the layers")
+        if config.per == "memory" and costs.price is None:
+            raise PruningError("per memory needs the activations of the layers")
+        self._config = config
+        self._values, self._allowed = values, allowed
+        self._budget = CostModel(groups, costs.budget or channel_costs(groups))
+        self._price = CostModel(groups, costs.price) if costs.price else self._budget
+        self._steps = [0] * len(groups)  # positions in `allowed`
+        self._saved = 0.0
+        self._forced = [
+            next(step for step, count in enumerate(removals) if count >= kept)
+            for removals, kept in zip(allowed, least, strict=True)
+        ]
+
+    def counts(self, progress: float) -> list[int]:
+        """Slots to take from each group for a part of the way to the budget."""
+        config = self._config
+        share = config.ch_sparsity if config.target is None else 1 - config.target_fraction()
+        goal = share * progress * self._budget.total
+        for number, step in enumerate(self._forced):
+            while self._steps[number] < step:
+                self._take(number)
+        queue = [
+            (self._block_price(number), number)
+            for number in range(len(self._steps))
+            if self._has_next(number)
+        ]
+        heapq.heapify(queue)
+        while queue and self._saved < goal * (1 - SLACK):
+            _, number = heapq.heappop(queue)
+            now = self._block_price(number)
+            if queue and now > queue[0][0]:
+                heapq.heappush(queue, (now, number))
+                continue
+            self._take(number)
+            if self._has_next(number):
+                heapq.heappush(queue, (self._block_price(number), number))
+        if self._saved < goal * (1 - SLACK):
+            raise PruningError(self._unreachable())
+        self._put_back(goal)
+        return [removals[step] for removals, step in zip(self._allowed, self._steps, strict=True)]
+
+    def _has_next(self, number: int) -> bool:
+        return self._steps[number] + 1 < len(self._allowed[number])
+
+    def _block(self, number: int, step: int) -> Tensor:
+        start, end = self._allowed[number][step : step + 2]
+        return self._values[number][start:end]
+
+    def _block_price(self, number: int) -> float:
+        block = self._block(number, self._steps[number])
+        if self._config.per == "none":
+            return float(block.mean())
+        return float(block.sum()) / max(self._price.saving(number, len(block)), 1e-12)
+
+    def _take(self, number: int) -> None:
+        slots = len(self._block(number, self._steps[number]))
+        self._saved += self._budget.remove(number, slots)
+        if self._price is not self._budget:
+            self._price.remove(number, slots)
+        self._steps[number] += 1
+
+    def _put_back(self, goal: float) -> None:
+        """Give back whole blocks, most important first, where large blocks overshot the budget."""
+        while self._saved > goal + TOLERANCE * self._budget.total:
+            candidates = []
+            for number, step in enumerate(self._steps):
+                if step > self._forced[number]:
+                    block = self._block(number, step - 1)
+                    cost = -self._budget.saving(number, -len(block))
+                    if self._saved - cost >= goal * (1 - SLACK) and cost > 0:
+                        candidates.append((float(block.mean()), cost, number, len(block)))
+            if not candidates:
+                return
+            _, cost, number, slots = max(candidates)
+            self._budget.remove(number, -slots)
+            self._saved -= cost
+            self._steps[number] -= 1
+
+    def _unreachable(self) -> str:
+        reached = self._saved / self._budget.total
+        left = "" if self._config.target is None else f", so {1 - reached:.3f} is the least left"
+        return (
+            f"{self._config.budget()} cannot be reached: at most {reached:.3f} of it can go{left} "
             "with these min_channels, max_sparsity and round_to; ask for less or loosen one of them"
         )
-    return counts

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from yolox.pruning.groups import PRODUCERS, Axis, Group
+from yolox.utils.model_utils import count_macs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +38,7 @@ class _Part(NamedTuple):
 class CostModel:
     """Sum over layers of base · (fraction of outputs left) · (fraction of inputs left).
 
-    That is exact for MACs and for the weights of convolutions and linear layers; a depthwise layer
-    has outputs only.
+    That is exact for MACs, parameters and activations; a depthwise layer has outputs only.
     """
 
     def __init__(self, groups: Sequence[Group], base: Mapping[str, LayerCost]) -> None:
@@ -45,9 +47,10 @@ class CostModel:
         self._left: dict[tuple[str, Axis], float] = {}
         self._parts = [
             [
-                _Part(member.name, member.axis, member.index.shape[1] / width)
+                _Part(name, member.axis, member.index.shape[1] / width)
                 for member in group.members
-                if (width := base[member.name].width(member.axis) if member.name in base else None)
+                for name in (member.name, f"{member.name}.bias")
+                if (width := base[name].width(member.axis) if name in base else None)
             ]
             for group in groups
         ]
@@ -88,24 +91,55 @@ def channel_costs(groups: Sequence[Group]) -> dict[str, LayerCost]:
     return {name: LayerCost(cost=w, outputs=w, inputs=None) for name, w in widths.items()}
 
 
-def layer_costs(model: nn.Module, cost_of: Mapping[str, float]) -> dict[str, LayerCost]:
-    """Convolutions and linear layers with a given cost each, by module name."""
-    costs = {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, PRODUCERS) and name in cost_of:
-            grouped = getattr(layer, "groups", 1) > 1
+def mac_costs(model: nn.Module, count_input: Tensor) -> dict[str, LayerCost]:
+    """Multiply-accumulates of each convolution and linear layer on an input (1, 3, H, W)."""
+    macs = count_macs(model, count_input)
+    return {
+        name: LayerCost(
+            cost=macs[name],
+            outputs=layer.weight.shape[0],
+            inputs=None if getattr(layer, "groups", 1) > 1 else layer.weight.shape[1],
+        )
+        for name, layer in _layers(model)
+        if name in macs
+    }
+
+
+def param_costs(model: nn.Module) -> dict[str, LayerCost]:
+    """Parameters of each layer; what has one value an output stands apart, as ``NAME.bias``."""
+    costs: dict[str, LayerCost] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, PRODUCERS):
             costs[name] = LayerCost(
-                cost=cost_of[name],
-                outputs=layer.weight.shape[0],
-                inputs=None if grouped else layer.weight.shape[1],
+                cost=module.weight.numel(),
+                outputs=module.weight.shape[0],
+                inputs=None if getattr(module, "groups", 1) > 1 else module.weight.shape[1],
             )
+            vectors = [] if module.bias is None else [module.bias]
+        else:
+            vectors = [p for p in module.parameters(recurse=False) if p.dim() == 1]
+        if vectors:
+            key = name if name not in costs else f"{name}.bias"
+            width = len(vectors[0])
+            costs[key] = LayerCost(cost=len(vectors) * width, outputs=width, inputs=None)
     return costs
 
 
-def weight_counts(model: nn.Module) -> dict[str, float]:
-    """Weights of each convolution and linear layer."""
-    return {
-        name: layer.weight.numel()
-        for name, layer in model.named_modules()
-        if isinstance(layer, PRODUCERS)
-    }
+def memory_costs(model: nn.Module, count_input: Tensor) -> dict[str, LayerCost]:
+    """Values that each convolution or linear layer writes, on an input (1, 3, H, W)."""
+    shell = copy.deepcopy(model).to("meta").float().eval()
+    costs: dict[str, LayerCost] = {}
+
+    def record(name: str, output: Tensor) -> None:
+        width = output.shape[1] if output.dim() > 2 else output.shape[-1]
+        costs[name] = LayerCost(cost=output.numel(), outputs=width, inputs=None)
+
+    for name, layer in _layers(shell):
+        layer.register_forward_hook(lambda _m, _a, output, name=name: record(name, output))
+    with torch.no_grad():
+        shell(count_input.to("meta").float())
+    return costs
+
+
+def _layers(model: nn.Module) -> list[tuple[str, Any]]:
+    return [(n, module) for n, module in model.named_modules() if isinstance(module, PRODUCERS)]

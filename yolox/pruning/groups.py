@@ -52,11 +52,16 @@ class Group:
         name: its first producer's module name, in module order.
         size: number of slots.
         members: layers that take part.
+        kind: the same for groups of like shape: as many slots, made by convolutions of the same
+            type, kernel and stride.
+        ops: autograd names of the tensor operations that the slots pass through.
     """
 
     name: str
     size: int
     members: tuple[Member, ...]
+    kind: str = ""
+    ops: tuple[str, ...] = ()
 
     @property
     def producers(self) -> tuple[Member, ...]:
@@ -87,19 +92,38 @@ def trace_groups(model: nn.Module, example_input: Tensor) -> list[Group]:
     """
     twin = copy.deepcopy(model).float().cpu().eval().requires_grad_(True)
     graph = torch_pruning.DependencyGraph()
+    running = _watch_calls(twin)
     try:
         with torch.enable_grad():
             graph.build_dependency(twin, example_input.detach().float().cpu(), verbose=False)
     except Exception as error:
+        where = f", in {running[-1]}" if running else ""
         raise ValueError(
             f"the model cannot be traced for pruning with an input of shape "
-            f"{tuple(example_input.shape)}: {type(error).__name__}: {error}"
+            f"{tuple(example_input.shape)}{where}: {type(error).__name__}: {error}"
         ) from error
     names = {module: name for name, module in twin.named_modules()}
     groups = _collect(_Elements.of_graph(graph), names)
     if not groups:
         raise ValueError("the model has no prunable channels: every one reaches its output")
     return groups
+
+
+def _watch_calls(model: nn.Module) -> list[str]:
+    """The modules that are running, outermost first, as the model is called."""
+    running: list[str] = []
+
+    def enter(module: nn.Module, _args: Any) -> None:
+        running.append(f"{names[module] or 'the model'} ({type(module).__name__})")
+
+    def leave(_module: nn.Module, _args: Any, _output: Any) -> None:
+        running.pop()
+
+    names = {module: name for name, module in model.named_modules()}
+    for module in names:
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave)
+    return running
 
 
 @dataclass
@@ -246,9 +270,13 @@ def _collect(elements: _Elements, names: dict[nn.Module, str]) -> list[Group]:
     rows = rows[~np.isin(rows[:, 0], fixed)]
     rows = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
     slots_of: dict[tuple[int, ...], list[list[int]]] = {}
-    for _, slot in itertools.groupby(rows.tolist(), key=lambda row: row[0]):
+    labels_of: dict[tuple[int, ...], list[int]] = {}
+    for own_label, slot in itertools.groupby(rows.tolist(), key=lambda row: row[0]):
         entries = list(slot)
-        slots_of.setdefault(tuple(row[1] for row in entries), []).append([r[2] for r in entries])
+        signature = tuple(row[1] for row in entries)
+        slots_of.setdefault(signature, []).append([row[2] for row in entries])
+        labels_of.setdefault(signature, []).append(own_label)
+    ops_of = _ops_by_label(elements, label, names)
 
     groups: list[Group] = []
     taken: dict[str, int] = {}
@@ -269,5 +297,34 @@ def _collect(elements: _Elements, names: dict[nn.Module, str]) -> list[Group]:
         root = next(member.name for member in members if member.produces)
         taken[root] = taken.get(root, 0) + 1
         name = root if taken[root] == 1 else f"{root}#{taken[root]}"
-        groups.append(Group(name=name, size=len(slots), members=members))
+        ops = set().union(*(ops_of.get(own_label, ()) for own_label in labels_of[signature]))
+        groups.append(
+            Group(
+                name=name,
+                size=len(slots),
+                members=members,
+                kind=_kind(len(slots), [modules[m.name] for m in members if m.produces]),
+                ops=tuple(sorted(ops)),
+            )
+        )
     return groups
+
+
+def _ops_by_label(
+    elements: _Elements, label: Indices, names: dict[nn.Module, str]
+) -> dict[int, set[str]]:
+    """Autograd names of the tensor operations that touch each class of elements."""
+    ops: dict[int, set[str]] = {}
+    for (node, axis), port in elements.ports.items():
+        if axis == "out" and node.module not in names and node.grad_fn is not None:
+            for own_label in np.unique(label[port]).tolist():
+                ops.setdefault(own_label, set()).add(node.grad_fn.name())
+    return ops
+
+
+def _kind(size: int, producers: list[Any]) -> str:
+    shapes = [
+        f"{type(layer).__name__}{getattr(layer, 'kernel_size', ())}{getattr(layer, 'stride', ())}"
+        for layer in producers
+    ]
+    return f"{size} × {' + '.join(sorted(shapes))}"

@@ -1,4 +1,8 @@
-"""How much each slot matters: one non-negative number a slot, small means removable."""
+"""How much each slot matters: one non-negative number a slot, small means removable.
+
+A criterion gives a number for each channel of each layer that makes the slot; the layers' numbers
+are aggregated, and the group's scores normalised so that groups can be compared.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from yolox.pruning.config import CRITERIA, PruneConfig, PruningError
 from yolox.pruning.groups import Group, Member
 
 Scorer = Callable[[nn.Module, Sequence[Group]], list[Tensor]]
 Loss = Callable[[nn.Module, Any], Tensor]
+# Values a channel: a filter bank (out, …) → (out,), or a batch norm's scales likewise.
+ChannelValues = Callable[[Tensor], Tensor]
 
 
 def slot_sums(values_per_channel: Tensor, member: Member) -> Tensor:
@@ -22,20 +30,118 @@ def slot_sums(values_per_channel: Tensor, member: Member) -> Tensor:
     return values_per_channel[index].sum(dim=1)
 
 
-def l1_scores(model: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
-    """L1 norm of each slot's filters, over the group's mean (Li et al. 2017, arXiv:1608.08710).
+def l1_norms(weight: Tensor) -> Tensor:
+    """Sum of the absolute weights of each filter (Li et al. 2017, arXiv:1608.08710)."""
+    return weight.abs().flatten(1).sum(dim=1)
 
-    The paper ranks within a layer; dividing by the mean makes layers comparable, since otherwise
-    those with small weights, not those with removable channels, go first.
+
+def l2_norms(weight: Tensor) -> Tensor:
+    """Euclidean norm of each filter (Li et al. 2017, arXiv:1608.08710, section 3.1)."""
+    return squared_norms(weight).sqrt()
+
+
+def squared_norms(weight: Tensor) -> Tensor:
+    """Sum of the squared weights of each filter."""
+    return weight.square().flatten(1).sum(dim=1)
+
+
+def median_distances(weight: Tensor) -> Tensor:
+    """Sum of each filter's distances to all others of its layer (FPGM, He et al. 2019).
+
+    arXiv:1811.00250: a filter near the geometric median of its layer can be replaced by the
+    others.
     """
-    scores = []
-    for group in groups:
-        total = torch.zeros(group.size)
-        for member in group.producers:
-            weight = model.get_parameter(f"{member.name}.weight").detach().float().cpu()
-            total += slot_sums(weight.abs().flatten(1).sum(dim=1), member)
-        scores.append(total / total.mean().clamp(min=torch.finfo(total.dtype).tiny))
-    return scores
+    filters = weight.flatten(1)
+    return torch.cdist(filters, filters, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=1)
+
+
+def lamp_scores(squares: Tensor) -> Tensor:
+    """Squares (slots,) over the sum of those that are no smaller (LAMP, Lee et al. 2021).
+
+    arXiv:2010.07611, with a slot's squared norm in the place of a squared weight. The
+    largest slot of every group scores 1, so no group is emptied before the others.
+    """
+    ordered, order = squares.double().sort(stable=True)
+    rest = ordered.flip(0).cumsum(0).flip(0)
+    scores = torch.zeros_like(ordered)
+    scores[order] = ordered / rest.clamp(min=torch.finfo(torch.float64).tiny)
+    return scores.float()
+
+
+def aggregate(parts: Sequence[Tensor], how: str) -> Tensor:
+    """One score a slot from the scores (slots,) of the layers that make it."""
+    stacked = torch.stack(list(parts))
+    if how == "max":
+        return stacked.amax(dim=0)
+    return stacked.mean(dim=0) if how == "mean" else stacked.sum(dim=0)
+
+
+def normalize(scores: Tensor, how: str) -> Tensor:
+    """A group's scores over their mean or maximum, so that groups compare by rank, not by size."""
+    if how == "none":
+        return scores
+    scale = scores.mean() if how == "mean" else scores.max()
+    return scores / scale.clamp(min=torch.finfo(scores.dtype).tiny)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightScorer:
+    """Scores from weights alone: no data needed.
+
+    Attributes:
+        values: of a filter bank or, for batch norms, of a vector of scales.
+        aggregate, normalize: see `PruneConfig`.
+        batch_norms: take the batch norms on the slot instead of the convolutions that make it.
+        finish: what becomes of the aggregated scores before they are normalised.
+    """
+
+    values: ChannelValues
+    aggregate: str = "sum"
+    normalize: str = "mean"
+    batch_norms: bool = False
+    finish: ChannelValues | None = None
+
+    def __call__(self, model: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
+        """Scores a group, float32 on the CPU.
+
+        Raises:
+            PruningError: batch norms are asked for, and there is none on some group's slots.
+        """
+        modules = dict(model.named_modules())
+        scores = []
+        for group in groups:
+            members = list(group.producers)
+            if self.batch_norms:
+                members = [
+                    m
+                    for m in group.members
+                    if isinstance(modules[m.name], _BatchNorm)
+                    and modules[m.name].weight is not None
+                ]
+            if not members:
+                raise PruningError(
+                    f"importance bn needs a batch norm on every pruned channel: {group.name} has "
+                    "none; choose another criterion or --ignore that layer"
+                )
+            parts = []
+            for member in members:
+                weight = model.get_parameter(f"{member.name}.weight").detach().float().cpu()
+                parts.append(slot_sums(self.values(weight), member))
+            total = aggregate(parts, self.aggregate)
+            scores.append(normalize(self.finish(total) if self.finish else total, self.normalize))
+        return scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomScorer:
+    """Uniform random scores in [0, 1): the control that every criterion has to beat."""
+
+    seed: int = 0
+
+    def __call__(self, model: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
+        """Scores a group."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return [torch.rand(group.size, generator=generator) for group in groups]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +153,22 @@ class TaylorScorer:
     to first order for any activation and counts each reader of a residual stage once. Batch norm
     uses its running statistics, as the pruned model will.
 
+    With batches of one image this is the empirical Fisher information of the slot's mask (Group
+    Fisher, Liu et al. 2021, arXiv:2108.00708), which that paper divides by the activation
+    memory that the slot's removal saves: `PruneConfig.per` ``memory``.
+
     Attributes:
         batches: what `loss` takes, read once a scoring; small batches estimate better.
         loss: scalar loss of a model on one batch.
+        aggregate: ``sum`` adds the readers' slopes and squares (one gate for all of them);
+            ``mean`` and ``max`` are taken over each reader's own squared slope.
+        normalize: see `PruneConfig`.
     """
 
     batches: Iterable[Any]
     loss: Loss
+    aggregate: str = "sum"
+    normalize: str = "none"
 
     def __call__(self, model: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
         """Scores a group, float32 on the CPU; the model is not touched.
@@ -74,7 +189,7 @@ class TaylorScorer:
             with torch.enable_grad():
                 loss = self.loss(twin, batch)
             if not torch.isfinite(loss):
-                raise ValueError(f"the loss is {loss.item()} on batch {count}: no Taylor scores")
+                raise ValueError(f"the loss is {loss.item()} on batch {count}: no scores")
             gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
             # One number an input channel: the loss's slope along that channel's gate.
             slopes = {
@@ -84,8 +199,50 @@ class TaylorScorer:
                 for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
             }
             for total, members in zip(totals, readers, strict=True):
-                total += sum(slot_sums(slopes[m.name], m) for m in members).double() ** 2  # type: ignore[union-attr]
+                if members:
+                    total += self._squared([slot_sums(slopes[m.name], m) for m in members])
             count += 1
         if not count:
-            raise ValueError("the Taylor criterion needs at least one batch of real images")
-        return [(total / count).float() for total in totals]
+            raise ValueError("the criterion needs at least one batch of real images")
+        return [normalize((total / count).float(), self.normalize) for total in totals]
+
+    def _squared(self, parts: Sequence[Tensor]) -> Tensor:
+        wide = [part.double() for part in parts]
+        if self.aggregate == "sum":
+            return aggregate(wide, "sum").square()
+        return aggregate([part.square() for part in wide], self.aggregate)
+
+
+def make_scorer(
+    config: PruneConfig, batches: Iterable[Any] | None = None, loss: Loss | None = None
+) -> Scorer:
+    """The scorer of a config's criterion.
+
+    Raises:
+        PruningError: the criterion needs batches and a loss, and they were not given.
+    """
+    how, scale = config.aggregate, str(config.normalize)
+    if CRITERIA[config.importance].needs_data:
+        if batches is None or loss is None:
+            raise PruningError(
+                f"importance {config.importance} needs real images and a loss: give the data set, "
+                "or use a criterion of the weights alone, such as lamp"
+            )
+        return TaylorScorer(batches=batches, loss=loss, aggregate=how, normalize=scale)
+    if config.importance == "random":
+        return RandomScorer(seed=config.seed)
+    # |γ| of the batch norms is network slimming's measure (Liu et al. 2017, arXiv:1708.06519).
+    values: dict[str, ChannelValues] = {
+        "l1": l1_norms,
+        "l2": l2_norms,
+        "fpgm": median_distances,
+        "bn": torch.abs,
+        "lamp": squared_norms,
+    }
+    return WeightScorer(
+        values=values[config.importance],
+        aggregate=how,
+        normalize=scale,
+        batch_norms=config.importance == "bn",
+        finish=lamp_scores if config.importance == "lamp" else None,
+    )

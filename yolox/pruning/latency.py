@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -11,10 +12,17 @@ from torch import Tensor, nn
 
 from yolox.utils.model_utils import fuse_model
 
+MIN_RUNS = 3
+
 
 @torch.inference_mode()
 def measure_latency(
-    models: Sequence[nn.Module], example_input: Tensor, *, runs: int = 30, warmup: int = 5
+    models: Sequence[nn.Module],
+    example_input: Tensor,
+    *,
+    runs: int = 30,
+    warmup: int = 5,
+    at_most: float = math.inf,
 ) -> list[float]:
     """Median milliseconds of one evaluation forward pass, batch norms folded, float32.
 
@@ -23,11 +31,15 @@ def measure_latency(
         example_input: float (B, 3, H, W) on the models' device.
         runs: timed passes a model.
         warmup: passes before them.
+        at_most: seconds after which no more runs are begun, once each model has been timed thrice.
     """
     x = example_input.contiguous(memory_format=torch.channels_last)
     ready = [fuse_model(model).to(memory_format=torch.channels_last) for model in models]  # type: ignore[call-overload]
     times: list[list[float]] = [[] for _ in ready]
+    begun = time.perf_counter()
     for run in range(warmup + runs):
+        if run >= warmup + MIN_RUNS and time.perf_counter() - begun > at_most:
+            break
         for model, record in zip(ready, times, strict=True):
             _synchronize(x)
             start = time.perf_counter()

@@ -1,103 +1,18 @@
-"""What is asked for, and what will be removed: config and plan."""
+"""What will be removed: the plan, before anything is touched."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.groups import Group
-from yolox.utils.errors import UserError
+from yolox.pruning.select import matching_groups
 
 PLAN_FORMAT = "yolox-pruning-plan"
-MODES = ("conv", "layer", "global")
-IMPORTANCES = ("l1", "taylor")
-TARGETS = ("params", "macs")
-
-
-class PruningError(UserError):
-    """A prune that cannot be done as asked, or that would do nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PruneConfig:
-    """What to prune, by how much, on what grounds.
-
-    Attributes:
-        mode: ``conv`` (the named convolutions), ``layer`` (all whose names match a pattern), each
-            by the ratio; or ``global`` (one ranking over the whole model).
-        ch_sparsity: fraction of the chosen convolutions' output channels to remove, in (0, 1).
-        target: instead of a ratio, what shall remain: ``params=0.5`` or ``macs=0.5``, in (0, 1).
-        layers: names or patterns (``*`` and ``?``) for ``conv`` and ``layer``.
-        importance: criterion, ``l1`` or ``taylor``.
-        rounds: how often to score; each removes its part, silences it, and scores again.
-        round_to: channels left in a pruned group are a multiple of it; a smaller group stays whole.
-        min_channels: no group is left with fewer channels.
-        max_sparsity: no group loses a larger fraction.
-    """
-
-    mode: str = "global"
-    ch_sparsity: float = 0.4
-    target: str | None = None
-    layers: tuple[str, ...] = ()
-    importance: str = "taylor"
-    rounds: int = 5
-    round_to: int = 1
-    min_channels: int = 1
-    max_sparsity: float = 0.9
-
-    def __post_init__(self) -> None:
-        problems = []
-        if self.mode not in MODES:
-            problems.append(f"mode must be one of {', '.join(MODES)}: {self.mode!r}")
-        if not 0 < self.ch_sparsity < 1:
-            problems.append(f"ch_sparsity must be between 0 and 1, exclusive: {self.ch_sparsity}")
-        if not 0 < self.max_sparsity < 1:
-            problems.append(f"max_sparsity must be between 0 and 1, exclusive: {self.max_sparsity}")
-        if self.importance not in IMPORTANCES:
-            problems.append(
-                f"importance must be one of {', '.join(IMPORTANCES)}: {self.importance!r}"
-            )
-        for name in ("rounds", "round_to", "min_channels"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} must be at least 1: {getattr(self, name)}")
-        if self.mode != "global" and not self.layers:
-            problems.append(f"mode {self.mode} needs layers: names from --mode list")
-        if self.target is not None:
-            if self.mode != "global":
-                problems.append(f"target goes with mode global, not {self.mode}")
-            if not _readable_target(self.target):
-                problems.append(
-                    f"target must be {' or '.join(f'{t}=FRACTION' for t in TARGETS)} with a "
-                    f"fraction between 0 and 1, exclusive: {self.target!r}"
-                )
-        if self.mode == "global" and self.layers:
-            problems.append("mode global takes no layers: use mode layer for some of them")
-        if problems:
-            raise PruningError("pruning: " + "; ".join(problems))
-
-    def target_fraction(self) -> float:
-        """The fraction of the target's kind that shall remain."""
-        assert self.target is not None
-        return float(self.target.partition("=")[2])
-
-    def target_kind(self) -> str | None:
-        """``params`` or ``macs``, or None for a ratio of channels."""
-        return self.target.partition("=")[0] if self.target else None
-
-    def budget(self) -> str:
-        """The budget as a person wrote it."""
-        return f"target {self.target}" if self.target else f"ch_sparsity {self.ch_sparsity}"
-
-
-def _readable_target(target: str) -> bool:
-    kind, _, fraction = target.partition("=")
-    try:
-        return kind in TARGETS and 0 < float(fraction) < 1
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +58,16 @@ class PruningPlan:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise PruningError(f"the pruning plan is incomplete or misshapen: {error!r}") from error
+
+    def without_layers(self, groups: Sequence[Group], patterns: Sequence[str]) -> PruningPlan:
+        """The plan in which groups with a layer of such a name or pattern stay whole.
+
+        Raises:
+            PruningError: a pattern that matches no prunable convolution.
+        """
+        spared = {group.name for group in matching_groups(groups, patterns)}
+        kept = {name: slots for name, slots in self.removed.items() if name not in spared}
+        return PruningPlan(removed=kept, sizes=self.sizes, config=self.config)
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON."""
@@ -202,7 +127,6 @@ def make_plan(
             f"{config.round_to} and min_channels {config.min_channels} (smallest group: {smallest} "
             "channels); raise the ratio or lower round_to"
         )
-    values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
     return PruningPlan(
-        removed=removed, sizes={group.name: group.size for group in groups}, config=values
+        removed=removed, sizes={group.name: group.size for group in groups}, config=config.to_dict()
     )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from yolox.pruning.allocate import allocate, select_groups
-from yolox.pruning.cost import LayerCost, layer_costs, weight_counts
+from yolox.pruning.allocate import Costs, allocate
+from yolox.pruning.compensate import absorb_constants, refit
+from yolox.pruning.config import PruneConfig, PruningError
+from yolox.pruning.cost import mac_costs, memory_costs, param_costs
 from yolox.pruning.groups import Group, trace_groups
-from yolox.pruning.importance import Loss, Scorer, TaylorScorer, l1_scores
-from yolox.pruning.plan import PruneConfig, PruningError, PruningPlan, make_plan
+from yolox.pruning.hint import ThresholdHint, threshold_hint
+from yolox.pruning.importance import Loss, make_scorer
+from yolox.pruning.plan import PruningPlan, make_plan
 from yolox.pruning.report import PruneReport, report_change
+from yolox.pruning.select import select_groups
 from yolox.pruning.surgery import apply_plan, mask_plan
-from yolox.pruning.verify import verify_pruned
-from yolox.utils.model_utils import count_macs
+from yolox.pruning.verify import find_culprits, verify_pruned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,23 +31,6 @@ class PruneResult:
     report: PruneReport
 
 
-def make_scorer(
-    importance: str, batches: Iterable[Any] | None = None, loss: Loss | None = None
-) -> Scorer:
-    """The scorer of a criterion.
-
-    Raises:
-        PruningError: the criterion needs batches and a loss, and they were not given.
-    """
-    if importance == "l1":
-        return l1_scores
-    if batches is None or loss is None:
-        raise PruningError(
-            f"importance {importance} needs real images and a loss: give the data set, or use l1"
-        )
-    return TaylorScorer(batches=batches, loss=loss)
-
-
 def plan_pruning(
     model: nn.Module,
     groups: Sequence[Group],
@@ -53,6 +39,7 @@ def plan_pruning(
     batches: Iterable[Any] | None = None,
     loss: Loss | None = None,
     count_input: Tensor | None = None,
+    on_hint: Callable[[ThresholdHint], None] | None = None,
 ) -> PruningPlan:
     """Decide which slots go; the model is not touched.
 
@@ -62,41 +49,48 @@ def plan_pruning(
         config: what to prune, by how much, on what grounds.
         batches: re-iterable batches for a criterion that needs data.
         loss: scalar loss of the model on a batch, likewise.
-        count_input: float (1, 3, H, W) at which MACs are counted, for a target in MACs.
+        count_input: float (1, 3, H, W) at which MACs and activations are counted.
+        on_hint: called with what a single threshold could do, before the first cut.
 
     Raises:
         PruningError: names that match nothing, a ratio out of reach, nothing to remove, no data.
     """
-    scorer = make_scorer(config.importance, batches, loss)
+    scorer = make_scorer(config, batches, loss)
     chosen = select_groups(groups, config)
-    costs = _costs(model, config, count_input)
+    costs = make_costs(model, config, count_input)
     removed: dict[str, tuple[int, ...]] = {}
     for turn in range(1, config.rounds + 1):
         current = model
         if removed:
             current = mask_plan(model, groups, make_plan(groups, removed, config))
+        scores = scorer(current, chosen)
+        if turn == 1 and on_hint is not None:
+            on_hint(threshold_hint(chosen, scores, config))
         removed = allocate(
-            chosen,
-            scorer(current, chosen),
-            config,
-            costs=costs,
-            progress=turn / config.rounds,
-            gone=removed,
+            chosen, scores, config, costs=costs, progress=turn / config.rounds, gone=removed
         )
     return make_plan(groups, removed, config)
 
 
-def _costs(
-    model: nn.Module, config: PruneConfig, count_input: Tensor | None
-) -> dict[str, LayerCost] | None:
-    """The costs that the config's target is in; None for a ratio of channels."""
-    if config.target_kind() == "params":
-        return layer_costs(model, weight_counts(model))
-    if config.target_kind() == "macs":
-        if count_input is None:
-            raise PruningError("a target in MACs needs count_input, the input they are counted at")
-        return layer_costs(model, count_macs(model, count_input))
-    return None
+def make_costs(model: nn.Module, config: PruneConfig, count_input: Tensor | None) -> Costs:
+    """The costs that a config's target and prices are in.
+
+    Raises:
+        PruningError: they are counted at an input, and there is none.
+    """
+    kind = config.target_kind()
+    if count_input is None and (kind == "macs" or config.per == "memory"):
+        what = "a target in MACs" if kind == "macs" else "a price in memory"
+        raise PruningError(f"{what} needs count_input, the input that it is counted at")
+    budget = None
+    if kind == "params":
+        budget = param_costs(model)
+    elif kind == "macs" and count_input is not None:
+        budget = mac_costs(model, count_input)
+    price = None
+    if config.per == "memory" and count_input is not None:
+        price = memory_costs(model, count_input)
+    return Costs(budget=budget, price=price)
 
 
 def prune_model(
@@ -106,9 +100,12 @@ def prune_model(
     *,
     batches: Iterable[Any] | None = None,
     loss: Loss | None = None,
+    images: Tensor | None = None,
     count_input: Tensor | None = None,
+    plan: PruningPlan | None = None,
+    on_hint: Callable[[ThresholdHint], None] | None = None,
 ) -> PruneResult:
-    """Trace, plan, cut, verify and count; the argument is not touched.
+    """Trace, plan, compensate, cut, verify and count; the argument is not touched.
 
     Args:
         model: any module that torch-pruning can trace.
@@ -116,15 +113,74 @@ def prune_model(
             constant ones, and a small image as much as a large one.
         config: what to prune, by how much, on what grounds.
         batches, loss: see `plan_pruning`.
+        images: float (N, 3, H, W), real ones for `PruneConfig.reconstruct` and `bn_recalibrate`.
         count_input: the input that MACs are counted at, `example_input` by default.
+        plan: carried out in place of one made here.
+        on_hint: see `plan_pruning`.
 
     Raises:
         PruningError: see `plan_pruning`; or the pruned model is not what the masked one is.
     """
     groups = trace_groups(model, example_input)
     count_input = example_input if count_input is None else count_input
-    plan = plan_pruning(model, groups, config, batches=batches, loss=loss, count_input=count_input)
-    return carry_out(model, groups, plan, example_input, count_input)
+    if plan is None:
+        plan = plan_pruning(
+            model,
+            groups,
+            config,
+            batches=batches,
+            loss=loss,
+            count_input=count_input,
+            on_hint=on_hint,
+        )
+    plan.check(groups)
+    ready = compensate_cut(model, groups, plan, config, example_input, images)
+    return carry_out(ready, groups, plan, example_input, count_input)
+
+
+def compensate_cut(
+    model: nn.Module,
+    groups: Sequence[Group],
+    plan: PruningPlan,
+    config: PruneConfig,
+    example_input: Tensor,
+    images: Tensor | None = None,
+) -> nn.Module:
+    """The model, of the same size, ready to lose the plan's channels; arguments as `prune_model`.
+
+    Raises:
+        PruningError: the config wants calibration images, and there are none.
+    """
+    if (config.reconstruct or config.bn_recalibrate) and (images is None or not len(images)):
+        raise PruningError(
+            "reconstruct and bn_recalibrate need real images: give the data set, or set both to 0"
+        )
+    ready = model
+    if config.absorb:
+        ready = absorb_constants(model, groups, plan, example_input)
+    if images is None:
+        return ready
+    if config.reconstruct:
+        ready = refit(
+            model,
+            groups,
+            plan,
+            images[: config.reconstruct],
+            start=ready,
+            recalibrate=config.bn_recalibrate > 0,
+            seed=config.seed,
+        )
+    elif config.bn_recalibrate:
+        ready = refit(
+            model,
+            groups,
+            plan,
+            images[: config.bn_recalibrate],
+            start=ready,
+            reconstruct=False,
+            recalibrate=True,
+        )
+    return ready
 
 
 def carry_out(
@@ -134,9 +190,16 @@ def carry_out(
     example_input: Tensor,
     count_input: Tensor | None = None,
 ) -> PruneResult:
-    """Apply a plan, prove the result, and count it; arguments as in `prune_model`."""
+    """Apply a plan to a compensated model, prove the result, and count it; as in `prune_model`."""
     pruned = apply_plan(model, groups, plan)
-    difference = verify_pruned(pruned, mask_plan(model, groups, plan), example_input)
+    masked = mask_plan(model, groups, plan)
+    try:
+        difference = verify_pruned(pruned, masked, example_input)
+    except PruningError as error:
+        culprits = find_culprits(model, groups, plan, example_input)
+        raise PruningError(
+            f"{error}. Leave out what cannot be traced (--ignore): {culprits or 'not one alone'}"
+        ) from error
     report = report_change(
         model, pruned, example_input if count_input is None else count_input, difference
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from torch import Tensor, nn
 
 from yolox.utils.model_utils import count_macs, count_params
+
+MISS = 0.01  # of the whole, by which a budget may be missed without a word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,133 @@ class PruneReport:
                     _change(*layer.macs),
                 )
         return table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """The model at one point of a prune; AP or loss is None where it was not measured."""
+
+    label: str
+    loss: float | None = None
+    ap50_95: float | None = None
+    ap50: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRecord:
+    """A prune as it is told beside the checkpoint, in JSON and Markdown.
+
+    Attributes:
+        report: what went.
+        config: the plan's config: criterion, scope, budget, seed and so on.
+        command: the line that does it again.
+        source, output: files.
+        file_bytes, latency_ms: before and after; latency is PyTorch's on this machine, float32.
+        machine: where that was.
+        stages: before, after the bare cut, after compensation.
+        hint: lines of the threshold hint.
+        date: ISO 8601.
+    """
+
+    report: PruneReport
+    config: Mapping[str, Any]
+    command: str
+    source: str
+    output: str
+    file_bytes: tuple[int, int]
+    latency_ms: tuple[float, float] | None
+    machine: str
+    stages: tuple[Stage, ...]
+    hint: tuple[str, ...]
+    date: str
+
+    @property
+    def missed(self) -> str:
+        """A sentence where the budget was met by more than a hundredth; empty otherwise."""
+        kind, _, wanted = str(self.config.get("target") or "").partition("=")
+        if not kind:
+            return ""
+        before, after = self.report.params if kind == "params" else self.report.macs
+        if abs(after / before - float(wanted)) <= MISS:
+            return ""
+        return (
+            f"{kind} {after / before:.3f} is the nearest to {wanted} that these layers reach with "
+            f"round_to {self.config['round_to']}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"config": dict(self.config)}
+
+    def to_markdown(self) -> str:
+        """The same for people."""
+        report = self.report
+        size = "×".join(map(str, report.input_shape[2:]))
+        rows = [
+            ("channels", *_pair(report.channels)),
+            ("params", *_pair(report.params)),
+            (f"MACs at {size}", *_pair(report.macs)),
+            ("file, bytes", *_pair(self.file_bytes)),
+        ]
+        if self.latency_ms:
+            old, new = self.latency_ms
+            rows.append(("latency, ms", f"{old:.1f}", f"{new:.1f}", f"{old / new:.2f} × as fast"))
+        text = [
+            f"# {self.output}",
+            "",
+            f"Pruned from {self.source}, {self.date}. {self.machine}.",
+            f"Pruned and masked outputs differ by {report.difference:.0e} (relative, float64).",
+            "",
+            *_markdown_table(("", "before", "after", "change"), rows),
+        ]
+        if self.stages:
+            columns = ("", "loss", "AP50-95", "AP50")
+            figures = [
+                (s.label, *(_figure(v) for v in (s.loss, s.ap50_95, s.ap50))) for s in self.stages
+            ]
+            text += ["", *_markdown_table(columns, figures)]
+        layers = [
+            (layer.name, _change(*layer.channels), _change(*layer.params), _change(*layer.macs))
+            for layer in report.layers
+            if layer.params[0] != layer.params[1]
+        ]
+        text += ["", "## How", "", "```", self.command, "```", ""]
+        text += [*self.hint, ""] if self.hint else []
+        text += _markdown_table(("setting", "value"), [(k, str(v)) for k, v in self.config.items()])
+        text += ["", "## Layers", ""]
+        text += _markdown_table(("layer", "channels", "params", "MACs"), layers)
+        return "\n".join(text) + "\n"
+
+    def save(self, stem: Path) -> None:
+        """Write ``STEM.report.json`` and ``STEM.report.md``."""
+        content = json.dumps(self.to_dict(), indent=1) + "\n"
+        stem.with_suffix(".report.json").write_text(content, encoding="utf-8")
+        stem.with_suffix(".report.md").write_text(self.to_markdown(), encoding="utf-8")
+
+
+def stages_table(stages: Sequence[Stage]) -> Table:
+    """Loss and AP at each point of a prune."""
+    table = Table(title="Without training")
+    for number, column in enumerate(("", "loss", "AP50-95", "AP50")):
+        table.add_column(column, justify="right" if number else "left")
+    for stage in stages:
+        figures = (stage.loss, stage.ap50_95, stage.ap50)
+        table.add_row(stage.label, *(_figure(value) for value in figures))
+    return table
+
+
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _pair(values: tuple[int, int]) -> tuple[str, str, str]:
+    before, after = values
+    return f"{before:,}", f"{after:,}", f"−{1 - after / before:.0%}"
 
 
 def _change(before: int, after: int) -> str:

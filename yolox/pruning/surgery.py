@@ -13,7 +13,7 @@ from yolox.pruning.groups import Axis, Group
 from yolox.pruning.plan import PruningPlan
 
 
-def _removed_channels(
+def removed_channels(
     groups: Sequence[Group], plan: PruningPlan
 ) -> Iterator[tuple[str, Axis, Tensor]]:
     """(module name, axis, channels to remove) of every layer that the plan touches, each once."""
@@ -35,7 +35,7 @@ def apply_plan(model: nn.Module, groups: Sequence[Group], plan: PruningPlan) -> 
     """
     plan.check(groups)
     small = copy.deepcopy(model)
-    for name, axis, channels in _removed_channels(groups, plan):
+    for name, axis, channels in removed_channels(groups, plan):
         _cut(small.get_submodule(name), axis, channels)
     return small
 
@@ -52,7 +52,7 @@ def mask_plan(model: nn.Module, groups: Sequence[Group], plan: PruningPlan) -> n
     plan.check(groups)
     masked = copy.deepcopy(model)
     with torch.no_grad():
-        for name, axis, channels in _removed_channels(groups, plan):
+        for name, axis, channels in removed_channels(groups, plan):
             if axis == "in":
                 masked.get_parameter(f"{name}.weight")[:, channels] = 0
     return masked

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from yolox.pruning.plan import PruningError
+from yolox.pruning.config import PruningError
+from yolox.pruning.groups import Group
+from yolox.pruning.plan import PruningPlan
+from yolox.pruning.surgery import apply_plan, mask_plan
 
+MAX_CULPRITS = 3
 TOLERANCE = 1e-9  # relative, in float64: only the order of summation may differ
 
 
@@ -72,6 +77,30 @@ def verify_pruned(pruned: nn.Module, masked: nn.Module, example_input: Tensor) -
             f"{TOLERANCE:.0e} is summation order), so the cut is refused"
         )
     return difference
+
+
+def find_culprits(
+    model: nn.Module, groups: Sequence[Group], plan: PruningPlan, example_input: Tensor
+) -> str:
+    """Which groups of a refused plan cannot be cut even alone, and the operations on their way."""
+    named = []
+    for group in groups:
+        if group.name not in plan.removed:
+            continue
+        alone = PruningPlan(
+            removed={group.name: plan.removed[group.name]}, sizes=plan.sizes, config=plan.config
+        )
+        try:
+            verify_pruned(
+                apply_plan(model, groups, alone), mask_plan(model, groups, alone), example_input
+            )
+        except PruningError:
+            layers = ", ".join(member.name for member in group.members)
+            ops = ", ".join(group.ops) or "no tensor operation"
+            named.append(f"{group.name} (with {layers}; through {ops})")
+        if len(named) == MAX_CULPRITS:
+            break
+    return "; ".join(named)
 
 
 def _flatten(output: Any) -> list[Tensor]:

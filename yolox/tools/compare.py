@@ -9,10 +9,10 @@ import torch
 from rich.console import Console
 
 from yolox.exp import Exp
+from yolox.exp.prune import follow_checkpoint
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import ModelFigures, comparison_table, measure_latency
 from yolox.tools import cli
-from yolox.tools.eval import follow_checkpoint
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import count_macs, count_params
 

@@ -9,33 +9,10 @@ from pathlib import Path
 import torch
 from loguru import logger
 
-from yolox.exp import Exp
-from yolox.models import ModelSpec, load_model
+from yolox.exp.prune import follow_checkpoint
+from yolox.models import load_model
 from yolox.tools import cli
-from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.model_utils import fuse_model
-
-
-def follow_checkpoint(exp: Exp, spec: ModelSpec, *, keep: Sequence[str] = ()) -> None:
-    """Take classes and test size from a checkpoint, unless the person set them.
-
-    Args:
-        keep: fields set on the command line.
-
-    Raises:
-        CheckpointError: the classes that the Exp or data name are not the checkpoint's.
-    """
-    if spec.class_names and not exp.class_names:
-        exp.class_names = spec.class_names
-    if "test_size" not in keep:
-        exp.test_size = spec.input_size
-    exp.resolve_classes()
-    if exp.num_classes != spec.num_classes:
-        raise CheckpointError(
-            f"the checkpoint has {spec.num_classes} classes, the data {exp.num_classes} "
-            f"({', '.join(exp.class_names)}): use the data set it was trained on, or set "
-            "class_names"
-        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,6 +1,9 @@
-"""Which precision a device trains in."""
+"""Which precision a device trains in, and what it is called."""
 
 from __future__ import annotations
+
+import platform
+from pathlib import Path
 
 import torch
 
@@ -28,3 +31,14 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     native = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
     return "bf16" if native else "fp32"
+
+
+def machine() -> str:
+    """What a time was measured on: processor, threads, versions."""
+    processor = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        processor = named[0] if named else processor
+    return f"{processor}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"

@@ -1,0 +1,227 @@
+"""AP right after pruning, without any training: criterion × scope × MACs left × compensation.
+
+    python benchmarks/pruning_criteria.py -f exps/bccd_tiny.py \
+        -c YOLOX_outputs/bccd_tiny/best_ckpt.pth -o tiny.jsonl data_dir $BCCD
+
+Each criterion is scored once and reused; lines already in the output file are not measured again.
+With --draw, the file becomes a table (Markdown) and a picture instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+
+from yolox.exp.prune import CALIBRATION_BATCH, follow_checkpoint, probe, total_loss
+from yolox.models import load_model
+from yolox.pruning import (
+    CRITERIA,
+    PruneConfig,
+    PruningError,
+    apply_plan,
+    compensate_cut,
+    make_scorer,
+    mask_plan,
+    trace_groups,
+)
+from yolox.pruning.allocate import allocate
+from yolox.pruning.config import SCOPES
+from yolox.pruning.plan import make_plan
+from yolox.pruning.pruner import make_costs
+from yolox.tools import cli
+from yolox.utils.logger import setup_logger
+from yolox.utils.model_utils import count_macs, count_params
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "off": {"absorb": False},
+    "absorb": {"absorb": True},
+    "bn": {"absorb": False, "bn_recalibrate": 128},
+    "reconstruct": {"absorb": False, "reconstruct": 128},
+    "all": {"absorb": True, "bn_recalibrate": 128, "reconstruct": 128},
+}
+PLAIN = "plain"  # the line to beat: L2, ranked by norm alone, nothing else
+
+
+class Bench:
+    """A checkpoint, its data, and everything that is measured once."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.exp = cli.load_exp(args)
+        self.loaded = load_model(args.ckpt)
+        follow_checkpoint(self.exp, self.loaded.spec, keep=args.opts[::2])
+        self.evaluator = self.exp.get_evaluator(16)
+        self.batches = self.exp.calibration_batches(args.images, CALIBRATION_BATCH)
+        self.images = torch.cat([x for x, _ in self.exp.calibration_batches(128, 1)])
+        self.count_input = torch.zeros(1, 3, *self.loaded.spec.input_size)
+        self.groups = trace_groups(self.loaded.model, probe())
+        self.scores: dict[Any, Any] = {}
+
+    def ap(self, model: torch.nn.Module) -> tuple[float, float]:
+        result = self.evaluator.run(model.to(memory_format=torch.channels_last))
+        return result.ap50_95, result.ap50
+
+    def removed(self, config: PruneConfig) -> dict[str, tuple[int, ...]]:
+        model, chosen = self.loaded.model, self.groups
+        costs = make_costs(model, config, self.count_input)
+        removed: dict[str, tuple[int, ...]] = {}
+        for turn in range(1, config.rounds + 1):
+            if removed:
+                current = mask_plan(model, chosen, make_plan(chosen, removed, config))
+                scores = make_scorer(config, self.batches, total_loss)(current, chosen)
+            else:
+                key = (config.importance, config.aggregate, config.normalize, config.seed)
+                if key not in self.scores:
+                    scorer = make_scorer(config, self.batches, total_loss)
+                    self.scores[key] = scorer(model, chosen)
+                scores = self.scores[key]
+            removed = allocate(
+                chosen, scores, config, costs=costs, progress=turn / config.rounds, gone=removed
+            )
+        return removed
+
+    def measure(self, config: PruneConfig) -> dict[str, Any]:
+        model = self.loaded.model
+        start = time.perf_counter()
+        plan = make_plan(self.groups, self.removed(config), config)
+        ready = compensate_cut(model, self.groups, plan, config, probe(), self.images)
+        seconds = time.perf_counter() - start
+        small = apply_plan(ready, self.groups, plan)
+        ap, ap50 = self.ap(small)
+        macs = count_macs(small, self.count_input)[""] / count_macs(model, self.count_input)[""]
+        params = count_params(small) / count_params(model)
+        return {"macs": macs, "params": params, "ap": ap, "ap50": ap50, "seconds": seconds}
+
+
+def rows(args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], PruneConfig]]:
+    for left, name, scope, variant in itertools.product(
+        args.left, [PLAIN, *args.criteria], args.scopes, args.variants
+    ):
+        if name == PLAIN and (scope, variant) != ("global", "off"):
+            continue
+        for rounds in args.rounds if CRITERIA.get(name) and CRITERIA[name].needs_data else [1]:
+            if rounds > 1 and scope != "global":
+                continue
+            key = {
+                "criterion": name,
+                "scope": scope,
+                "left": left,
+                "variant": variant,
+                "rounds": rounds,
+                "round_to": args.round_to,
+                "per": args.per,
+            }
+            plain = {"importance": "l2", "per": "none", "normalize": "none"}
+            options = plain if name == PLAIN else {"importance": name}
+            if args.per and scope == "global" and name != PLAIN:
+                options["per"] = args.per
+            yield (
+                key,
+                PruneConfig(
+                    target=f"macs={left}",
+                    scope=scope,
+                    rounds=rounds,
+                    round_to=args.round_to,
+                    **{**VARIANTS[variant], **options},
+                ),
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-c", "--ckpt", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--criteria", nargs="+", default=list(CRITERIA))
+    parser.add_argument("--scopes", nargs="+", default=list(SCOPES))
+    parser.add_argument("--left", nargs="+", type=float, default=[0.9, 0.8, 0.7, 0.6, 0.5])
+    parser.add_argument("--variants", nargs="+", default=["off", "all"], choices=VARIANTS)
+    parser.add_argument("--rounds", nargs="+", type=int, default=[1])
+    parser.add_argument("--round-to", type=int, default=8)
+    parser.add_argument("--per", help="instead of each criterion's own price")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--draw", type=Path, help="picture to draw from the output file")
+    cli.add_exp_arguments(parser)
+    args = parser.parse_args(argv)
+    setup_logger()
+    if args.draw:
+        draw(args.output, args.draw)
+        return
+    known = read(args.output)
+    bench = Bench(args)
+    if not known:
+        ap, ap50 = bench.ap(bench.loaded.model)
+        append(args.output, {"criterion": "none", "left": 1.0, "ap": ap, "ap50": ap50})
+    done = {json.dumps({k: row.get(k) for k in KEYS}) for row in known}
+    for key, config in rows(args):
+        if json.dumps({k: key[k] for k in KEYS}) in done:
+            continue
+        try:
+            figures = bench.measure(config)
+        except PruningError as error:
+            figures = {"error": str(error)}
+        append(args.output, key | figures)
+
+
+KEYS = ("criterion", "scope", "left", "variant", "rounds", "round_to", "per")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(row, flush=True)
+
+
+def draw(source: Path, picture: Path) -> None:
+    """A Markdown table on stdout, and AP against MACs left as a picture."""
+    found = [row for row in read(source) if "error" not in row]
+    base = next(row["ap"] for row in found if row["criterion"] == "none")
+    found = [row for row in found if row["criterion"] != "none"]
+    lefts = sorted({row["left"] for row in found}, reverse=True)
+    lines: dict[tuple[str, str, str, int], dict[float, float]] = {}
+    for row in found:
+        line = (row["criterion"], row["scope"], row["variant"], row["rounds"])
+        lines.setdefault(line, {})[row["left"]] = row["ap"]
+    print("| criterion | scope | compensation | " + " | ".join(f"{x:.0%}" for x in lefts) + " |")
+    print("|---|---|---|" + "---|" * len(lefts))
+    for (criterion, scope, variant, rounds), values in lines.items():
+        again = f", {rounds} rounds" if rounds > 1 else ""
+        cells = " | ".join(f"{values[x]:.3f}" if x in values else "–" for x in lefts)
+        print(f"| {criterion}{again} | {scope} | {variant} | {cells} |")
+    scopes = [scope for scope in SCOPES if any(line[1] == scope for line in lines)]
+    figure, axes = plt.subplots(1, len(scopes), figsize=(5 * len(scopes), 4.5), sharey=True)
+    colours = dict(zip([PLAIN, *CRITERIA], plt.colormaps["tab10"].colors, strict=False))
+    for axis, scope in zip([axes] if len(scopes) == 1 else axes, scopes, strict=True):
+        for (criterion, own, variant, rounds), values in lines.items():
+            if own == scope and variant in ("off", "all"):
+                again = f", {rounds} rounds" if rounds > 1 else ""
+                axis.plot(
+                    [1 - x for x in (1.0, *values)],
+                    [base, *values.values()],
+                    "--" if variant == "off" else "-",
+                    color=colours[criterion],
+                    marker="s" if rounds > 1 else "o",
+                    markersize=3,
+                    label=f"{criterion}{again}" if variant == "all" or criterion == PLAIN else None,
+                )
+        axis.set_title(scope)
+        axis.set_xlabel("fraction of the MACs removed")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    figure.axes[0].set_ylabel("AP50-95, no training (dashed: no compensation)")
+    figure.tight_layout()
+    figure.savefig(picture, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

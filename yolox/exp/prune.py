@@ -1,0 +1,294 @@
+"""From a checkpoint and an Exp to a pruned checkpoint, with a record of what was done."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from loguru import logger
+from torch import Tensor, nn
+
+from yolox.data import DataError
+from yolox.exp.yolox_base import Exp
+from yolox.models import LoadedModel, ModelSpec, checkpoint_payload
+from yolox.pruning import (
+    CRITERIA,
+    PruneConfig,
+    PruneRecord,
+    PruneResult,
+    PruningError,
+    PruningPlan,
+    Stage,
+    ThresholdHint,
+    measure_latency,
+    prune_model,
+)
+from yolox.utils.checkpoint import CheckpointError, file_digest, save_checkpoint
+from yolox.utils.device import machine
+from yolox.utils.progress import track
+
+Batch = tuple[Tensor, Tensor]
+
+CALIBRATION_BATCH = 1  # a Taylor score is a mean of squares: single images tell most
+LATENCY_SECONDS = 20.0  # that timing before and after may take
+
+
+def follow_checkpoint(exp: Exp, spec: ModelSpec, *, keep: Sequence[str] = ()) -> None:
+    """Take classes and test size from a checkpoint, unless the person set them.
+
+    Args:
+        keep: fields set on the command line.
+
+    Raises:
+        CheckpointError: the classes that the Exp or data name are not the checkpoint's.
+    """
+    if spec.class_names and not exp.class_names:
+        exp.class_names = spec.class_names
+    if "test_size" not in keep:
+        exp.test_size = spec.input_size
+    exp.resolve_classes()
+    if exp.num_classes != spec.num_classes:
+        raise CheckpointError(
+            f"the checkpoint has {spec.num_classes} classes, the data {exp.num_classes} "
+            f"({', '.join(exp.class_names)}): use the data set it was trained on, or set "
+            "class_names"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Training images with their targets, one a batch; each pass over them shows its progress."""
+
+    batches: Sequence[Batch] = ()
+    title: str = "Scoring"
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return track(self.batches, self.title)
+
+    def images(self) -> Tensor | None:
+        """All images as one tensor (N, 3, H, W), None where there are none."""
+        return torch.cat([images for images, _ in self.batches]) if self.batches else None
+
+    @torch.no_grad()
+    def mean_loss(self, model: nn.Module) -> float:
+        """Mean training loss over the images, batch norms in evaluation mode."""
+        shown = dataclasses.replace(self, title="Loss")
+        return sum(float(total_loss(model, batch)) for batch in shown) / len(self)
+
+
+def calibrate(
+    exp: Exp,
+    spec: ModelSpec,
+    config: PruneConfig,
+    images: int,
+    *,
+    keep: Sequence[str] = (),
+    optional: bool = False,
+) -> tuple[PruneConfig, Calibration]:
+    """Training images for what a config needs them for.
+
+    Args:
+        images: how many to score on.
+        keep: see `follow_checkpoint`.
+        optional: go without where the data cannot be read and the criterion does not need them.
+
+    Returns:
+        The config, compensation that needs data switched off where there are none; and the images.
+
+    Raises:
+        PruningError: the data cannot be read.
+    """
+    count = max(images, config.reconstruct, config.bn_recalibrate)
+    try:
+        follow_checkpoint(exp, spec, keep=keep)
+        batches = exp.calibration_batches(count, CALIBRATION_BATCH)
+    except DataError as error:
+        if optional and not CRITERIA[config.importance].needs_data:
+            logger.warning(f"without calibration images, so nothing is reconstructed: {error}")
+            return dataclasses.replace(config, reconstruct=0, bn_recalibrate=0), Calibration()
+        raise PruningError(
+            f"{error}. Or prune without data: --importance lamp --reconstruct 0 --bn-recalibrate 0"
+        ) from error
+    if not batches:
+        raise PruningError("the training split has no image with objects to calibrate on")
+    return config, Calibration(batches=batches)
+
+
+def prune(
+    loaded: LoadedModel,
+    config: PruneConfig,
+    calibration: Calibration | None = None,
+    *,
+    images: int | None = None,
+    plan: PruningPlan | None = None,
+    on_hint: Callable[[ThresholdHint], None] | None = None,
+) -> PruneResult:
+    """Prune a loaded model; the argument is not touched.
+
+    Args:
+        config: what to prune, by how much, on what grounds.
+        calibration: training images for what needs data.
+        images: how many of them to score on; all by default.
+        plan, on_hint: see `yolox.pruning.prune_model`.
+
+    Raises:
+        PruningError: see `yolox.pruning.prune_model`.
+    """
+    calibration = calibration or Calibration()
+    scored = dataclasses.replace(calibration, batches=calibration.batches[:images])
+    return prune_model(
+        loaded.model,
+        probe(),
+        config,
+        batches=scored if len(scored) else None,
+        loss=total_loss,
+        images=calibration.images(),
+        count_input=torch.zeros(1, 3, *loaded.spec.input_size),
+        plan=plan,
+        on_hint=on_hint,
+    )
+
+
+def probe() -> Tensor:
+    """A small random image: what tracing and verification need."""
+    return 255 * torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def total_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """The detector's own training loss on (images, targets)."""
+    images, targets = batch
+    loss: Tensor = model.loss(images, targets)["total_loss"]  # type: ignore[operator]
+    return loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneJob:
+    """A checkpoint to prune, and where the result goes.
+
+    Attributes:
+        loaded, source: the model and its file.
+        output: file to write; plan and report go beside it.
+        config: what to prune, by how much, on what grounds.
+        calibration: training images, or none.
+        images: how many of them to score on.
+        plan: carried out in place of one made here.
+        evaluate: AP and AP50 of a model, to be measured at each stage; None leaves it out.
+        time_it: measure latency before and after.
+        command: the line that does it again, for the record.
+    """
+
+    loaded: LoadedModel
+    source: Path
+    output: Path
+    config: PruneConfig
+    calibration: Calibration = Calibration()
+    images: int = 64
+    plan: PruningPlan | None = None
+    evaluate: Callable[[nn.Module], tuple[float, float]] | None = None
+    time_it: bool = True
+    command: str = ""
+
+    @property
+    def scored(self) -> Calibration | None:
+        """The images to score on, None where there are none."""
+        part = dataclasses.replace(
+            self.calibration, batches=self.calibration.batches[: self.images]
+        )
+        return part if len(part) else None
+
+    def run(self, on_hint: Callable[[ThresholdHint], None] | None = None) -> PruneRecord:
+        """Prune, verify, measure, and write checkpoint, plan and report.
+
+        Raises:
+            PruningError: see `prune`; nothing is written then.
+        """
+        hints: list[str] = []
+
+        def hinted(hint: ThresholdHint) -> None:
+            hints.extend(hint.lines())
+            if on_hint:
+                on_hint(hint)
+
+        stages = [self._stage("before", self.loaded.model)]
+        result = prune(
+            self.loaded,
+            self.config,
+            self.calibration,
+            images=self.images,
+            plan=self.plan,
+            on_hint=hinted,
+        )
+        if self._measures and self._compensates:
+            bare = dataclasses.replace(self.config, absorb=False, reconstruct=0, bn_recalibrate=0)
+            cut = prune(self.loaded, bare, plan=result.plan).model
+            stages.append(self._stage("cut", cut))
+        stages.append(
+            self._stage("cut and compensated" if self._compensates else "cut", result.model)
+        )
+        size = torch.rand(1, 3, *self.loaded.spec.input_size)
+        latency = None
+        if self.time_it:
+            old, new = measure_latency(
+                [self.loaded.model, result.model], 255 * size, at_most=LATENCY_SECONDS
+            )
+            latency = (old, new)
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._save_checkpoint(result, date)
+        record = PruneRecord(
+            report=result.report,
+            config=result.plan.config | self._compensation(),
+            command=self.command,
+            source=str(self.source),
+            output=str(self.output),
+            file_bytes=(self.source.stat().st_size, self.output.stat().st_size),
+            latency_ms=latency,
+            machine=machine(),
+            stages=tuple(stages) if self._measures else (),
+            hint=tuple(hints),
+            date=date,
+        )
+        result.plan.save(self.output.with_suffix(".plan.json"))
+        record.save(self.output)
+        return record
+
+    @property
+    def _measures(self) -> bool:
+        return bool(len(self.calibration)) or self.evaluate is not None
+
+    @property
+    def _compensates(self) -> bool:
+        config = self.config
+        return config.absorb or config.reconstruct > 0 or config.bn_recalibrate > 0
+
+    def _compensation(self) -> dict[str, Any]:
+        """What was done after the cut; a replayed plan tells of its own."""
+        names = ("absorb", "reconstruct", "bn_recalibrate")
+        return {name: getattr(self.config, name) for name in names}
+
+    def _stage(self, label: str, model: nn.Module) -> Stage:
+        scored = self.scored
+        loss = scored.mean_loss(model) if scored else None
+        ap, ap50 = (None, None) if self.evaluate is None else self.evaluate(model)
+        return Stage(label=label, loss=loss, ap50_95=ap, ap50=ap50)
+
+    def _save_checkpoint(self, result: PruneResult, date: str) -> None:
+        entry = {
+            "plan": result.plan.to_dict(),
+            "compensation": self._compensation(),
+            "report": result.report.to_dict(),
+            "source": str(self.source),
+            "source_sha256": file_digest(self.source),
+            "date": date,
+        }
+        loaded = self.loaded
+        save_checkpoint(
+            self.output, checkpoint_payload(result.model, loaded.spec, [*loaded.pruning, entry])
+        )

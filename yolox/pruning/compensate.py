@@ -1,0 +1,294 @@
+"""Accuracy kept without training: what the remaining weights can take over from removed channels.
+
+All of it happens on the model at its old size, before the cut: the parameters of layers that read
+removed channels change, and the pruned model is then cut from the result.
+
+Shapes: N images; S sampled positions; I inputs, O outputs, K kernel area of a convolution; R its
+kept outputs, P = kept inputs × K.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from yolox.pruning.groups import PRODUCERS, Group
+from yolox.pruning.plan import PruningPlan
+from yolox.pruning.surgery import mask_plan, removed_channels
+
+SAMPLES = 16_384  # positions of a feature map, over all images, that a layer is refitted on
+SAME = 1e-4  # relative difference of outputs that is rounding
+RIDGE = 1e-2  # pull of the old weights, relative to the mean square of the inputs
+
+
+@torch.no_grad()
+def absorb_constants(
+    model: nn.Module, groups: Sequence[Group], plan: PruningPlan, example_input: Tensor
+) -> nn.Module:
+    """Let each reader of a removed channel take over the constant that the channel leaves behind.
+
+    A channel whose batch norm has scale γ = 0 sends out its activation of the shift β at every
+    position. Its readers see that constant through whatever lies between; times their weights it is
+    added to the bias, or taken from the running mean of the batch norm behind. Exact for γ = 0 but
+    for the border that a reader's padding with zeros touches; for other γ it is the value at the
+    channel's mean. A reader with neither bias nor batch norm stays as it is.
+
+    Returns:
+        A copy of the model, of the same size; the argument is not touched.
+    """
+    constants = _constants(model, groups, plan, example_input)
+    following = _following_norms(model, example_input)
+    absorbed = copy.deepcopy(model)
+    for name, axis, channels in removed_channels(groups, plan):
+        if axis != "in" or name not in constants:
+            continue
+        weight = absorbed.get_parameter(f"{name}.weight")
+        kernel_sums = weight.flatten(2).sum(dim=2) if weight.dim() > 2 else weight
+        values = constants[name][channels].to(weight)
+        shift = kernel_sums[:, channels.to(weight.device)] @ values
+        _add_to_output(absorbed, name, following.get(name), shift)
+    return absorbed
+
+
+def _constants(
+    model: nn.Module, groups: Sequence[Group], plan: PruningPlan, example_input: Tensor
+) -> dict[str, Tensor]:
+    """What each reader's inputs (I,) hold once the removed channels are made constant."""
+    still = copy.deepcopy(model).float().cpu().eval()
+    modules = dict(still.named_modules())
+    for name, axis, channels in removed_channels(groups, plan):
+        layer = modules[name]
+        makes = isinstance(layer, PRODUCERS) and getattr(layer, "groups", 1) == 1
+        if axis == "out" and (makes or isinstance(layer, _BatchNorm)) and layer.weight is not None:
+            # Nothing of the signal is left: biases, shifts and activations make the constant.
+            layer.weight[channels] = 0
+    readers = {n for n, axis, _ in removed_channels(groups, plan) if axis == "in"}
+    seen: dict[str, Tensor] = {}
+
+    def look(name: str, x: Tensor) -> None:
+        # The inside of the map: padding of depthwise layers on the way touches the borders.
+        seen[name] = (x if x.dim() == 2 else x.flatten(2).median(dim=2).values)[0]
+
+    for name in readers:
+        modules[name].register_forward_pre_hook(lambda _m, args, name=name: look(name, args[0]))
+    still(example_input.detach().cpu().float())
+    return seen
+
+
+def _following_norms(model: nn.Module, example_input: Tensor) -> dict[str, str]:
+    """The batch norm that reads a layer's output directly, by the layer's name."""
+    twin = copy.deepcopy(model).float().cpu().eval()
+    made: dict[int, tuple[str, Tensor]] = {}  # the tensor is held, so that its id stays its own
+    following: dict[str, str] = {}
+
+    def written(name: str, output: Tensor) -> None:
+        made[id(output)] = (name, output)
+
+    def read(name: str, x: Tensor) -> None:
+        if id(x) in made:
+            following[made[id(x)][0]] = name
+
+    for name, module in twin.named_modules():
+        if isinstance(module, PRODUCERS):
+            module.register_forward_hook(lambda _m, _a, out, name=name: written(name, out))
+        elif isinstance(module, _BatchNorm) and module.running_mean is not None:
+            module.register_forward_pre_hook(lambda _m, args, name=name: read(name, args[0]))
+    twin(example_input.detach().cpu().float())
+    return following
+
+
+def _add_to_output(model: nn.Module, name: str, norm: str | None, shift: Tensor) -> None:
+    """Add a constant (O,) to a layer's output, in its bias or the norm behind it; in place."""
+    layer = model.get_submodule(name)
+    if isinstance(layer.bias, Tensor):
+        layer.bias += shift
+    elif norm is not None:
+        model.get_buffer(f"{norm}.running_mean").sub_(shift)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Target:
+    """What a convolution of the whole model puts out at sampled positions."""
+
+    positions: tuple[Tensor, Tensor, Tensor]  # image, row, column, each (S,)
+    outputs_SO: Tensor
+
+
+@torch.no_grad()
+def refit(
+    model: nn.Module,
+    groups: Sequence[Group],
+    plan: PruningPlan,
+    images: Tensor,
+    *,
+    start: nn.Module | None = None,
+    reconstruct: bool = True,
+    recalibrate: bool = False,
+    seed: int = 0,
+) -> nn.Module:
+    """Fit the layers behind removed channels to what the whole model computes on real images.
+
+    Both models see the images once, as one batch; the pruned one's layers are corrected as they are
+    reached, so that each sees inputs that are already corrected. No gradient is taken.
+
+    Args:
+        model: the whole model.
+        images: float (N, 3, H, W). Activations of all of them are held at once.
+        start: `model` after `absorb_constants`, where that was done.
+        reconstruct: each convolution's weights on the kept inputs, and its constant, become the
+            ridge regression of its old output at sampled positions (He et al. 2017,
+            arXiv:1707.06168); depthwise ones stay as they are.
+        recalibrate: each batch norm's running mean and variance follow the change that the removal
+            makes on these images. Nothing changes where nothing was removed, unlike with statistics
+            taken from these images alone.
+        seed: decides the sampled positions.
+
+    Returns:
+        A copy of the model, of the same size; the arguments are not touched.
+    """
+    images = images.to(next(model.parameters()).device).float()
+    whole = copy.deepcopy(model).float().eval()
+    following = _following_norms(model, images[:1])
+    targets, moments = _observe(whole, images, seed)
+    fitted = mask_plan(start or model, groups, plan).float().eval()
+    gone = {(name, axis): channels for name, axis, channels in removed_channels(groups, plan)}
+
+    def fit_convolution(name: str, layer: nn.Conv2d, x: Tensor) -> None:
+        kept = _kept(layer.in_channels, gone.get((name, "in")), x.device)
+        rows = _kept(layer.out_channels, gone.get((name, "out")), x.device)
+        can_shift = layer.bias is not None or name in following
+        shift = _regress(layer, x, targets[name], kept, rows, can_shift)
+        if shift is None or not can_shift:
+            return
+        if layer.bias is not None:
+            layer.bias[rows] = whole.get_parameter(f"{name}.bias")[rows] + shift
+        else:
+            norm = following[name]
+            old = whole.get_buffer(f"{norm}.running_mean")
+            fitted.get_buffer(f"{norm}.running_mean")[rows] = old[rows] - shift
+
+    def fit_norm(name: str, layer: _BatchNorm, x: Tensor) -> None:
+        mean, variance = _moments(x)
+        old_mean, old_variance = moments[name]
+        old = whole.get_submodule(name)
+        assert isinstance(old.running_mean, Tensor)
+        assert isinstance(old.running_var, Tensor)
+        layer.running_mean = old.running_mean + mean - old_mean
+        layer.running_var = old.running_var * (variance + layer.eps) / (old_variance + layer.eps)
+
+    for name, layer in fitted.named_modules():
+        if reconstruct and name in targets:
+            _before(layer, partial(fit_convolution, name))
+        elif recalibrate and name in moments:
+            _before(layer, partial(fit_norm, name))
+    fitted(images)
+    refitted = copy.deepcopy(model)
+    refitted.load_state_dict(fitted.state_dict())
+    return refitted
+
+
+def _before(layer: nn.Module, act: Callable[[Any, Tensor], None]) -> None:
+    """Call `act` with a layer and its input each time before it runs."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        act(module, args[0])
+
+    layer.register_forward_pre_hook(hook)
+
+
+def _observe(
+    whole: nn.Module, images: Tensor, seed: int
+) -> tuple[dict[str, _Target], dict[str, tuple[Tensor, Tensor]]]:
+    """Sampled outputs of each dense convolution, and the moments of each batch norm's input."""
+    targets: dict[str, _Target] = {}
+    moments: dict[str, tuple[Tensor, Tensor]] = {}
+    generator = torch.Generator().manual_seed(seed)
+    watched = copy.deepcopy(whole)
+
+    def sample(name: str, output: Tensor) -> None:
+        count, _, height, width = output.shape
+        total = count * height * width
+        flat = torch.randint(total, (min(SAMPLES, total),), generator=generator).to(output.device)
+        rest = flat % (height * width)
+        positions = (flat // (height * width), rest // width, rest % width)
+        outputs = output[positions[0], :, positions[1], positions[2]]
+        targets[name] = _Target(positions=positions, outputs_SO=outputs)
+
+    def measure(name: str, _layer: nn.Module, x: Tensor) -> None:
+        moments[name] = _moments(x)
+
+    for name, layer in watched.named_modules():
+        if isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros":
+            layer.register_forward_hook(lambda _m, _a, out, name=name: sample(name, out))
+        elif isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+            _before(layer, partial(measure, name))
+    watched(images)
+    return targets, moments
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel (C,) of (N, C, …)."""
+    variance, mean = torch.var_mean(x, dim=[0, *range(2, x.dim())], correction=0)
+    return mean, variance
+
+
+def _kept(size: int, gone: Tensor | None, device: torch.device) -> Tensor:
+    kept = torch.ones(size, dtype=torch.bool)
+    if gone is not None:
+        kept[gone] = False
+    return kept.nonzero().squeeze(1).to(device)
+
+
+def _regress(
+    layer: nn.Conv2d, x: Tensor, target: _Target, kept: Tensor, rows: Tensor, can_shift: bool
+) -> Tensor | None:
+    """Refit a convolution's kept weights to the target, in place.
+
+    Returns:
+        The constant to add to its output without bias, (rows,); None where it needed no change.
+    """
+    patches_SP = _patches(layer, x, target.positions)[:, kept].flatten(1)
+    weight_RP = layer.weight[rows][:, kept].flatten(1)
+    wanted_SR = target.outputs_SO[:, rows]
+    if layer.bias is not None:
+        wanted_SR = wanted_SR - layer.bias[rows]
+    missing_SR = wanted_SR - patches_SP @ weight_RP.T
+    if missing_SR.abs().max() <= SAME * wanted_SR.abs().max() and len(kept) == layer.in_channels:
+        return None
+    inputs_SP = patches_SP - patches_SP.mean(dim=0) if can_shift else patches_SP
+    gram_PP = (inputs_SP.T @ inputs_SP).double()
+    ridge = RIDGE * gram_PP.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
+    gram_PP.diagonal().add_(ridge)
+    change_PR = torch.cholesky_solve(
+        (inputs_SP.T @ missing_SR).double(), torch.linalg.cholesky(gram_PP)
+    ).float()
+    shape = (len(rows), len(kept), *layer.kernel_size)
+    weight = layer.weight[rows]
+    weight[:, kept] += change_PR.T.reshape(shape)
+    layer.weight[rows] = weight
+    return missing_SR.mean(dim=0) - patches_SP.mean(dim=0) @ change_PR
+
+
+def _patches(layer: nn.Conv2d, x: Tensor, positions: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """The inputs (S, I, K) under a convolution's kernel at some of its output positions."""
+    pad_h, pad_w = (int(p) for p in layer.padding)
+    padded = nn.functional.pad(x, (pad_w, pad_w, pad_h, pad_h))
+    image, row, column = positions
+    taps = [
+        padded[
+            image,
+            :,
+            row * layer.stride[0] + i * layer.dilation[0],
+            column * layer.stride[1] + j * layer.dilation[1],
+        ]
+        for i in range(layer.kernel_size[0])
+        for j in range(layer.kernel_size[1])
+    ]
+    return torch.stack(taps, dim=2)

@@ -1,0 +1,195 @@
+"""What is asked for: which channels may go, on what grounds, how many, and what is mended after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from yolox.utils.errors import UserError
+
+MODES = ("conv", "layer", "global")
+SCOPES = ("uniform", "global", "isomorphic")
+AGGREGATES = ("sum", "mean", "max")
+NORMALIZATIONS = ("none", "mean", "max")
+PRICES = ("none", "cost", "memory")
+TARGETS = ("params", "macs")
+
+
+class PruningError(UserError):
+    """A prune that cannot be done as asked, or that would do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """What a criterion needs, and the choices that go with it.
+
+    Attributes:
+        needs_data: whether it is measured on images with the model's loss.
+        normalize, per: defaults of `PruneConfig`'s fields of that name; see docs/results.md.
+    """
+
+    needs_data: bool = False
+    normalize: str = "mean"
+    per: str = "none"
+
+
+CRITERIA = {
+    "taylor": Criterion(needs_data=True, normalize="none"),
+    "fisher": Criterion(needs_data=True, normalize="none", per="memory"),
+    "lamp": Criterion(normalize="none"),
+    "l1": Criterion(),
+    "l2": Criterion(),
+    "bn": Criterion(),
+    "fpgm": Criterion(),
+    "random": Criterion(normalize="none"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneConfig:
+    """What to prune, by how much, on what grounds, and what is done for accuracy afterwards.
+
+    Attributes:
+        mode: ``conv`` (the named convolutions), ``layer`` (all whose names match a pattern) or
+            ``global`` (the whole model).
+        ch_sparsity: fraction of the chosen convolutions' output channels to remove, in (0, 1).
+        target: instead of a ratio, what shall remain: ``params=0.5`` or ``macs=0.5``, in (0, 1).
+        layers: names or patterns (``*`` and ``?``) for ``conv`` and ``layer``.
+        layer_sparsity: ratio in [0, 1) by pattern, the last one that matches; other layers stay.
+        ignore: names or patterns of layers that stay whole.
+        scope: how layers share the loss: ``uniform`` (each the same fraction), ``global`` (one
+            ranking), ``isomorphic`` (one ranking among layers of like shape, the same fraction for
+            each kind; Fang et al. 2024, arXiv:2407.04616). By default ``uniform`` for ``conv`` and
+            ``layer`` with a ratio, else ``global``.
+        importance: criterion, one of `CRITERIA`.
+        aggregate: how a slot's layers make one score: ``sum``, ``mean`` or ``max``.
+        normalize: what scores of a group are divided by: its ``mean``, ``max`` or ``none``.
+        per: what the global ranking divides a score by: ``cost`` (what the budget gains),
+            ``memory`` (activations saved) or ``none``.
+        rounds: how often to score; each removes its part, silences it, and scores again.
+        round_to: channels left in a pruned group are a multiple of it; a smaller group stays whole.
+        min_channels: no group is left with fewer channels.
+        max_sparsity: no group loses a larger fraction.
+        absorb: let the next layer take over the constant that a removed channel leaves behind.
+        reconstruct: calibration images for refitting each layer to its old output; 0 for none.
+        bn_recalibrate: calibration images for correcting batch-norm statistics; 0 for none.
+        seed: decides ``random`` and the positions that reconstruction looks at.
+    """
+
+    mode: str = "global"
+    ch_sparsity: float = 0.4
+    target: str | None = None
+    layers: tuple[str, ...] = ()
+    layer_sparsity: Mapping[str, float] = field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+    scope: str | None = None
+    importance: str = "taylor"
+    aggregate: str = "sum"
+    normalize: str | None = None
+    per: str | None = None
+    rounds: int = 5
+    round_to: int = 1
+    min_channels: int = 1
+    max_sparsity: float = 0.9
+    absorb: bool = True
+    reconstruct: int = 0
+    bn_recalibrate: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if problems := [*self._range_problems(), *self._contradictions()]:
+            raise PruningError("pruning: " + "; ".join(problems))
+        criterion = CRITERIA[self.importance]
+        # Written out, so that a saved config says what was done.
+        by_ratio = bool(self.layer_sparsity) or (self.mode != "global" and self.target is None)
+        chosen = {
+            "scope": self.scope or ("uniform" if by_ratio else "global"),
+            "normalize": self.normalize or criterion.normalize,
+        }
+        chosen["per"] = self.per or (criterion.per if chosen["scope"] == "global" else "none")
+        for name, value in chosen.items():
+            object.__setattr__(self, name, value)
+
+    def _range_problems(self) -> list[str]:
+        problems = []
+        for name, allowed in (
+            ("mode", MODES),
+            ("scope", (None, *SCOPES)),
+            ("importance", tuple(CRITERIA)),
+            ("aggregate", AGGREGATES),
+            ("normalize", (None, *NORMALIZATIONS)),
+            ("per", (None, *PRICES)),
+        ):
+            if getattr(self, name) not in allowed:
+                names = ", ".join(value for value in allowed if value)
+                problems.append(f"{name} must be one of {names}: {getattr(self, name)!r}")
+        for name in ("ch_sparsity", "max_sparsity"):
+            if not 0 < getattr(self, name) < 1:
+                problems.append(f"{name} must be between 0 and 1, exclusive: {getattr(self, name)}")
+        for pattern, ratio in self.layer_sparsity.items():
+            if not 0 <= ratio < 1:
+                problems.append(
+                    f"layer_sparsity must be from 0 to below 1: {ratio} for {pattern!r}"
+                )
+        for name, least in (
+            *(("rounds", 1), ("round_to", 1), ("min_channels", 1)),
+            *(("reconstruct", 0), ("bn_recalibrate", 0), ("seed", 0)),
+        ):
+            if getattr(self, name) < least:
+                problems.append(f"{name} must be at least {least}: {getattr(self, name)}")
+        if self.target is not None and not _readable_target(self.target):
+            problems.append(
+                f"target must be {' or '.join(f'{t}=FRACTION' for t in TARGETS)} with a "
+                f"fraction between 0 and 1, exclusive: {self.target!r}"
+            )
+        return problems
+
+    def _contradictions(self) -> list[str]:
+        problems = []
+        if self.layer_sparsity:
+            if self.target is not None or self.layers:
+                problems.append("layer_sparsity says it all: it goes without target and layers")
+            if self.scope not in (None, "uniform"):
+                problems.append(f"layer_sparsity sets each layer's ratio: no scope {self.scope}")
+        elif self.mode != "global" and not self.layers:
+            problems.append(f"mode {self.mode} needs layers: names from --mode list")
+        if self.mode == "global" and self.layers:
+            problems.append("mode global takes no layers: use mode layer for some of them")
+        if self.scope in ("uniform", "isomorphic") and self.per not in (None, "none"):
+            problems.append(f"scope {self.scope} gives layers equal shares: no per {self.per}")
+        return problems
+
+    @property
+    def fixed_ratios(self) -> bool:
+        """Whether every group has a ratio of its own to meet, rather than a common budget."""
+        return bool(self.layer_sparsity) or (self.scope == "uniform" and self.target is None)
+
+    def target_fraction(self) -> float:
+        """The fraction of the target's kind that shall remain."""
+        assert self.target is not None
+        return float(self.target.partition("=")[2])
+
+    def target_kind(self) -> str | None:
+        """``params`` or ``macs``, or None for a ratio of channels."""
+        return self.target.partition("=")[0] if self.target else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and for the checkpoint's provenance."""
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
+        return values | {"layer_sparsity": dict(self.layer_sparsity)}
+
+    def budget(self) -> str:
+        """The budget as a person wrote it."""
+        if self.layer_sparsity:
+            return "layer_sparsity " + " ".join(f"{k}={v}" for k, v in self.layer_sparsity.items())
+        return f"target {self.target}" if self.target else f"ch_sparsity {self.ch_sparsity}"
+
+
+def _readable_target(target: str) -> bool:
+    kind, _, fraction = target.partition("=")
+    try:
+        return kind in TARGETS and 0 < float(fraction) < 1 and math.isfinite(float(fraction))
+    except ValueError:
+        return False
