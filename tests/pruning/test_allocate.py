@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -26,11 +27,14 @@ from yolox.pruning import (
     apply_plan,
     mask_plan,
     plan_pruning,
+    threshold_hint,
     trace_groups,
 )
-from yolox.pruning.allocate import allocate
+from yolox.pruning.allocate import Costs, allocate
+from yolox.pruning.cost import CostModel, LayerCost
 from yolox.pruning.plan import make_plan
 from yolox.pruning.select import select_groups
+from yolox.utils.model_utils import count_macs, count_params
 
 
 def removed_fraction(groups: Sequence[Group], removed: Mapping[str, Sequence[int]]) -> float:
@@ -197,6 +201,268 @@ def test_a_small_ratio_on_a_whole_model_in_rounds(rounds: int) -> None:
     assert plan.config["rounds"] == rounds
 
 
+# --- targets, scopes and prices
+
+
+@pytest.fixture(scope="module")
+def nano() -> tuple[nn.Module, list[Group]]:
+    model = enliven(build_model(SPECS["yolox-nano"])).eval()
+    return model, trace_groups(model, torch.rand(1, 3, 64, 64))
+
+
+def left_of(model: nn.Module, plan: PruningPlan, groups: list[Group], kind: str) -> float:
+    """Fraction of the parameters or MACs that a plan leaves, counted on the pruned model."""
+    small = apply_plan(model, groups, plan)
+    if kind == "params":
+        return count_params(small) / count_params(model)
+    x = torch.rand(1, 3, 64, 64)
+    return count_macs(small, x)[""] / count_macs(model, x)[""]
+
+
+@pytest.mark.parametrize("kind", ["params", "macs"])
+@pytest.mark.parametrize("fraction", [0.5, 0.8])
+@pytest.mark.parametrize("scope", ["uniform", "global", "isomorphic"])
+def test_a_target_is_met_in_every_scope(
+    nano: tuple[nn.Module, list[Group]], scope: str, fraction: float, kind: str
+) -> None:
+    model, groups = nano
+    config = PruneConfig(
+        target=f"{kind}={fraction}", scope=scope, importance="l1", rounds=1, max_sparsity=0.95
+    )
+    plan = plan_pruning(model, groups, config, count_input=torch.rand(1, 3, 64, 64))
+    assert fraction - 0.01 < left_of(model, plan, groups, kind) <= fraction
+    if scope == "global":
+        return
+    pools: dict[str, list[Group]] = {}
+    for g in groups:
+        pools.setdefault(g.name if scope == "uniform" else g.kind, []).append(g)
+    assert 1 < len(pools) <= len(groups)
+    shares = []
+    for pool in pools.values():
+        size = sum(g.size for g in pool)
+        gone = sum(len(plan.removed.get(g.name, ())) for g in pool)
+        shares.append((gone - 1.01) / size)
+        shares.append((gone + 1.01) / size)
+    # One fraction is within a slot of every pool's own.
+    assert max(shares[0::2]) <= min(shares[1::2])
+
+
+@pytest.mark.parametrize("kind", ["params", "macs"])
+@pytest.mark.parametrize("fraction", [0.5, 0.8])
+def test_a_target_is_met_in_blocks_of_eight(
+    nano: tuple[nn.Module, list[Group]], kind: str, fraction: float
+) -> None:
+    model, groups = nano
+    config = PruneConfig(target=f"{kind}={fraction}", round_to=8, importance="l1", rounds=2)
+    plan = plan_pruning(model, groups, config, count_input=torch.rand(1, 3, 64, 64))
+    assert all((plan.sizes[n] - len(gone)) % 8 == 0 for n, gone in plan.removed.items())
+    assert fraction - 0.015 < left_of(model, plan, groups, kind) <= fraction
+
+
+def test_isomorphic_ranks_within_a_kind_and_takes_the_same_fraction_of_each() -> None:
+    groups = [
+        dataclasses.replace(group(name, size), kind=kind)
+        for name, size, kind in (("a", 4, "small"), ("b", 4, "small"), ("c", 8, "large"))
+    ]
+    # A kind whose scores are all larger than the other's is not spared.
+    scores = [torch.arange(4.0) + 10, torch.arange(4.0), torch.arange(8.0) + 100]
+    config = PruneConfig(ch_sparsity=0.5, scope="isomorphic", max_sparsity=0.99)
+    assert allocate(groups, scores, config) == {"a": (0,), "b": (0, 1, 2), "c": (0, 1, 2, 3)}
+    uniform = PruneConfig(target="params=0.5", scope="uniform")
+    costs = Costs(budget={g.producers[0].name: layer(g.size, g.size) for g in groups})
+    assert allocate(groups, scores, uniform, costs=costs) == {
+        "a": (0, 1),
+        "b": (0, 1),
+        "c": (0, 1, 2, 3),
+    }
+
+
+def layer(cost: float, outputs: int) -> LayerCost:
+    """A layer that shrinks with its outputs alone."""
+    return LayerCost(cost=cost, outputs=outputs, inputs=None)
+
+
+@pytest.mark.parametrize(
+    ("per", "scores", "memory", "expected"),
+    [
+        # 440 in all, 10 a slot of a and 100 a slot of b; 220 have to go, and 3 slots at most each.
+        # a goes first, three slots of it; two of b overshoot by 10, so one of a comes back.
+        ("none", (1, 2), (1, 1), {"a": (0, 1), "b": (0, 1)}),
+        ("none", (2, 1), (1, 1), {"b": (0, 1, 2)}),
+        # 1 / 10 against 2 / 100.
+        ("cost", (1, 2), (1, 1), {"b": (0, 1, 2)}),
+        ("cost", (1, 20), (1, 1), {"a": (0, 1), "b": (0, 1)}),
+        # 1 / 1 against 2 / 4; then 2 / 4 against 1 / 1.
+        ("memory", (1, 2), (4, 16), {"b": (0, 1, 2)}),
+        ("memory", (2, 1), (16, 4), {"a": (0, 1), "b": (0, 1)}),
+    ],
+)
+def test_prices_by_hand(
+    per: str, scores: tuple[int, int], memory: tuple[int, int], expected: dict
+) -> None:
+    groups = [group("a", 4), group("b", 4)]
+    costs = Costs(
+        budget={"a.0": layer(40, 4), "b.0": layer(400, 4)},
+        price={"a.0": layer(memory[0], 4), "b.0": layer(memory[1], 4)} if per == "memory" else None,
+    )
+    config = PruneConfig(target="params=0.5", per=per)
+    values = [torch.full((4,), float(score)) for score in scores]
+    assert allocate(groups, values, config, costs=costs) == expected
+
+
+def test_a_price_follows_what_is_left() -> None:
+    """The last slots of a layer save less once its reader has shrunk, so their price rises."""
+    index = np.arange(4)[:, None]
+    made = Member(name="a", axis="out", index=index, produces=True)
+    read = Member(name="b", axis="in", index=index, produces=False)
+    own = Member(name="b", axis="out", index=index, produces=True)
+    groups = [
+        Group(name="a", size=4, members=(made, read)),
+        Group(name="b", size=4, members=(own,)),
+    ]
+    costs = Costs(
+        budget={"a": layer(0, 4), "b": LayerCost(cost=160, outputs=4, inputs=4)},
+    )
+    # A slot of either saves 40 at first. Once two of b are gone, one of a saves but 20: 1 / 20 is
+    # dearer than 1.9 / 40, the price of b's third, which would have lost to 1 / 40.
+    scores = [torch.tensor([1.0, 9, 9, 9]), torch.tensor([0.1, 0.1, 1.9, 9])]
+    config = PruneConfig(target="params=0.3", per="cost", max_sparsity=0.9)
+    assert allocate(groups, scores, config, costs=costs) == {"b": (0, 1, 2)}
+
+
+@st.composite
+def cost_problems(
+    draw: st.DrawFn,
+) -> tuple[list[Group], list[Tensor], PruneConfig, dict[str, LayerCost]]:
+    """A chain of layers, each of which reads the one before."""
+    sizes = draw(st.lists(st.integers(2, 40), min_size=1, max_size=5))
+    groups, costs = [], {}
+    for number, size in enumerate(sizes):
+        index = np.arange(size)[:, None]
+        members = [Member(name=f"g{number}", axis="out", index=index, produces=True)]
+        if number + 1 < len(sizes):
+            members.append(Member(name=f"g{number + 1}", axis="in", index=index, produces=False))
+        groups.append(Group(name=f"g{number}", size=size, members=tuple(members), kind=f"{size}"))
+        inputs = sizes[number - 1] if number else None
+        cost = draw(st.integers(1, 1000))
+        costs[f"g{number}"] = LayerCost(cost=cost, outputs=size, inputs=inputs)
+    value = st.sampled_from([0.0, 0.1, 1.0]) | st.floats(0, 100, width=32)
+    scores = [torch.tensor(draw(st.lists(value, min_size=n, max_size=n))) for n in sizes]
+    scope = draw(st.sampled_from(["global", "uniform", "isomorphic"]))
+    config = PruneConfig(
+        target=f"macs={draw(st.floats(0.1, 0.95))}",
+        scope=scope,
+        per=draw(st.sampled_from(["none", "cost"])) if scope == "global" else None,
+        round_to=draw(st.sampled_from([1, 2, 4, 8])),
+        max_sparsity=draw(st.floats(0.3, 0.95)),
+        importance="l1",
+    )
+    return groups, scores, config, costs
+
+
+@given(cost_problems())
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_a_target_is_never_missed_nor_overshot_by_a_block_that_could_stay(
+    problem: tuple[list[Group], list[Tensor], PruneConfig, dict[str, LayerCost]],
+) -> None:
+    groups, scores, config, costs = problem
+
+    def left(counts: Sequence[int]) -> float:
+        model = CostModel(groups, costs)
+        saved = sum(model.remove(number, count) for number, count in enumerate(counts))
+        return 1 - saved / model.total
+
+    steps = [[0, *itertools.accumulate(blocks(g.size, config))] for g in groups]
+    target = config.target_fraction()
+    least = left([allowed[-1] for allowed in steps])
+    if least > target + 1e-6:
+        with pytest.raises(PruningError, match=f"so {least:.3f} is the least left"):
+            allocate(groups, scores, config, costs=Costs(budget=costs))
+        return
+    removed = allocate(groups, scores, config, costs=Costs(budget=costs))
+    counts = [len(removed.get(g.name, ())) for g in groups]
+    assert left(counts) <= target + 1e-6
+    if left(counts) >= target - 0.01 - 1e-6:
+        return
+    for number, allowed in enumerate(steps):
+        if counts[number]:
+            fewer = list(counts)
+            fewer[number] = allowed[allowed.index(counts[number]) - 1]
+            assert left(fewer) > target - 1e-6
+
+
+def test_a_target_without_costs_is_an_error() -> None:
+    with pytest.raises(PruningError, match=r"target macs=0\.5 needs the costs"):
+        allocate([group("a", 8)], [torch.arange(8.0)], PruneConfig(target="macs=0.5"))
+    with pytest.raises(PruningError, match="per memory needs the activations"):
+        allocate([group("a", 8)], [torch.arange(8.0)], PruneConfig(per="memory"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"target": "macs=0.5"}, "a target in MACs"), ({"per": "memory"}, "a price in memory")],
+)
+def test_costs_that_depend_on_the_input_need_one(
+    nano: tuple[nn.Module, list[Group]], options: dict, message: str
+) -> None:
+    config = PruneConfig(importance="l1", **options)
+    with pytest.raises(PruningError, match=f"{message} needs count_input"):
+        plan_pruning(*nano, config)
+
+
+# --- the hint before the cut
+
+
+def hint_groups() -> tuple[list[Group], list[Tensor]]:
+    """Four slots of one convolution each, and four of two each: 12 channels."""
+    groups = [group("a", 4), group("b", 4, producers=2)]
+    return groups, [torch.tensor([3.0, 1, 4, 2]), torch.tensor([10.0, 40, 20, 30])]
+
+
+def test_the_hint_by_hand() -> None:
+    groups, scores = hint_groups()
+    hint = threshold_hint(groups, scores, PruneConfig(ch_sparsity=0.5, max_sparsity=0.75))
+    assert hint.threshold == 4  # a's highest: at 4 it keeps that one slot
+    assert hint.ratio == pytest.approx(3 / 12)
+    assert hint.limiting == (("a", 4.0), ("b", 40.0))
+    # Six channels by one threshold: all four of a, and one slot of b.
+    assert hint.emptied == ("a",)
+    assert hint.reachable == pytest.approx((3 + 3 * 2) / 12)
+    assert (hint.asked, hint.max_sparsity) == (0.5, 0.75)
+    first, second = hint.lines()
+    assert "empties no layer: 4, which is 25% of the channels; limited by a (up to 4)" in first
+    assert "50% of the channels would empty 1 layers (a)" in second
+    assert "up to 75% of the channels can go" in second
+
+
+def test_the_hint_says_no_more_than_is_so() -> None:
+    groups, scores = hint_groups()
+    small = threshold_hint(groups, scores, PruneConfig(ch_sparsity=0.2))
+    assert small.emptied == ()
+    assert len(small.lines()) == 1
+    target = threshold_hint(groups, scores, PruneConfig(target="params=0.5"))
+    assert target.asked is None
+    assert len(target.lines()) == 1
+
+
+def test_the_hint_knows_floors_and_blocks() -> None:
+    groups, scores = hint_groups()
+    for options, gone in (
+        ({"max_sparsity": 0.5}, 2),
+        ({"min_channels": 3}, 1),
+        ({"round_to": 4}, 0),
+        ({"round_to": 2}, 2),
+    ):
+        hint = threshold_hint(groups, scores, PruneConfig(**options))
+        assert hint.reachable == pytest.approx(gone * 3 / 12), options
+
+
+def test_a_layer_whose_last_channel_the_ratio_needs_counts_as_emptied() -> None:
+    """A third of 12 channels is just the four of a."""
+    groups, scores = hint_groups()
+    assert threshold_hint(groups, scores, PruneConfig(ch_sparsity=1 / 3)).emptied == ("a",)
+
+
 # --- which layers
 
 
@@ -284,6 +550,91 @@ def test_layers_go_with_their_modes() -> None:
         PruneConfig(mode="conv")
     with pytest.raises(PruningError, match="mode global takes no layers"):
         PruneConfig(layers=("head",))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer_sparsity": {"*": 0.5}, "target": "macs=0.5"}, "goes without target and layers"),
+        (
+            {"layer_sparsity": {"*": 0.5}, "mode": "layer", "layers": ("*",)},
+            "goes without target and layers",
+        ),
+        ({"layer_sparsity": {"*": 0.5}, "scope": "global"}, "no scope global"),
+        pytest.param(
+            {"layer_sparsity": {"*": 0.5}, "per": "memory"},
+            "no per memory",
+        ),
+        ({"layer_sparsity": {"*": 1.0}}, r"layer_sparsity must be .*: 1\.0 for '\*'"),
+        ({"layer_sparsity": {"*": -0.1}}, "layer_sparsity must be"),
+        ({"layer_sparsity": {"*": float("nan")}}, "layer_sparsity must be"),
+        ({"scope": "uniform", "per": "cost"}, "no per cost"),
+        ({"scope": "isomorphic", "per": "memory"}, "no per memory"),
+        pytest.param(
+            {"mode": "layer", "layers": ("*",), "per": "cost"},
+            "no per cost",
+        ),
+        ({"target": "latency=0.5"}, "target must be params=FRACTION or macs=FRACTION"),
+        ({"target": "macs=1"}, "target must be"),
+        ({"target": "macs=half"}, "target must be"),
+        ({"target": "macs"}, "target must be"),
+        ({"target": "macs=nan"}, "target must be"),
+        ({"scope": "local"}, "scope must be one of uniform, global, isomorphic"),
+        ({"aggregate": "median"}, "aggregate must be one of sum, mean, max"),
+        ({"normalize": "sum"}, "normalize must be one of none, mean, max"),
+        ({"per": "latency"}, "per must be one of none, cost, memory"),
+        ({"reconstruct": -1}, "reconstruct must be at least 0"),
+        ({"bn_recalibrate": -1}, "bn_recalibrate must be at least 0"),
+        ({"seed": -1}, "seed must be at least 0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(options: dict, message: str) -> None:
+    with pytest.raises(PruningError, match=message):
+        PruneConfig(**options)
+
+
+def test_contradictions_are_told_with_the_ranges() -> None:
+    with pytest.raises(PruningError) as caught:
+        PruneConfig(
+            layers=("head",),
+            layer_sparsity={"*": 2.0},
+            scope="isomorphic",
+            per="cost",
+            reconstruct=-1,
+        )
+    text = str(caught.value)
+    for part in (
+        "layer_sparsity must be",
+        "goes without target and layers",
+        "no scope isomorphic",
+        "mode global takes no layers",
+        "no per cost",
+        "reconstruct must be",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("options", "scope", "scale", "per"),
+    [
+        ({}, "global", "none", "none"),
+        ({"importance": "l1"}, "global", "mean", "none"),
+        ({"importance": "fisher"}, "global", "none", "memory"),
+        ({"importance": "fisher", "scope": "isomorphic"}, "isomorphic", "none", "none"),
+        ({"importance": "fisher", "per": "cost"}, "global", "none", "cost"),
+        ({"mode": "layer", "layers": ("*",)}, "uniform", "none", "none"),
+        ({"mode": "layer", "layers": ("*",), "target": "macs=0.5"}, "global", "none", "none"),
+        ({"layer_sparsity": {"*": 0.5}, "importance": "fisher"}, "uniform", "none", "none"),
+    ],
+)
+def test_what_is_left_open_is_written_out(options: dict, scope: str, scale: str, per: str) -> None:
+    config = PruneConfig(**options)
+    assert (config.scope, config.normalize, config.per) == (scope, scale, per)
+    assert PruneConfig(**{k: _frozen(v) for k, v in config.to_dict().items()}) == config
+
+
+def _frozen(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
 
 
 # --- plans

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.helpers import SPECS
 from tests.pruning.helpers import (
@@ -216,3 +216,29 @@ def test_the_size_of_the_example_does_not_matter() -> None:
     assert [(g.name, g.size, len(g.members)) for g in small] == [
         (g.name, g.size, len(g.members)) for g in large
     ]
+
+
+def test_a_module_that_cannot_run_is_named_with_what_went_wrong() -> None:
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.view(7, -1)
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sequential(nn.ReLU(), Broken()))
+    with pytest.raises(ValueError, match=r"cannot be traced .* in 1\.1 \(Broken\): RuntimeError"):
+        trace_groups(model, torch.rand(1, 3, 8, 8))
+
+
+def test_groups_of_like_shape_are_of_one_kind() -> None:
+    groups = trace_groups(build_model(SPECS["yolox-nano"]), torch.rand(1, 3, 64, 64))
+    kinds = {group.name: group.kind for group in groups}
+    assert kinds["head.stems.0.conv"] == kinds["head.stems.2.conv"]
+    assert kinds["head.stems.0.conv"] != kinds["backbone.backbone.stem.conv.conv"]
+
+
+def test_groups_come_in_module_order() -> None:
+    model = build_model(SPECS["yolox-nano"])
+    order = [name for name, _ in model.named_modules()]
+    firsts = [
+        order.index(g.producers[0].name) for g in trace_groups(model, torch.rand(1, 3, 64, 64))
+    ]
+    assert firsts == sorted(firsts)

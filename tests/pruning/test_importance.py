@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,15 @@ from tests.pruning.helpers import (
     snapshot,
 )
 from yolox.models import YOLOX, ModelSpec, build_model
-from yolox.pruning import PruneConfig, TaylorScorer, make_scorer, prune_model, trace_groups
+from yolox.pruning import (
+    CRITERIA,
+    PruneConfig,
+    PruningError,
+    TaylorScorer,
+    make_scorer,
+    prune_model,
+    trace_groups,
+)
 
 
 def two_layers() -> nn.Sequential:
@@ -57,6 +67,137 @@ def test_l1_of_a_layer_of_zeros_is_zero() -> None:
     assert not l1_scores(model, trace_groups(model, torch.rand(1, 3, 4, 4)))[0].any()
 
 
+# --- the other criteria of the weights
+
+
+def by_hand() -> nn.Sequential:
+    """Filters (3, 4), (0, 0) and (6, 8) with γ of 0.5, -2 and 1."""
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 1, 1)
+    )
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[3.0, -4], [0, 0], [-6, 8]]).view(3, 2, 1, 1))
+        model[1].weight.copy_(torch.tensor([0.5, -2, 1]))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("importance", "expected"),
+    [
+        ("l1", [7, 0, 14]),
+        ("l2", [5, 0, 10]),
+        ("bn", [0.5, 2, 1]),
+        # Distances: 5 between the first two, sqrt(81 + 144) = 15, and 10.
+        ("fpgm", [20, 15, 25]),
+        # Squares 25, 0 and 100, over the sum of those that are no smaller.
+        ("lamp", [25 / 125, 0, 1]),
+    ],
+)
+@pytest.mark.parametrize("scale", ["none", "mean", "max"])
+def test_a_criterion_by_hand(importance: str, expected: list[float], scale: str) -> None:
+    model = by_hand()
+    before = snapshot(model)
+    groups = trace_groups(model, torch.rand(1, 2, 4, 4))
+    (scores,) = make_scorer(PruneConfig(importance=importance, normalize=scale))(model, groups)
+    divisor = {"none": 1, "mean": sum(expected) / 3, "max": max(expected)}[scale]
+    torch.testing.assert_close(scores, torch.tensor(expected) / divisor)
+    assert_untouched(model, before)
+
+
+@pytest.mark.parametrize("how", ["sum", "mean", "max"])
+@pytest.mark.parametrize("importance", ["l2", "bn"])
+def test_a_residual_stage_aggregates_its_layers(importance: str, how: str) -> None:
+    model = enliven(ResNet())
+    with torch.no_grad():
+        model.stem[1].weight[2] = -3.0
+    groups = trace_groups(model, torch.rand(1, 3, 16, 16))
+    config = PruneConfig(importance=importance, aggregate=how, normalize="none")
+    scores = make_scorer(config)(model, groups)[groups.index(group_of(groups, "stem.0"))]
+    stem, last = model.stem, model.stages[0]
+    for slot in range(8):
+        parts = {
+            "l2": [float(conv.weight[slot].detach().norm()) for conv in (stem[0], last.conv2)],
+            "bn": [float(bn.weight[slot].detach().abs()) for bn in (stem[1], last.bn2)],
+        }[importance]
+        one = {"sum": sum(parts), "mean": sum(parts) / 2, "max": max(parts)}[how]
+        assert float(scores[slot]) == pytest.approx(one, rel=1e-5)
+
+
+def test_bn_takes_every_batch_norm_on_the_slot() -> None:
+    """Each layer of a dense net has a batch norm of its own on the stem's channels."""
+    model = enliven(DenseNet())
+    (stem, *_) = groups = trace_groups(model, torch.rand(1, 3, 8, 8))
+    readable = [g for g in groups if g.name != "convs.2"]
+    scores = make_scorer(PruneConfig(importance="bn", normalize="none"))(model, readable)
+    assert stem.name == "stem"
+    expected = sum(bn.weight.detach()[:6].abs() for bn in model.bns)
+    torch.testing.assert_close(scores[0], expected)
+    # The second conv's channels are the last 4 of the 14 that the third batch norm sees.
+    torch.testing.assert_close(scores[2], model.bns[2].weight.detach()[10:].abs())
+
+
+def test_bn_without_batch_norm_names_the_layer() -> None:
+    model = DenseNet()
+    groups = trace_groups(model, torch.rand(1, 3, 8, 8))
+    with pytest.raises(
+        PruningError, match=r"batch norm on every pruned channel: convs\.2 has none"
+    ):
+        make_scorer(PruneConfig(importance="bn"))(model, groups)
+
+
+def test_bn_without_scales_counts_as_none() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False), nn.ReLU(), nn.Conv2d(4, 2, 1)
+    )
+    groups = trace_groups(model, torch.rand(1, 3, 4, 4))
+    with pytest.raises(PruningError, match="batch norm"):
+        make_scorer(PruneConfig(importance="bn"))(model, groups)
+
+
+def test_fpgm_is_the_sum_of_distances() -> None:
+    model = enliven(two_layers())
+    groups = trace_groups(model, torch.rand(1, 3, 8, 8))
+    config = PruneConfig(importance="fpgm", normalize="none")
+    (scores,) = make_scorer(config)(model, groups)
+    filters = model[0].weight.detach()
+    for own in range(5):
+        distances = [float((filters[own] - filters[other]).norm()) for other in range(5)]
+        assert float(scores[own]) == pytest.approx(sum(distances), rel=1e-5)
+
+
+def test_lamp_is_the_share_of_what_is_no_smaller() -> None:
+    model = enliven(ResNet())
+    groups = trace_groups(model, torch.rand(1, 3, 16, 16))
+    all_scores = make_scorer(PruneConfig(importance="lamp"))(model, groups)
+    for group, scores in zip(groups, all_scores, strict=True):
+        squares_of = [
+            sum(
+                float(model.state_dict()[f"{m.name}.weight"][m.index[slot]].square().sum())
+                for m in group.producers
+            )
+            for slot in range(group.size)
+        ]
+        for slot, own in enumerate(squares_of):
+            rest = sum(other for other in squares_of if other >= own)
+            assert float(scores[slot]) == pytest.approx(own / rest, rel=1e-4)
+        assert float(scores.max()) == 1
+
+
+def test_random_is_decided_by_its_seed() -> None:
+    model = ResNet()
+    groups = trace_groups(model, torch.rand(1, 3, 16, 16))
+
+    def scores(seed: int) -> Tensor:
+        return torch.cat(make_scorer(PruneConfig(importance="random", seed=seed))(model, groups))
+
+    assert torch.equal(scores(3), scores(3))
+    assert not torch.equal(scores(3), scores(4))
+    assert len(scores(3).unique()) == sum(group.size for group in groups)
+
+
+# --- criteria of the data
+
+
 def gate_slopes(model: nn.Module, layer: nn.Module, batch: Tensor, size: int) -> Tensor:
     """d loss / d gate at gate 1, by central differences, gates at the layer's output."""
     model = model.double().eval()
@@ -89,13 +230,12 @@ def test_taylor_adds_up_all_readers() -> None:
     batch = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     groups = trace_groups(model, batch)
     scores = TaylorScorer(batches=[batch], loss=squares)(model, groups)
-    model.last.requires_grad_(False)
-    expected = gate_slopes_at_readers(model, batch)
-    torch.testing.assert_close(scores[0], expected, rtol=1e-3, atol=1e-9)
+    slopes = gate_slopes_at_readers(model, [*model.convs, model.last], batch)
+    torch.testing.assert_close(scores[0], slopes.square(), rtol=1e-3, atol=1e-9)
 
 
-def gate_slopes_at_readers(model: DenseNet, batch: Tensor) -> Tensor:
-    """Squared slopes of the stem's channels, gated where a conv reads them."""
+def gate_slopes_at_readers(model: DenseNet, readers: Sequence[nn.Module], batch: Tensor) -> Tensor:
+    """Slopes of the stem's channels, gated where these convs read them."""
     model = model.double().eval()
     slopes = torch.zeros(6)
     for channel in range(6):
@@ -109,14 +249,78 @@ def gate_slopes_at_readers(model: DenseNet, batch: Tensor) -> Tensor:
                         ),
                     )
                 )
-                for conv in (*model.convs, model.last)
+                for conv in readers
             ]
             with torch.no_grad():
                 losses.append(squares(model, batch.double()))
             for hook in hooks:
                 hook.remove()
         slopes[channel] = (losses[0] - losses[1]) / 2e-5
-    return slopes.square()
+    return slopes
+
+
+@pytest.mark.parametrize("how", ["mean", "max"])
+def test_taylor_aggregates_the_squared_slope_of_each_reader(how: str) -> None:
+    model = enliven(DenseNet()).eval()
+    batch = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    groups = trace_groups(model, batch)
+    scores = TaylorScorer(batches=[batch], loss=squares, aggregate=how)(model, groups)
+    alone = torch.stack(
+        [gate_slopes_at_readers(model, [conv], batch) for conv in (*model.convs, model.last)]
+    ).square()
+    expected = alone.mean(dim=0) if how == "mean" else alone.amax(dim=0)
+    torch.testing.assert_close(scores[0], expected, rtol=1e-3, atol=1e-9)
+
+
+def test_fisher_is_the_mean_over_images_of_the_squared_slope() -> None:
+    model = enliven(two_layers()).eval()
+    images = torch.randn(3, 1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    groups = trace_groups(model, images[0])
+
+    def scores(importance: str, batches: Sequence[Tensor]) -> Tensor:
+        config = PruneConfig(importance=importance)
+        return make_scorer(config, batches, squares)(model, groups)[0]
+
+    fisher = scores("fisher", list(images))
+    torch.testing.assert_close(fisher, scores("taylor", list(images)), rtol=0, atol=0)
+    each = torch.stack([gate_slopes(model, model[2], image, 5) for image in images])
+    torch.testing.assert_close(fisher, each.square().mean(dim=0), rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", ["mean", "max"])
+def test_taylor_scores_are_normalised_group_by_group(scale: str) -> None:
+    model = enliven(ResNet()).eval()
+    batch = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    groups = trace_groups(model, batch[:1])
+
+    def scores(how: str) -> list[Tensor]:
+        config = PruneConfig(importance="taylor", normalize=how)
+        return make_scorer(config, [batch], squares)(model, groups)
+
+    for plain, scaled in zip(scores("none"), scores(scale), strict=True):
+        divisor = plain.mean() if scale == "mean" else plain.max()
+        torch.testing.assert_close(scaled, plain / divisor)
+
+
+@pytest.mark.parametrize("importance", CRITERIA)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_criterion_leaves_the_model_as_it_is(importance: str, training: bool) -> None:
+    model = enliven(ResNet()).train(training)
+    model.fc.requires_grad_(False)
+    before = snapshot(model)
+    batch = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    groups = trace_groups(model, batch[:1])
+    scores = make_scorer(PruneConfig(importance=importance), [batch], squares)(model, groups)
+    assert_untouched(model, before)
+    assert all(module.training is training for module in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+    assert [p.requires_grad for p in model.fc.parameters()] == [False, False]
+    assert all(p.requires_grad for p in model.stages.parameters())
+    for group, part in zip(groups, scores, strict=True):
+        assert part.shape == (group.size,)
+        assert part.dtype == torch.float32
+        assert not part.requires_grad
+        assert (part >= 0).all()
 
 
 @pytest.mark.parametrize("channel", [0, 3])

@@ -115,7 +115,8 @@ def calibrate(
             logger.warning(f"without calibration images, so nothing is reconstructed: {error}")
             return dataclasses.replace(config, reconstruct=0, bn_recalibrate=0), Calibration()
         raise PruningError(
-            f"{error}. Or prune without data: --importance lamp --reconstruct 0 --bn-recalibrate 0"
+            f"{error}. Without data there is only what needs none: importance lamp or another of "
+            "the weights alone, reconstruct 0 and bn_recalibrate 0"
         ) from error
     if not batches:
         raise PruningError("the training split has no image with objects to calibrate on")

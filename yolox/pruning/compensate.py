@@ -4,12 +4,13 @@ All of it happens on the model at its old size, before the cut: the parameters o
 removed channels change, and the pruned model is then cut from the result.
 
 Shapes: N images; S sampled positions; I inputs, O outputs, K kernel area of a convolution; R its
-kept outputs, P = kept inputs × K.
+kept outputs, P = kept inputs × K; G separate systems, one a channel of a depthwise convolution.
 """
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,8 @@ from yolox.pruning.surgery import mask_plan, removed_channels
 
 SAMPLES = 16_384  # positions of a feature map, over all images, that a layer is refitted on
 SAME = 1e-4  # relative difference of outputs that is rounding
-RIDGE = 1e-2  # pull of the old weights, relative to the mean square of the inputs
+TINY = 1e-12
+RIDGE = 0.1  # pull of the old weights, relative to the mean square of the inputs
 
 
 @torch.no_grad()
@@ -35,10 +37,11 @@ def absorb_constants(
     """Let each reader of a removed channel take over the constant that the channel leaves behind.
 
     A channel whose batch norm has scale γ = 0 sends out its activation of the shift β at every
-    position. Its readers see that constant through whatever lies between; times their weights it is
-    added to the bias, or taken from the running mean of the batch norm behind. Exact for γ = 0 but
-    for the border that a reader's padding with zeros touches; for other γ it is the value at the
-    channel's mean. A reader with neither bias nor batch norm stays as it is.
+    position. Its readers see that constant through whatever lies between; times their weights it
+    is added to the bias, or taken from the running mean of the batch norm behind. Exact where all
+    batch norms on the slot have γ = 0, but for the border that a reader's padding with zeros
+    touches; for other γ it is the value at the channel's mean. A reader with neither bias nor batch
+    norm stays as it is.
 
     Returns:
         A copy of the model, of the same size; the argument is not touched.
@@ -85,14 +88,15 @@ def _constants(
 def _following_norms(model: nn.Module, example_input: Tensor) -> dict[str, str]:
     """The batch norm that reads a layer's output directly, by the layer's name."""
     twin = copy.deepcopy(model).float().cpu().eval()
-    made: dict[int, tuple[str, Tensor]] = {}  # the tensor is held, so that its id stays its own
+    # The tensor is held, so that its id stays its own; in-place layers count up its version.
+    made: dict[int, tuple[str, Tensor, int]] = {}
     following: dict[str, str] = {}
 
     def written(name: str, output: Tensor) -> None:
-        made[id(output)] = (name, output)
+        made[id(output)] = (name, output, output._version)
 
     def read(name: str, x: Tensor) -> None:
-        if id(x) in made:
+        if id(x) in made and made[id(x)][2] == x._version:
             following[made[id(x)][0]] = name
 
     for name, module in twin.named_modules():
@@ -144,7 +148,7 @@ def refit(
         start: `model` after `absorb_constants`, where that was done.
         reconstruct: each convolution's weights on the kept inputs, and its constant, become the
             ridge regression of its old output at sampled positions (He et al. 2017,
-            arXiv:1707.06168); depthwise ones stay as they are.
+            arXiv:1707.06168), each channel for itself in a depthwise one.
         recalibrate: each batch norm's running mean and variance follow the change that the removal
             makes on these images. Nothing changes where nothing was removed, unlike with statistics
             taken from these images alone.
@@ -180,8 +184,10 @@ def refit(
         old = whole.get_submodule(name)
         assert isinstance(old.running_mean, Tensor)
         assert isinstance(old.running_var, Tensor)
-        layer.running_mean = old.running_mean + mean - old_mean
-        layer.running_var = old.running_var * (variance + layer.eps) / (old_variance + layer.eps)
+        ratio = (variance + layer.eps) / (old_variance + layer.eps)
+        # The normalised values keep their mean and their variance.
+        layer.running_mean = mean - (old_mean - old.running_mean) * ratio.sqrt()
+        layer.running_var = old.running_var * ratio
 
     for name, layer in fitted.named_modules():
         if reconstruct and name in targets:
@@ -209,10 +215,12 @@ def _observe(
     """Sampled outputs of each dense convolution, and the moments of each batch norm's input."""
     targets: dict[str, _Target] = {}
     moments: dict[str, tuple[Tensor, Tensor]] = {}
+    runs: Counter[str] = Counter()
     generator = torch.Generator().manual_seed(seed)
     watched = copy.deepcopy(whole)
 
     def sample(name: str, output: Tensor) -> None:
+        runs[name] += 1
         count, _, height, width = output.shape
         total = count * height * width
         flat = torch.randint(total, (min(SAMPLES, total),), generator=generator).to(output.device)
@@ -222,15 +230,31 @@ def _observe(
         targets[name] = _Target(positions=positions, outputs_SO=outputs)
 
     def measure(name: str, _layer: nn.Module, x: Tensor) -> None:
+        runs[name] += 1
         moments[name] = _moments(x)
 
     for name, layer in watched.named_modules():
-        if isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros":
+        if isinstance(layer, nn.Conv2d) and _refittable(layer):
             layer.register_forward_hook(lambda _m, _a, out, name=name: sample(name, out))
         elif isinstance(layer, _BatchNorm) and layer.running_mean is not None:
             _before(layer, partial(measure, name))
     watched(images)
-    return targets, moments
+    # A layer that runs at several places has no one output to be fitted to.
+    once = {name for name, count in runs.items() if count == 1}
+    return (
+        {name: target for name, target in targets.items() if name in once},
+        {name: moment for name, moment in moments.items() if name in once},
+    )
+
+
+def _refittable(layer: nn.Conv2d) -> bool:
+    dense = layer.groups == 1
+    depthwise = layer.groups == layer.in_channels == layer.out_channels
+    return (
+        (dense or depthwise)
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    )
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -254,26 +278,45 @@ def _regress(
     Returns:
         The constant to add to its output without bias, (rows,); None where it needed no change.
     """
-    patches_SP = _patches(layer, x, target.positions)[:, kept].flatten(1)
-    weight_RP = layer.weight[rows][:, kept].flatten(1)
+    patches_SIK = _patches(layer, x, target.positions)
     wanted_SR = target.outputs_SO[:, rows]
     if layer.bias is not None:
         wanted_SR = wanted_SR - layer.bias[rows]
-    missing_SR = wanted_SR - patches_SP @ weight_RP.T
-    if missing_SR.abs().max() <= SAME * wanted_SR.abs().max() and len(kept) == layer.in_channels:
+    if layer.groups > 1:
+        # A depthwise convolution: each output has one input, and each its own small system.
+        patches_GSP = patches_SIK[:, rows].transpose(0, 1)
+        weight_GRP = layer.weight[rows].flatten(2)
+        wanted_GSR = wanted_SR.T.unsqueeze(2)
+    else:
+        patches_GSP = patches_SIK[:, kept].flatten(1).unsqueeze(0)
+        weight_GRP = layer.weight[rows][:, kept].flatten(1).unsqueeze(0)
+        wanted_GSR = wanted_SR.unsqueeze(0)
+    missing_GSR = wanted_GSR - patches_GSP @ weight_GRP.mT
+    whole = layer.groups > 1 or len(kept) == layer.in_channels
+    if whole and missing_GSR.abs().max() <= SAME * wanted_GSR.abs().max():
         return None
-    inputs_SP = patches_SP - patches_SP.mean(dim=0) if can_shift else patches_SP
-    gram_PP = (inputs_SP.T @ inputs_SP).double()
-    ridge = RIDGE * gram_PP.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
-    gram_PP.diagonal().add_(ridge)
-    change_PR = torch.cholesky_solve(
-        (inputs_SP.T @ missing_SR).double(), torch.linalg.cholesky(gram_PP)
-    ).float()
-    shape = (len(rows), len(kept), *layer.kernel_size)
+    change_GPR = _ridge(patches_GSP, missing_GSR, center=can_shift)
     weight = layer.weight[rows]
-    weight[:, kept] += change_PR.T.reshape(shape)
+    change = change_GPR.mT.reshape(len(rows), -1, *layer.kernel_size)
+    if layer.groups > 1:
+        weight += change
+    else:
+        weight[:, kept] += change
     layer.weight[rows] = weight
-    return missing_SR.mean(dim=0) - patches_SP.mean(dim=0) @ change_PR
+    left_GR = missing_GSR.mean(dim=1) - (patches_GSP.mean(dim=1, keepdim=True) @ change_GPR)[:, 0]
+    return left_GR.flatten()
+
+
+def _ridge(inputs_GSP: Tensor, outputs_GSR: Tensor, *, center: bool) -> Tensor:
+    """Weights (G, P, R) of a ridge regression each, with a free constant where centered."""
+    if center:
+        inputs_GSP = inputs_GSP - inputs_GSP.mean(dim=1, keepdim=True)
+    gram_GPP = (inputs_GSP.mT @ inputs_GSP).double()
+    diagonal_GP = gram_GPP.diagonal(dim1=1, dim2=2)
+    ridge_G1 = RIDGE * diagonal_GP.mean(dim=1, keepdim=True)
+    diagonal_GP += ridge_G1.clamp(min=TINY)
+    product_GPR = (inputs_GSP.mT @ outputs_GSR).double()
+    return torch.cholesky_solve(product_GPR, torch.linalg.cholesky(gram_GPP)).float()
 
 
 def _patches(layer: nn.Conv2d, x: Tensor, positions: tuple[Tensor, Tensor, Tensor]) -> Tensor:

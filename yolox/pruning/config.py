@@ -57,7 +57,8 @@ class PruneConfig:
         ch_sparsity: fraction of the chosen convolutions' output channels to remove, in (0, 1).
         target: instead of a ratio, what shall remain: ``params=0.5`` or ``macs=0.5``, in (0, 1).
         layers: names or patterns (``*`` and ``?``) for ``conv`` and ``layer``.
-        layer_sparsity: ratio in [0, 1) by pattern, the last one that matches; other layers stay.
+        layer_sparsity: ratio in [0, 1) by pattern, the last one that matches; other layers stay
+            whole, unless they are coupled with one that matches.
         ignore: names or patterns of layers that stay whole.
         scope: how layers share the loss: ``uniform`` (each the same fraction), ``global`` (one
             ranking), ``isomorphic`` (one ranking among layers of like shape, the same fraction for
@@ -103,14 +104,17 @@ class PruneConfig:
             raise PruningError("pruning: " + "; ".join(problems))
         criterion = CRITERIA[self.importance]
         # Written out, so that a saved config says what was done.
-        by_ratio = bool(self.layer_sparsity) or (self.mode != "global" and self.target is None)
-        chosen = {
-            "scope": self.scope or ("uniform" if by_ratio else "global"),
-            "normalize": self.normalize or criterion.normalize,
-        }
-        chosen["per"] = self.per or (criterion.per if chosen["scope"] == "global" else "none")
-        for name, value in chosen.items():
+        scope = self._chosen_scope()
+        for name, value in (
+            ("scope", scope),
+            ("normalize", self.normalize or criterion.normalize),
+            ("per", self.per or (criterion.per if scope == "global" else "none")),
+        ):
             object.__setattr__(self, name, value)
+
+    def _chosen_scope(self) -> str:
+        by_ratio = bool(self.layer_sparsity) or (self.mode != "global" and self.target is None)
+        return self.scope or ("uniform" if by_ratio else "global")
 
     def _range_problems(self) -> list[str]:
         problems = []
@@ -157,8 +161,9 @@ class PruneConfig:
             problems.append(f"mode {self.mode} needs layers: names from --mode list")
         if self.mode == "global" and self.layers:
             problems.append("mode global takes no layers: use mode layer for some of them")
-        if self.scope in ("uniform", "isomorphic") and self.per not in (None, "none"):
-            problems.append(f"scope {self.scope} gives layers equal shares: no per {self.per}")
+        scope = self._chosen_scope()
+        if scope != "global" and self.per not in (None, "none"):
+            problems.append(f"scope {scope} gives layers equal shares: no per {self.per}")
         return problems
 
     @property

@@ -307,7 +307,7 @@ def _collect(elements: _Elements, names: dict[nn.Module, str]) -> list[Group]:
                 ops=tuple(sorted(ops)),
             )
         )
-    return groups
+    return sorted(groups, key=lambda group: order[group.producers[0].name])
 
 
 def _ops_by_label(

@@ -74,6 +74,6 @@ def threshold_hint(
         threshold=threshold,
         ratio=float(counts[flat < threshold].sum() / total),
         limiting=tuple((group.name, score) for group, score in ranked[:NAMED]),
-        emptied=tuple(group.name for group, score in ranked if score < asked),
+        emptied=tuple(group.name for group, score in ranked if score <= asked),
         reachable=float(most / total),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,25 +26,20 @@ def largest_difference(pruned: nn.Module, masked: nn.Module, example_input: Tens
     Taken twice, the second time with each batch norm on the statistics of the input: in a model
     that is not trained the signal dies out layer by layer, and any two would look the same.
     """
-    worst = _difference(pruned, masked, example_input, renew_statistics=False)
+    x = example_input.detach().cpu().double()
+    twins = [copy.deepcopy(model).cpu().double().eval() for model in (pruned, masked)]
+    worst = _difference(twins, x)
+    for module in itertools.chain(*(twin.modules() for twin in twins)):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train()
     try:
-        renewed = _difference(pruned, masked, example_input, renew_statistics=True)
+        return max(worst, _difference(twins, x))
     except ValueError:  # a map of one value has no statistics
         return worst
-    return max(worst, renewed)
 
 
-def _difference(
-    pruned: nn.Module, masked: nn.Module, example_input: Tensor, *, renew_statistics: bool
-) -> float:
-    x = example_input.detach().cpu().double()
-    outputs = []
-    for model in (pruned, masked):
-        twin = copy.deepcopy(model).cpu().double().eval()
-        for module in twin.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.train(renew_statistics)
-        outputs.append(_flatten(twin(x)))
+def _difference(twins: Sequence[nn.Module], x: Tensor) -> float:
+    outputs = [_flatten(twin(x)) for twin in twins]
     worst = 0.0
     for small, reference in zip(*outputs, strict=True):
         if small.shape != reference.shape:

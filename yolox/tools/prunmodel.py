@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from yolox.core import make_fabric
 from yolox.exp import Exp
 from yolox.exp.prune import Calibration, PruneJob, calibrate, probe, prune, total_loss
+from yolox.exp.steps import prune_in_steps
 from yolox.models import LoadedModel, checkpoint_payload, load_model
 from yolox.pruning import (
     CRITERIA,
@@ -129,7 +131,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.dry_run:
         _write_plan(job)
         return
-    record = job.run(_show_hint)
+    if args.steps > 1:
+        fabric = make_fabric(devices=1)
+        fabric.launch()
+        record = prune_in_steps(
+            job,
+            exp,
+            fabric,
+            steps=args.steps,
+            epochs=args.step_epochs,
+            keep=tuple(args.opts[::2]),
+            on_hint=_show_hint,
+        )
+    else:
+        record = job.run(_show_hint)
     _print(record, console)
     logger.info(
         f"fine-tune it: python tools/train.py -f {args.exp_file or cli.DEFAULT_EXP} -c {output}"
@@ -206,6 +221,8 @@ def _config(args: argparse.Namespace, seed: int) -> PruneConfig:
     given = [flag for flag, is_given in budgets.items() if is_given]
     if len(given) > 1:
         raise PruningError(f"{' and '.join(given)} each say how much goes: give one of them")
+    if args.steps > 1 and (args.plan or args.dry_run):
+        raise PruningError("--steps plans each round on what training left: no --plan or --dry-run")
     if args.plan and args.layers:
         raise PruningError("--plan says which layers lose what: it goes without --layers")
     ratios = _layer_ratios(args.layer_sparsity)
@@ -237,6 +254,8 @@ def _layer_ratios(words: Sequence[str]) -> dict[str, float]:
     if len(words) == 1 and words[0].endswith(".json"):
         try:
             content = json.loads(Path(words[0]).read_text(encoding="utf-8"))
+            if not content:
+                raise ValueError("it is empty")
             return {str(pattern): float(ratio) for pattern, ratio in content.items()}
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise PruningError(
@@ -363,6 +382,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--reconstruct", type=int, help=f"images to refit layers on, 0 for none ({IMAGES})")
     add("--bn-recalibrate", type=int, help="images to correct batch norms on, 0 for none (0)")
+
+    iterate = parser.add_argument_group("in steps, with fine-tuning between them")
+    add = iterate.add_argument
+    add("--steps", type=cli.positive, default=1, help="rounds of pruning; goes on if stopped")
+    add("--step-epochs", type=cli.positive, default=10, help="epochs of training between two")
 
     out = parser.add_argument_group("what is measured and written")
     add = out.add_argument
