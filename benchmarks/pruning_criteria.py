@@ -123,11 +123,14 @@ def rows(args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], PruneConfig
                 "rounds": rounds,
                 "round_to": args.round_to,
                 "per": args.per,
+                "normalize": args.normalize,
+                "aggregate": args.aggregate,
             }
             plain = {"importance": "l2", "per": "none", "normalize": "none"}
             options = plain if name == PLAIN else {"importance": name}
-            if args.per and scope == "global" and name != PLAIN:
-                options["per"] = args.per
+            for field in ("per", "normalize", "aggregate"):
+                if getattr(args, field) and scope == "global" and name != PLAIN:
+                    options[field] = getattr(args, field)
             yield (
                 key,
                 PruneConfig(
@@ -150,7 +153,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--variants", nargs="+", default=["off", "all"], choices=VARIANTS)
     parser.add_argument("--rounds", nargs="+", type=int, default=[1])
     parser.add_argument("--round-to", type=int, default=8)
-    parser.add_argument("--per", help="instead of each criterion's own price")
+    parser.add_argument("--per", help="instead of each criterion's own price (scope global)")
+    parser.add_argument("--normalize", help="likewise")
+    parser.add_argument("--aggregate", help="likewise")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--draw", type=Path, help="picture to draw from the output file")
     cli.add_exp_arguments(parser)
@@ -175,7 +180,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         append(args.output, key | figures)
 
 
-KEYS = ("criterion", "scope", "left", "variant", "rounds", "round_to", "per")
+KEYS = (
+    *("criterion", "scope", "left", "variant", "rounds"),
+    *("round_to", "per", "normalize", "aggregate"),
+)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
-import os
 import pickle
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 
 from yolox.utils.errors import UserError
+from yolox.utils.files import replacing
 
 FORMAT = "yolox-checkpoint"
 VERSION = 1
@@ -38,30 +37,8 @@ def save_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> None:
     """
     path = Path(path)
     _require_plain(dict(payload), "checkpoint")
-    if path.is_dir():
-        raise CheckpointError(f"cannot write {path}: it is a folder, name a file in it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
-        )
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write into {path.parent} ({error.strerror}): choose another folder"
-        ) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"format": FORMAT, "version": VERSION, **payload}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files private; a checkpoint gets what any new file would.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path, CheckpointError) as temporary, temporary.open("wb") as file:
+        torch.save({"format": FORMAT, "version": VERSION, **payload}, file)
 
 
 def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
