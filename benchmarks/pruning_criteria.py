@@ -48,6 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "reconstruct": {"absorb": False, "reconstruct": 64},
     "all": {"absorb": True, "bn_recalibrate": 64, "reconstruct": 64},
 }
+Line = tuple[str, str, str, int]  # criterion, scope, variant, rounds
 PLAIN = "plain"  # the line to beat: L2, ranked by norm alone, nothing else
 
 
@@ -197,44 +198,67 @@ def append(path: Path, row: dict[str, Any]) -> None:
 
 
 def draw(source: Path, picture: Path) -> None:
-    """A Markdown table on stdout, and AP against MACs left as a picture."""
+    """Markdown tables on stdout, and AP against MACs left as a picture."""
     found = [row for row in read(source) if "error" not in row]
     base = next(row["ap"] for row in found if row["criterion"] == "none")
     found = [row for row in found if row["criterion"] != "none"]
     lefts = sorted({row["left"] for row in found}, reverse=True)
-    lines: dict[tuple[str, str, str, int], dict[float, float]] = {}
+    lines: dict[Line, dict[float, float]] = {}
     for row in found:
         line = (row["criterion"], row["scope"], row["variant"], row["rounds"])
         lines.setdefault(line, {})[row["left"]] = row["ap"]
-    print("| criterion | scope | compensation | " + " | ".join(f"{x:.0%}" for x in lefts) + " |")
-    print("|---|---|---|" + "---|" * len(lefts))
+    columns = "".join(f" | {left:.0%}" for left in lefts)
+    print(f"| criterion | scope{columns} |\n|---|---{'|---' * len(lefts)}|")
+    for criterion, scope, rounds in dict.fromkeys((c, s, r) for c, s, _, r in lines):
+        pairs = [lines.get((criterion, scope, variant, rounds), {}) for variant in ("off", "all")]
+        cells = [" → ".join(f"{p[x]:.3f}" for p in pairs if x in p) for x in lefts]
+        print(f"| {title(criterion, rounds)} | {scope} | {' | '.join(cells)} |")
+    print(f"\n| criterion | compensation{columns} |\n|---|---{'|---' * len(lefts)}|")
+    parted = {line[0::3] for line in lines if line[2] == "reconstruct"}
     for (criterion, scope, variant, rounds), values in lines.items():
-        again = f", {rounds} rounds" if rounds > 1 else ""
-        cells = " | ".join(f"{values[x]:.3f}" if x in values else "–" for x in lefts)
-        print(f"| {criterion}{again} | {scope} | {variant} | {cells} |")
+        if (criterion, rounds) in parted and scope == "global":
+            cells = [f"{values[x]:.3f}" if x in values else "–" for x in lefts]
+            print(f"| {title(criterion, rounds)} | {variant} | {' | '.join(cells)} |")
+    save_picture(lines, base, picture)
+
+
+def title(criterion: str, rounds: int) -> str:
+    return f"{criterion}, {rounds} rounds" if rounds > 1 else criterion
+
+
+def save_picture(lines: dict[Line, dict[float, float]], base: float, path: Path) -> None:
     scopes = [scope for scope in SCOPES if any(line[1] == scope for line in lines)]
-    figure, axes = plt.subplots(1, len(scopes), figsize=(5 * len(scopes), 4.5), sharey=True)
+    figure, axes = plt.subplots(1, len(scopes), figsize=(4.2 * len(scopes) + 1.5, 4.2), sharey=True)
     colours = dict(zip([PLAIN, *CRITERIA], plt.colormaps["tab10"].colors, strict=False))
+    shown = {}
     for axis, scope in zip([axes] if len(scopes) == 1 else axes, scopes, strict=True):
         for (criterion, own, variant, rounds), values in lines.items():
-            if own == scope and variant in ("off", "all"):
-                again = f", {rounds} rounds" if rounds > 1 else ""
-                axis.plot(
-                    [1 - x for x in (1.0, *values)],
-                    [base, *values.values()],
-                    "--" if variant == "off" else "-",
-                    color=colours[criterion],
-                    marker="s" if rounds > 1 else "o",
-                    markersize=3,
-                    label=f"{criterion}{again}" if variant == "all" or criterion == PLAIN else None,
-                )
-        axis.set_title(scope)
+            if own != scope or variant not in ("off", "all"):
+                continue
+            (curve,) = axis.plot(
+                [1 - left for left in (1.0, *values)],
+                [base, *values.values()],
+                "--" if variant == "off" else "-",
+                color="black" if rounds > 1 else colours[criterion],
+                marker="o",
+                markersize=3,
+            )
+            if variant == "all" or criterion == PLAIN:
+                shown.setdefault(title(criterion, rounds), curve)
+        axis.set_title(f"scope {scope}")
         axis.set_xlabel("fraction of the MACs removed")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
-    figure.axes[0].set_ylabel("AP50-95, no training (dashed: no compensation)")
-    figure.tight_layout()
-    figure.savefig(picture, dpi=110)
+    figure.axes[0].set_ylabel("AP50-95 without any training")
+    figure.tight_layout(rect=(0, 0, 1 - 1.5 / figure.get_figwidth(), 1))
+    figure.legend(
+        shown.values(),
+        shown.keys(),
+        loc="center right",
+        fontsize=8,
+        title="solid: compensated\ndashed: not",
+        title_fontsize=8,
+    )
+    figure.savefig(path, dpi=90)
 
 
 if __name__ == "__main__":
