@@ -25,18 +25,17 @@ from yolox.exp.prune import CALIBRATION_BATCH, follow_checkpoint, probe, total_l
 from yolox.models import load_model
 from yolox.pruning import (
     CRITERIA,
+    Group,
     PruneConfig,
     PruningError,
+    PruningPlan,
     apply_plan,
     compensate_cut,
     make_scorer,
-    mask_plan,
+    plan_pruning,
     trace_groups,
 )
-from yolox.pruning.allocate import allocate
 from yolox.pruning.config import SCOPES
-from yolox.pruning.plan import make_plan
-from yolox.pruning.pruner import make_costs
 from yolox.tools import cli
 from yolox.utils.logger import setup_logger
 from yolox.utils.model_utils import count_macs, count_params
@@ -65,30 +64,31 @@ class Bench:
         self.count_input = torch.zeros(1, 3, *self.loaded.spec.input_size)
         self.groups = trace_groups(self.loaded.model, probe())
         self.scores: dict[Any, list[torch.Tensor]] = {}
-        self.plans: dict[str, dict[str, tuple[int, ...]]] = {}
+        self.plans: dict[str, PruningPlan] = {}
 
     def ap(self, model: torch.nn.Module) -> tuple[float, float]:
         result = self.evaluator.run(model.to(memory_format=torch.channels_last))
         return result.ap50_95, result.ap50
 
-    def removed(self, config: PruneConfig) -> dict[str, tuple[int, ...]]:
-        model, chosen = self.loaded.model, self.groups
-        costs = make_costs(model, config, self.count_input)
-        removed: dict[str, tuple[int, ...]] = {}
-        for turn in range(1, config.rounds + 1):
-            if removed:
-                current = mask_plan(model, chosen, make_plan(chosen, removed, config))
-                scores = make_scorer(config, self.batches, total_loss)(current, chosen)
-            else:
-                key = (config.importance, config.aggregate, config.normalize, config.seed)
-                if key not in self.scores:
-                    scorer = make_scorer(config, self.batches, total_loss)
-                    self.scores[key] = scorer(model, chosen)
-                scores = self.scores[key]
-            removed = allocate(
-                chosen, scores, config, costs=costs, progress=turn / config.rounds, gone=removed
-            )
-        return removed
+    def plan(self, config: PruneConfig) -> PruningPlan:
+        """The config's plan; a criterion's scores of the whole model are computed once."""
+        scorer = make_scorer(config, self.batches, total_loss)
+        key = (config.importance, config.aggregate, config.normalize, config.seed)
+
+        def remembered(model: torch.nn.Module, groups: Sequence[Group]) -> list[torch.Tensor]:
+            if model is not self.loaded.model:
+                return scorer(model, groups)
+            if key not in self.scores:
+                self.scores[key] = scorer(model, groups)
+            return self.scores[key]
+
+        return plan_pruning(
+            self.loaded.model,
+            self.groups,
+            config,
+            count_input=self.count_input,
+            scorer=remembered,
+        )
 
     def measure(self, config: PruneConfig) -> dict[str, Any]:
         model = self.loaded.model
@@ -96,8 +96,8 @@ class Bench:
         cut = dataclasses.replace(config, absorb=False, reconstruct=0, bn_recalibrate=0)
         key = json.dumps(cut.to_dict())
         if key not in self.plans:
-            self.plans[key] = self.removed(config)
-        plan = make_plan(self.groups, self.plans[key], config)
+            self.plans[key] = self.plan(config)
+        plan = self.plans[key]
         ready = compensate_cut(model, self.groups, plan, config, probe(), self.images)
         seconds = time.perf_counter() - start
         small = apply_plan(ready, self.groups, plan)

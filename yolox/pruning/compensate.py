@@ -25,6 +25,7 @@ from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import mask_plan, removed_channels
 
 SAMPLES = 16_384  # positions of a feature map, over all images, that a layer is refitted on
+STILL = 0.05  # deviation of what a batch norm sends out, up to which a channel is a constant
 SAME = 1e-4  # relative difference of outputs that is rounding
 TINY = 1e-12
 RIDGE = 0.1  # pull of the old weights, relative to the mean square of the inputs
@@ -40,12 +41,14 @@ def absorb_constants(
     position. Its readers see that constant through whatever lies between; times their weights it
     is added to the bias, or taken from the running mean of the batch norm behind. Exact where all
     batch norms on the slot have γ = 0, but for the border that a reader's padding with zeros
-    touches; for other γ it is the value at the channel's mean. A reader with neither bias nor batch
-    norm stays as it is.
+    touches. Slots with a larger γ than `STILL` are left out: their channels vary, a criterion
+    judged them by what setting them to 0 costs, and their mean is that of the background. A reader
+    with neither bias nor batch norm stays as it is.
 
     Returns:
         A copy of the model, of the same size; the argument is not touched.
     """
+    plan = _still_part(model, groups, plan)
     constants = _constants(model, groups, plan, example_input)
     following = _following_norms(model, example_input)
     absorbed = copy.deepcopy(model)
@@ -58,6 +61,29 @@ def absorb_constants(
         shift = kernel_sums[:, channels.to(weight.device)] @ values
         _add_to_output(absorbed, name, following.get(name), shift)
     return absorbed
+
+
+def _still_part(model: nn.Module, groups: Sequence[Group], plan: PruningPlan) -> PruningPlan:
+    """The plan's slots whose channels hardly vary, by their batch norms or else their filters."""
+    removed: dict[str, tuple[int, ...]] = {}
+    for group in groups:
+        slots = plan.removed.get(group.name, ())
+        layers = [(model.get_submodule(m.name), m) for m in group.members if m.axis == "out"]
+        norms = [pair for pair in layers if isinstance(pair[0], _BatchNorm)]
+        sizes = torch.zeros(group.size)
+        for layer, member in norms or layers:
+            if isinstance(layer.weight, Tensor):
+                size = (
+                    layer.weight.detach()
+                    .float()
+                    .cpu()
+                    .reshape(len(layer.weight), -1)
+                    .abs()
+                    .amax(dim=1)
+                )
+                sizes = torch.maximum(sizes, size[torch.from_numpy(member.index)].amax(dim=1))
+        removed[group.name] = tuple(slot for slot in slots if sizes[slot] <= STILL)
+    return PruningPlan(removed=removed, sizes=plan.sizes, config=plan.config)
 
 
 def _constants(

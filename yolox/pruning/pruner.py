@@ -14,7 +14,7 @@ from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.cost import mac_costs, memory_costs, param_costs
 from yolox.pruning.groups import Group, trace_groups
 from yolox.pruning.hint import ThresholdHint, threshold_hint
-from yolox.pruning.importance import Loss, make_scorer
+from yolox.pruning.importance import Loss, Scorer, make_scorer
 from yolox.pruning.plan import PruningPlan, make_plan
 from yolox.pruning.report import PruneReport, report_change
 from yolox.pruning.select import select_groups
@@ -40,6 +40,7 @@ def plan_pruning(
     loss: Loss | None = None,
     count_input: Tensor | None = None,
     on_hint: Callable[[ThresholdHint], None] | None = None,
+    scorer: Scorer | None = None,
 ) -> PruningPlan:
     """Decide which slots go; the model is not touched.
 
@@ -51,11 +52,12 @@ def plan_pruning(
         loss: scalar loss of the model on a batch, likewise.
         count_input: float (1, 3, H, W) at which MACs and activations are counted.
         on_hint: called with what a single threshold could do, before the first cut.
+        scorer: in place of the criterion of `config`.
 
     Raises:
         PruningError: names that match nothing, a ratio out of reach, nothing to remove, no data.
     """
-    scorer = make_scorer(config, batches, loss)
+    scorer = make_scorer(config, batches, loss) if scorer is None else scorer
     chosen = select_groups(groups, config)
     costs = make_costs(model, config, count_input)
     removed: dict[str, tuple[int, ...]] = {}
