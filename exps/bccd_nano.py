@@ -1,11 +1,12 @@
 """YOLOX-nano on BCCD (blood cells) at 320 × 320, from the COCO weights; see docs/results.md."""
 
-from yolox.exp.default import YOLOXNano
+from yolox.exp import VOCExp, use_model
 
 
-class Exp(YOLOXNano):
+class Exp(VOCExp):
     def __init__(self) -> None:
         super().__init__()
+        use_model(self, "yolox-nano")
         self.exp_name = "bccd_nano"
         self.input_size = self.test_size = (320, 320)
         self.multiscale_range, self.random_size = 0, ()

@@ -1,11 +1,12 @@
 """YOLOX-tiny on BCCD (blood cells) at 320 × 320, from scratch; see docs/results.md."""
 
-from yolox.exp.default import YOLOXTiny
+from yolox.exp import VOCExp, use_model
 
 
-class Exp(YOLOXTiny):
+class Exp(VOCExp):
     def __init__(self) -> None:
         super().__init__()
+        use_model(self, "yolox-tiny")
         self.exp_name = "bccd_tiny"
         self.input_size = self.test_size = (320, 320)
         self.multiscale_range, self.random_size = 0, ()

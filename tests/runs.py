@@ -72,8 +72,8 @@ def environment() -> dict[str, str]:
 
 def new_trainer(
     exp: Exp | Path, output: Path, *, precision: str = "fp32", options: Any = None, **fields: Any
-) -> tuple[Trainer, dict[str, Any] | None]:
-    """A trainer of an Exp or Exp file with some fields set, and what it resumes from."""
+) -> Trainer:
+    """A trainer of an Exp or Exp file with some fields set."""
     exp = get_exp(exp) if isinstance(exp, Path) else exp
     for name, value in {"output_dir": str(output), **fields}.items():
         assert hasattr(exp, name), name

@@ -1,5 +1,10 @@
-"""YOLOX-tiny on data in the VOC layout."""
+"""YOLOX-tiny on COCO-format data: put it into datasets/COCO, or set data_dir."""
 
-from yolox.exp.default import YOLOXTiny as Exp
+from yolox.exp import Exp as COCOExp
+from yolox.exp import use_model
 
-__all__ = ["Exp"]
+
+class Exp(COCOExp):
+    def __init__(self) -> None:
+        super().__init__()
+        use_model(self, "yolox-tiny")

@@ -29,14 +29,14 @@ def slow_average(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _train(exp: Path, output: Path, **fields: Any) -> dict[str, Any]:
-    trainer, resume = new_trainer(exp, output, **{**VARIED, **fields})
-    trainer.train(resume)
+    trainer = new_trainer(exp, output, **{**VARIED, **fields})
+    trainer.train()
     return read(output / "tiny" / "latest_ckpt.pth")
 
 
 def _train_in_two(exp: Path, output: Path, stop_after: int, **fields: Any) -> dict[str, Any]:
     fields = {**VARIED, **fields}
-    trainer, _ = new_trainer(exp, output, **fields)
+    trainer = new_trainer(exp, output, **fields)
     calls = 0
 
     def stop(*_: object) -> None:
@@ -50,8 +50,8 @@ def _train_in_two(exp: Path, output: Path, stop_after: int, **fields: Any) -> di
         trainer.train()
     assert read(output / "tiny" / "latest_ckpt.pth")["train"]["epoch"] == stop_after
     torch.manual_seed(99)  # a new process starts from anything
-    trainer, resume = new_trainer(exp, output, options=TrainOptions(resume=True), **fields)
-    trainer.train(resume)
+    trainer = new_trainer(exp, output, options=TrainOptions(resume=True), **fields)
+    trainer.train()
     return read(output / "tiny" / "latest_ckpt.pth")
 
 
@@ -101,17 +101,17 @@ def test_a_finished_run_resumed_stays_as_it_is(
 ) -> None:  # fmt: skip
     before = _train(tiny_exp, tmp_path, max_epoch=1)
     options = TrainOptions(resume=True)
-    trainer, resume = new_trainer(tiny_exp, tmp_path, options=options, **VARIED | {"max_epoch": 1})
-    trainer.train(resume)
+    trainer = new_trainer(tiny_exp, tmp_path, options=options, **VARIED | {"max_epoch": 1})
+    trainer.train()
     assert differences(before, read(tmp_path / "tiny" / "latest_ckpt.pth")) == []
 
 
 def test_restored_trainer_holds_the_average_and_the_weights(tiny_exp: Path, tmp_path: Path) -> None:
     content = _train(tiny_exp, tmp_path, max_epoch=1)
-    trainer, resume = new_trainer(
+    trainer = new_trainer(
         tiny_exp, tmp_path, options=TrainOptions(resume=True), max_epoch=1, no_aug_epochs=1
     )
-    trainer.train(resume)
+    trainer.train()
     assert trainer.ema is not None
     assert differences(dict(trainer.ema.ema.state_dict()), content["model"]) == []
     assert differences(dict(trainer.model.state_dict()), content["train"]["raw_model"]) == []
@@ -124,9 +124,9 @@ def test_resume_goes_on_in_the_folder_of_the_file(
     moved = tmp_path / "moved"
     shutil.copytree(trained, moved)
     options = TrainOptions(resume=True, checkpoint=moved / "latest_ckpt.pth")
-    trainer, resume = new_trainer(tiny_exp, tmp_path / "unused", options=options, max_epoch=3)
+    trainer = new_trainer(tiny_exp, tmp_path / "unused", options=options, max_epoch=3)
     assert trainer.settings.output_dir == moved
-    trainer.train(resume)
+    trainer.train()
     assert read(moved / "latest_ckpt.pth")["train"]["epoch"] == 3
     assert not (tmp_path / "unused").exists()
 
@@ -143,8 +143,8 @@ def test_pruned_run_resumes_to_the_same_bits(tiny_exp: Path, pruned: Path, tmp_p
     for name, stop in (("straight", False), ("resumed", True)):
         output = tmp_path / name
         options = TrainOptions(checkpoint=pruned)
-        trainer, resume = new_trainer(tiny_exp, output, options=options, **fields)
-        assert resume is None
+        trainer = new_trainer(tiny_exp, output, options=options, **fields)
+        assert trainer.resume is None
         latest = output / "tiny_finetune" / "latest_ckpt.pth"
         if stop:
 
@@ -156,9 +156,9 @@ def test_pruned_run_resumes_to_the_same_bits(tiny_exp: Path, pruned: Path, tmp_p
             with pytest.raises(_Stopped):
                 trainer.train()
             options = TrainOptions(checkpoint=latest, resume=True)
-            trainer, resume = new_trainer(tiny_exp, output, options=options, **fields)
+            trainer = new_trainer(tiny_exp, output, options=options, **fields)
             assert trainer.spec.act == "mish"
-        trainer.train(resume)
+        trainer.train()
         contents.append(read(latest))
     assert differences(*contents) == []
     assert "channels" in contents[0]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from yolox.core import NonFiniteLossError, make_fabric
+from yolox.core import NonFiniteLossError, PeerLostError, make_fabric, step
 from yolox.core.state import recipe_changes
 from yolox.core.step import LOSS_NAMES, forward_losses, resize_batch
 from yolox.utils.errors import UserError
@@ -60,6 +60,63 @@ def test_a_loss_that_is_not_finite_names_the_images(total: float) -> None:
 def test_a_finite_loss_passes() -> None:
     losses = forward_losses(_Fixed(2.5), torch.empty(1), torch.empty(1), ["a"])
     assert losses["total_loss"].item() == 2.5
+
+
+class _OfOne(nn.Module):
+    """What one process of two computes of its own images."""
+
+    def __init__(self, foreground: int, loss: float) -> None:
+        super().__init__()
+        self.losses = dict.fromkeys(LOSS_NAMES, torch.tensor(loss))
+        self.losses |= {"num_fg": torch.tensor(1.5), "foreground": torch.tensor(float(foreground))}
+
+    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return self.losses
+
+
+def _as_one_of_two(monkeypatch: pytest.MonkeyPatch, rank: int, other: tuple[float, float]) -> None:
+    """Let the step believe that another process told this: whether finite, foreground anchors."""
+
+    def gather(own: Tensor) -> Tensor:
+        parts = [own, torch.tensor(other)]
+        return torch.stack(parts if rank == 0 else parts[::-1])
+
+    monkeypatch.setattr(step, "get_world_size", lambda: 2)
+    monkeypatch.setattr(step, "get_rank", lambda: rank)
+    monkeypatch.setattr(step, "gather_values", gather)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "factor"),
+    [(3, 3, 1.0), (6, 2, 1.5), (2, 6, 0.5), (0, 4, 0.5), (4, 0, 2.0), (0, 0, 2.0)],
+)
+def test_losses_of_processes_average_to_that_of_all_their_images(
+    monkeypatch: pytest.MonkeyPatch, own: int, others: int, factor: float
+) -> None:
+    """The factor: own divisor, over (the divisor of all images together, over two processes)."""
+    _as_one_of_two(monkeypatch, 0, (1, others))
+    losses = forward_losses(_OfOne(own, 3.0), torch.empty(1), torch.empty(1), ["a"])
+    for name in LOSS_NAMES:
+        assert losses[name].item() == pytest.approx(3.0 * factor)
+    assert losses["num_fg"].item() == 1.5
+
+
+@pytest.mark.parametrize(
+    ("rank", "loss", "other_finite", "error"),
+    [
+        (0, float("nan"), 1, NonFiniteLossError),
+        (1, float("nan"), 1, NonFiniteLossError),
+        (0, float("nan"), 0, NonFiniteLossError),
+        (1, float("nan"), 0, PeerLostError),
+        (0, 1.0, 0, PeerLostError),
+    ],
+)
+def test_the_first_process_that_diverged_tells(
+    monkeypatch: pytest.MonkeyPatch, rank: int, loss: float, other_finite: float, error: Any
+) -> None:
+    _as_one_of_two(monkeypatch, rank, (other_finite, 5))
+    with pytest.raises(error):
+        forward_losses(_OfOne(5, loss), torch.empty(1), torch.empty(1), ["a"])
 
 
 def test_recipe_changes_names_both_values() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,18 +30,18 @@ class _Spy:
         self.evaluated: list[torch.nn.Module] = []
         trainer.optimizer.register_step_pre_hook(self._step)
         trainer.model.register_forward_pre_hook(self._forward)
-        set_epoch, run = trainer.train_loader.set_epoch, trainer.evaluator.run
+        set_epoch, evaluate = trainer.train_loader.set_epoch, trainer.evaluate
 
         def set_epoch_seen(epoch: int, mosaic: bool) -> None:
             self.epochs.append((epoch, mosaic))
             set_epoch(epoch, mosaic)
 
-        def run_seen(model: torch.nn.Module, **options: Any) -> Any:
+        def evaluate_seen(model: torch.nn.Module) -> tuple[float, float, str]:
             self.evaluated.append(model)
-            return run(model, **options)
+            return evaluate(model)
 
         trainer.train_loader.set_epoch = set_epoch_seen  # type: ignore[method-assign]
-        trainer.evaluator.run = run_seen  # type: ignore[method-assign]
+        trainer.evaluate = evaluate_seen
 
     def _step(self, optimizer: Any, *_: object) -> None:
         rates = {group["lr"] for group in optimizer.param_groups}
@@ -58,7 +57,7 @@ class _Spy:
 
 
 def test_updates_and_rates_of_a_plain_run(tiny_exp: Path, tmp_path: Path) -> None:
-    trainer, _ = new_trainer(tiny_exp, tmp_path, max_epoch=3)
+    trainer = new_trainer(tiny_exp, tmp_path, max_epoch=3)
     spy = _Spy(trainer)
     trainer.train()
     assert len(spy.batches) == 3 * STEPS
@@ -77,7 +76,7 @@ def test_updates_and_rates_of_a_plain_run(tiny_exp: Path, tmp_path: Path) -> Non
 def test_updates_and_rates_with_accumulation(
     tiny_exp: Path, tmp_path: Path, accumulate: int, last_of_group: list[int]
 ) -> None:
-    trainer, _ = new_trainer(tiny_exp, tmp_path, accumulate=accumulate)
+    trainer = new_trainer(tiny_exp, tmp_path, accumulate=accumulate)
     spy = _Spy(trainer)
     trainer.train()
     expected = [trainer.schedule(e * STEPS + n) for e in range(2) for n in last_of_group]
@@ -96,10 +95,10 @@ def test_an_accumulated_update_is_that_of_the_mean_gradient(tiny_exp: Path, tmp_
         "no_aug_epochs": 0,
         "ema": False,
     }
-    trainer, _ = new_trainer(tiny_exp, tmp_path / "run", **fields)
+    trainer = new_trainer(tiny_exp, tmp_path / "run", **fields)
     trainer.train()
 
-    twin, _ = new_trainer(tiny_exp, tmp_path / "twin", **fields)
+    twin = new_trainer(tiny_exp, tmp_path / "twin", **fields)
     model = twin.model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     twin.train_loader.set_epoch(0, True)
     parameters = list(model.parameters())
@@ -121,7 +120,7 @@ def test_an_accumulated_update_is_that_of_the_mean_gradient(tiny_exp: Path, tmp_
 def test_input_sizes_come_from_the_recipe_alone(tiny_exp: Path, tmp_path: Path) -> None:
     seen: list[set[tuple[int, int]]] = []
     for name in ("a", "b"):
-        trainer, _ = new_trainer(
+        trainer = new_trainer(
             tiny_exp, tmp_path / name, multiscale_range=1, max_epoch=6, eval_interval=9
         )
         sizes: list[tuple[int, int]] = []
@@ -154,7 +153,7 @@ def test_input_sizes_come_from_the_recipe_alone(tiny_exp: Path, tmp_path: Path) 
 def test_last_epochs_have_no_mosaic_and_the_l1_loss(
     tiny_exp: Path, tmp_path: Path, max_epoch: int, no_aug: int, interval: int, evaluated: list[int]
 ) -> None:
-    trainer, _ = new_trainer(
+    trainer = new_trainer(
         tiny_exp, tmp_path, max_epoch=max_epoch, no_aug_epochs=no_aug, eval_interval=interval,
         save_history_ckpt=True,
     )  # fmt: skip
@@ -175,7 +174,7 @@ def test_last_epochs_have_no_mosaic_and_the_l1_loss(
 def test_without_an_average_the_model_itself_is_evaluated_and_saved(
     tiny_exp: Path, tmp_path: Path
 ) -> None:
-    trainer, _ = new_trainer(tiny_exp, tmp_path, ema=False)
+    trainer = new_trainer(tiny_exp, tmp_path, ema=False)
     spy = _Spy(trainer)
     trainer.train()
     assert all(model is trainer.model for model in spy.evaluated)
@@ -186,18 +185,16 @@ def test_without_an_average_the_model_itself_is_evaluated_and_saved(
 def _ap(*values: float) -> Any:
     results = iter(values)
 
-    def run(*_: object, **__: object) -> Any:
+    def evaluate(_: object) -> tuple[float, float, str]:
         value = next(results)
-        return SimpleNamespace(ap50_95=value, ap50=value + 0.1, summary=lambda: "a summary")
+        return value, value + 0.1, "a summary"
 
-    return run
+    return evaluate
 
 
 def test_best_is_that_of_the_highest_ap(tiny_exp: Path, tmp_path: Path) -> None:
-    trainer, _ = new_trainer(
-        tiny_exp, tmp_path, max_epoch=4, eval_interval=1, save_history_ckpt=True
-    )
-    trainer.evaluator.run = _ap(0.2, 0.5, 0.5, 0.4)  # type: ignore[method-assign]
+    trainer = new_trainer(tiny_exp, tmp_path, max_epoch=4, eval_interval=1, save_history_ckpt=True)
+    trainer.evaluate = _ap(0.2, 0.5, 0.5, 0.4)
     result = trainer.train()
     folder = tmp_path / "tiny"
     assert (result.ap50_95, result.ap50) == (0.5, 0.6)
@@ -211,15 +208,13 @@ def test_best_is_that_of_the_highest_ap(tiny_exp: Path, tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_keeps_the_better_best(tiny_exp: Path, tmp_path: Path) -> None:
-    trainer, _ = new_trainer(tiny_exp, tmp_path, max_epoch=1)
-    trainer.evaluator.run = _ap(0.5)  # type: ignore[method-assign]
+    trainer = new_trainer(tiny_exp, tmp_path, max_epoch=1)
+    trainer.evaluate = _ap(0.5)
     trainer.train()
     best = (tmp_path / "tiny" / "best_ckpt.pth").read_bytes()
-    trainer, resume = new_trainer(
-        tiny_exp, tmp_path, max_epoch=3, options=TrainOptions(resume=True)
-    )
-    trainer.evaluator.run = _ap(0.4, 0.3)  # type: ignore[method-assign]
-    assert trainer.train(resume).ap50_95 == 0.5
+    trainer = new_trainer(tiny_exp, tmp_path, max_epoch=3, options=TrainOptions(resume=True))
+    trainer.evaluate = _ap(0.4, 0.3)
+    assert trainer.train().ap50_95 == 0.5
     assert (tmp_path / "tiny" / "best_ckpt.pth").read_bytes() == best
 
 
@@ -243,12 +238,12 @@ def _poison(trainer: Trainer, forward: int) -> None:
 def test_non_finite_loss_names_the_batch_and_keeps_the_last_epoch(
     tiny_exp: Path, tmp_path: Path
 ) -> None:
-    trainer, _ = new_trainer(tiny_exp, tmp_path)
+    trainer = new_trainer(tiny_exp, tmp_path)
     _poison(trainer, STEPS + 2)
     with pytest.raises(NonFiniteLossError) as caught:
         trainer.train()
 
-    twin, _ = new_trainer(tiny_exp, tmp_path / "unused")
+    twin = new_trainer(tiny_exp, tmp_path / "unused")
     twin.train_loader.set_epoch(1, False)
     *_, ids = list(twin.train_loader)[1]
     names = [twin.image_names[int(i)] for i in np.asarray(ids).ravel()]
@@ -263,8 +258,8 @@ def test_non_finite_loss_names_the_batch_and_keeps_the_last_epoch(
     load_model(tmp_path / "tiny" / "latest_ckpt.pth")
     assert not list((tmp_path / "tiny").glob("*.tmp"))
 
-    trainer, resume = new_trainer(tiny_exp, tmp_path, options=TrainOptions(resume=True))
-    trainer.train(resume)
+    trainer = new_trainer(tiny_exp, tmp_path, options=TrainOptions(resume=True))
+    trainer.train()
     assert read(tmp_path / "tiny" / "latest_ckpt.pth")["train"]["epoch"] == 2
 
 
@@ -272,7 +267,7 @@ def test_weights_spoilt_by_the_last_update_of_an_epoch_are_not_saved(
     tiny_exp: Path, tmp_path: Path
 ) -> None:
     """The loss was finite, the weights after it are not: the good checkpoint must stay."""
-    trainer, _ = new_trainer(tiny_exp, tmp_path, eval_interval=9, max_epoch=3, no_aug_epochs=0)
+    trainer = new_trainer(tiny_exp, tmp_path, eval_interval=9, max_epoch=3, no_aug_epochs=0)
     count = 0
 
     def hook(optimizer: Any, *_: object) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 
 from yolox.data import DetectionDataset, Draw, MosaicDetection, Sample, TrainTransform, VOCDetection
-from yolox.data.datasets.mosaicdetection import decode_factor, tile_offset
+from yolox.data.datasets.decoding import decode_factor
+from yolox.data.datasets.mosaicdetection import tile_offset
 
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 
@@ -224,6 +227,24 @@ def test_labels_of_the_data_set_are_not_changed(demo):
         mosaic[Draw(seed % len(dataset), seed, True)]
     for sample, boxes in zip(dataset.samples, before, strict=True):
         np.testing.assert_array_equal(sample.boxes, boxes)
+
+
+def test_what_the_data_set_leaves_out_of_its_labels_is_in_no_sample(tmp_path):
+    """Neither in the tiles nor in the MixUp image, which is never one without labels."""
+    easy = Rectangles([(90, 90)] * 3, tmp_path)
+    samples = [dataclasses.replace(s, difficult=s.classes == 1) for s in easy.samples]
+    names, kept, seconds = easy.class_names, set(), set()
+    for train_difficult in (True, False):
+        dataset = DetectionDataset(samples, names, train_difficult=train_difficult)
+        mosaic = MosaicDetection(dataset, (64, 64), mosaic_scale=(0.9, 1.1))
+        found = set()
+        for seed in range(30):
+            _, labels, _, _ = mosaic[Draw(seed % 3, seed, True)]
+            found |= set(labels[:, 4].tolist())
+        kept.add((train_difficult, *sorted(found)))
+        seconds.add((train_difficult, *mosaic._with_objects))
+    assert kept == {(True, 0, 1, 2), (False, 0, 2)}
+    assert seconds == {(True, 0, 1, 2), (False, 0, 2)}
 
 
 def test_images_without_objects_make_mosaics_too(tmp_path):

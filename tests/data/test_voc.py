@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from tests.data.helpers import voc_xml
-from yolox.data import DataError, ValTransform, VOCDetection, resolve_classes
+from yolox.data import (
+    AnnotationTransform,
+    DataError,
+    ValTransform,
+    VOCDetection,
+    read_voc,
+    resolve_classes,
+)
+from yolox.data.datasets.records import ANNOTATION, CLASS_LIST, ENTRY, MISSING
 from yolox.data.image_size import read_image_size
 
 SETS = (("2007", "trainval"),)
@@ -110,7 +118,57 @@ def test_no_objects_no_classes(voc):
     assert len(read(voc, classes=["dog"]).samples[0].boxes) == 0
 
 
+def test_the_order_of_arguments_that_exp_files_use(voc):
+    given = AnnotationTransform({"cat": 1, "dog": 0}, keep_difficult=False)
+    dataset = VOCDetection(voc.devkit, SETS, (32, 64), ValTransform(), given, "mine", True, "ram")
+    assert dataset.class_names == ("dog", "cat")
+    assert [s.classes.tolist() for s in dataset.samples] == [[0], [0]]
+    assert (dataset.name, dataset.img_size) == ("mine", (32, 64))
+    both = read(voc, target_transform=AnnotationTransform(), keep_difficult=False)
+    assert [len(s.boxes) for s in both.samples] == [1, 1]
+    assert dataset.records == both.records
+
+
+@pytest.mark.parametrize("indices", [(0, 2), (1, 2), (0, 0), (-1, 0)])
+def test_class_indices_count_from_0(indices):
+    with pytest.raises(DataError, match="expected the indices 0 to 1"):
+        AnnotationTransform(dict(zip(("cat", "dog"), indices, strict=True)))
+
+
+def test_a_transform_must_agree_with_the_class_list_and_have_no_code(voc):
+    given = AnnotationTransform({"cat": 1, "dog": 0})
+    assert read(voc, target_transform=given, classes=["dog", "cat"]).class_names == ("dog", "cat")
+    with pytest.raises(DataError, match="give one of them"):
+        read(voc, target_transform=given, classes=["cat", "dog"])
+
+    class Own(AnnotationTransform):
+        def __call__(self, target):
+            return target
+
+    for transform in (Own(), print):
+        with pytest.raises(DataError, match="expected an AnnotationTransform"):
+            read(voc, target_transform=transform)
+
+
 # ------------------------------------------------------------------------------- folders and splits
+
+
+def test_reading_is_lenient_and_tells_every_problem(voc):
+    voc.annotation("b", "<annotation>")
+    voc.split("trainval", "a", "b", "no", "../a")
+    (voc.devkit / "classes.txt").write_text("dog\ndog\n")
+    records = read_voc(voc.devkit, SETS)
+    assert records.title == "VOC2007/trainval"
+    first, second = records.records
+    assert (first.size, first.names, first.difficult) == ((40, 60), ("dog", "cat"), (False, True))
+    assert first.boxes == ((10, 5, 30, 25), (0, 0, 59, 39))
+    assert (second.name, second.boxes) == ("b", ())
+    assert [p.kind for p in records.problems] == [ANNOTATION, MISSING, ENTRY, CLASS_LIST]
+    assert records.classes is None
+    with pytest.raises(DataError) as error:
+        read(voc, classes=["dog", "cat"])
+    for words in ("1 annotations", "no (VOC2007/trainval)", "../a is a path"):
+        assert words in str(error.value)
 
 
 def test_missing_folder_says_what_to_do(tmp_path):

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from tests.evaluators.helpers import detections, perfect, sample
+from tests.evaluators.test_curves import scene
 from yolox.evaluators import evaluate_coco
+from yolox.evaluators.coco_metric import COCO_TOOLS, PYCOCOTOOLS
 
 SAMPLES = [
     sample(7, [(0, 10, 10, 50, 50), (1, 60, 10, 160, 90)]),
@@ -80,3 +82,38 @@ def test_prints_nothing_and_changes_nothing(capsys):
 def test_unknown_image():
     with pytest.raises(ValueError, match=r"image ids \[8\] are not in the data set"):
         evaluate_coco(SAMPLES, [detections(8, [])], 2)
+    with pytest.raises(ValueError, match="at most one entry an image"):
+        evaluate_coco(SAMPLES, [detections(7, []), detections(7, [])], 2)
+
+
+def test_objects_are_counted_by_size():
+    """32 × 32 is small and medium to COCO; difficult objects are left out."""
+    boxes = [(0, 0, 31, 31), (0, 0, 32, 32), (0, 0, 96, 95), (0, 0, 97, 96)]
+    samples = [sample(1, [*((0, *box) for box in boxes), (0, 0, 0, 5, 5, True)])]
+    result = evaluate_coco(samples, perfect(samples), 1)
+    assert result.objects == {"small": 2, "medium": 2, "large": 1}
+
+
+def flat(result):
+    rows = [(row.ap50_95, row.ap50, row.ar50_95) for row in result.per_class]
+    return [-1.0 if v is None else v for v in (*result.metrics.values(), *sum(rows, ()))]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_both_libraries_give_the_same_figures(seed):
+    pytest.importorskip("faster_coco_eval", reason="needs faster-coco-eval, a faster pycocotools")
+    samples, found = scene(seed)
+    for part in (found, [], [detections(entry.image_id, []) for entry in found]):
+        fast = evaluate_coco(samples, part, 4)
+        slow = evaluate_coco(samples, part, 4, PYCOCOTOOLS)
+        assert (fast.tools, slow.tools) == ("faster-coco-eval", "pycocotools")
+        assert flat(fast) == pytest.approx(flat(slow), abs=1e-9)
+        assert fast.objects == slow.objects
+
+
+def test_both_libraries_count_at_most_a_hundred_of_a_class_an_image():
+    boxes = [(10 * i, 0, 10 * i + 9, 20) for i in range(130)]
+    samples = [sample(1, [(0, *box) for box in boxes])]
+    for tools in (PYCOCOTOOLS, COCO_TOOLS):
+        result = evaluate_coco(samples, perfect(samples), 1, tools)
+        assert result.metrics["ar50_95"] == pytest.approx(100 / 130)

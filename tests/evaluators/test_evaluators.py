@@ -1,11 +1,19 @@
 import json
 import math
+import pickle
 
 import pytest
 import torch.distributed as dist
 
 from tests.evaluators.helpers import FakeDataset, FakeLoader, FakeModel, detections, sample
-from yolox.evaluators import COCOEvaluator, EvalResult, Evaluator, VOCEvaluator
+from yolox.evaluators import (
+    COCOEvaluator,
+    EvalResult,
+    Evaluator,
+    VOCEvaluator,
+    gather_detections,
+)
+from yolox.evaluators.detections import _packed
 
 NAMES = ("cat", "dog", "a class with a long name")
 SAMPLES = [
@@ -136,21 +144,49 @@ def test_unsupported_arguments():
         evaluator.run(model, precision="int8")
 
 
-def test_processes_put_their_parts_together(monkeypatch):
-    """The other process saw the first image too: its sampler repeated one to fill the round."""
-    elsewhere = [
-        detections(20, [(1, 0.7, 3, 4, 90, 70)]),
-        detections(10, [(0, 0.7, 10, 20, 60, 80), (1, 0.7, 100, 5, 190, 60)]),
-    ]
+def other_process(monkeypatch, *elsewhere):
+    """Let there be processes of higher rank that found ``elsewhere``."""
 
     def all_gather_object(parts, mine):
-        parts[0], parts[1] = mine, elsewhere
+        parts[:] = pickle.loads(pickle.dumps([mine, *map(_packed, elsewhere)]))
 
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 1 + len(elsewhere))
     monkeypatch.setattr(dist, "all_gather_object", all_gather_object)
+
+
+FIRST = detections(10, [(0, 0.7, 10, 20, 60, 80), (1, 0.6, 100, 5, 190, 60)])
+SECOND = detections(20, [(1, 0.7, 3, 4, 90, 70)])
+THIRD = detections(30, [])
+
+
+def test_processes_put_their_parts_together(monkeypatch):
+    """The other process saw the first image too: its sampler repeated one to fill the round."""
+    other_process(monkeypatch, [SECOND, detections(10, [(2, 0.9, 1, 1, 5, 5)])])
+    together = gather_detections([THIRD, FIRST], SAMPLES, True)
+    for entry, expected in zip(together, [FIRST, SECOND, THIRD], strict=True):
+        assert entry.image_id == expected.image_id
+        for name in ("boxes", "scores", "classes"):
+            mine, theirs = getattr(entry, name), getattr(expected, name)
+            assert mine.dtype == theirs.dtype
+            assert mine.tolist() == theirs.tolist()
     result = build(only=[10, 30]).run(FakeModel(SAMPLES, 3), distributed=True)
     assert result.ap50_95 == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("mine", "elsewhere", "message"),
+    [
+        ([FIRST, FIRST], [SECOND, THIRD], "yields image first twice"),
+        ([FIRST, SECOND, THIRD], [FIRST, SECOND, THIRD], "3 of 3 images were seen by more than"),
+        ([FIRST], [THIRD], r"left out 1 of 3 images \(second\)"),
+        ([FIRST, SECOND], [THIRD, detections(9, [])], r"yields images \[9\], which are not"),
+    ],
+)
+def test_parts_that_do_not_make_a_whole(mine, elsewhere, message, monkeypatch):
+    other_process(monkeypatch, elsewhere)
+    with pytest.raises(ValueError, match=message):
+        gather_detections(mine, SAMPLES, True)
 
 
 def test_distributed_alone_changes_nothing():
@@ -161,3 +197,40 @@ def test_both_are_the_one_evaluator():
     assert issubclass(COCOEvaluator, Evaluator)
     assert issubclass(VOCEvaluator, Evaluator)
     assert VOCEvaluator.evaluate is COCOEvaluator.evaluate
+
+
+def test_halves_make_the_whole():
+    evaluator, model = build(), FakeModel(SAMPLES, 3)
+    inference = evaluator.infer(model)
+    assert [entry.image_id for entry in inference.detections] == [10, 20, 30]
+    assert evaluator.score(inference).coco == evaluator.run(model).coco
+
+
+def test_table_by_class_in_order():
+    model = FakeModel([SAMPLES[0], sample(20, []), SAMPLES[2]], 3)
+    result = build(names=("cat", "dog", "eel")).run(model)
+
+    def names(order):
+        return [line.split()[0] for line in result.summary(order=order).splitlines()[-3:]]
+
+    assert names("class") == ["cat", "dog", "eel"]
+    assert names("ap") == ["cat", "dog", "eel"], "1, 0.505, none"
+    assert names("objects") == ["dog", "cat", "eel"]
+    dogs = FakeModel([sample(10, [(1, 100, 5, 190, 60)]), SAMPLES[1], SAMPLES[2]], 3)
+    result = build(names=("cat", "dog", "eel")).run(dogs)
+    assert names("ap") == ["dog", "cat", "eel"], "1, 0, none"
+
+
+def test_summary_and_values_by_size():
+    result = build().run(FakeModel(SAMPLES, 3))
+    assert result.objects == {"small": 0, "medium": 3, "large": 0}
+    text = result.summary()
+    assert "small n/a (0 objects)  medium 1.0000 (3 objects)" in text
+    assert f"({result.coco_tools})" in text
+    values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert values["per_class"][1] == {
+        "name": "dog", "objects": 2, "ap50_95": 1.0, "ap50": 1.0, "ar50_95": 1.0
+    }  # fmt: skip
+    bare = build(samples=[sample(1, [])], require_objects=False, kind=Evaluator, headline="voc12")
+    empty = bare.run(FakeModel([sample(1, [(0, 1, 1, 9, 9)])], 3)).to_dict()
+    assert (empty["ap50_95"], empty["ap50"]) == (None, None)

@@ -79,8 +79,8 @@ def test_weights_of_another_number_of_classes_are_transferred(
         for name, value in source.content["model"].items()
     }
     torch.save({"model": state}, path)
-    trainer, resume = new_trainer(tiny_exp, tmp_path, options=TrainOptions(checkpoint=path))
-    assert resume is None
+    trainer = new_trainer(tiny_exp, tmp_path, options=TrainOptions(checkpoint=path))
+    assert trainer.resume is None
     assert trainer.spec.num_classes == 3
     for name, value in trainer.model.state_dict().items():
         if not name.startswith("head.cls_preds"):
@@ -91,7 +91,7 @@ def test_weights_of_another_number_of_classes_are_transferred(
 def test_official_coco_weights_start_a_run(tiny_exp: Path, tmp_path: Path) -> None:
     path = shared("weights/yolox_nano_coco.pth")
     fields = {"depthwise": True, "width": 0.25, "max_epoch": 1}
-    trainer, _ = new_trainer(tiny_exp, tmp_path, options=TrainOptions(checkpoint=path), **fields)
+    trainer = new_trainer(tiny_exp, tmp_path, options=TrainOptions(checkpoint=path), **fields)
     theirs = load_model(path).content["model"]
     own = trainer.model.state_dict()
     same = [name for name in own if torch.equal(own[name], theirs[name])] if theirs else []
@@ -121,14 +121,14 @@ def test_weights_of_another_model_are_refused(
 def test_activation_of_a_fine_tuning(
     tiny_exp: Path, pruned: Path, tmp_path: Path, act: str | None, finetune_act: str, expected: str
 ) -> None:
-    trainer, resume = new_trainer(
+    trainer = new_trainer(
         tiny_exp,
         tmp_path,
         options=TrainOptions(checkpoint=pruned, act=act),
         finetune_act=finetune_act,
     )
     kinds = {"mish": torch.nn.Mish, "relu": torch.nn.ReLU, "silu": torch.nn.SiLU}
-    assert resume is None
+    assert trainer.resume is None
     assert trainer.spec.act == expected
     assert sum(isinstance(m, kinds[expected]) for m in trainer.model.modules()) == 74
     assert sum(isinstance(m, tuple(kinds.values())) for m in trainer.model.modules()) == 74
@@ -137,7 +137,7 @@ def test_activation_of_a_fine_tuning(
 def test_fine_tuning_starts_from_the_pruned_weights_anew(
     tiny_exp: Path, pruned: Path, tmp_path: Path
 ) -> None:
-    trainer, _ = new_trainer(tiny_exp, tmp_path, options=TrainOptions(checkpoint=pruned))
+    trainer = new_trainer(tiny_exp, tmp_path, options=TrainOptions(checkpoint=pruned))
     content = read(pruned)
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, content["model"][name]), name
@@ -152,7 +152,7 @@ def test_fine_tuning_starts_from_the_pruned_weights_anew(
 
 
 def test_an_activation_given_for_a_new_model_is_its_own(tiny_exp: Path, tmp_path: Path) -> None:
-    trainer, _ = new_trainer(tiny_exp, tmp_path, options=TrainOptions(act="lrelu"))
+    trainer = new_trainer(tiny_exp, tmp_path, options=TrainOptions(act="lrelu"))
     assert trainer.spec.act == "lrelu"
     assert any(isinstance(m, torch.nn.LeakyReLU) for m in trainer.model.modules())
 
@@ -166,7 +166,7 @@ def test_a_pruned_model_keeps_its_classes(tiny_exp: Path, pruned: Path, tmp_path
 
 
 def test_batch_size_of_the_command_line_wins(tiny_exp: Path, tmp_path: Path) -> None:
-    trainer, _ = new_trainer(tiny_exp, tmp_path, options=TrainOptions(batch_size=3))
+    trainer = new_trainer(tiny_exp, tmp_path, options=TrainOptions(batch_size=3))
     assert trainer.recipe["batch_size"] == 3
     assert trainer.schedule.lr == pytest.approx(3 * 0.01 / 64)
     assert len(trainer.train_loader) == 3

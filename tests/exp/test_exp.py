@@ -240,14 +240,16 @@ def test_optimizer_and_schedule_follow_the_recipe() -> None:
 def test_an_unknown_scheduler_is_refused() -> None:
     exp = VOCExp()
     exp.merge(["scheduler", "step"])
-    with pytest.raises(ExpError, match="yoloxwarmcos, got 'step'"):
-        exp.get_lr_scheduler(1.0, 10)
+    with pytest.raises(ExpError, match=r"yoloxwarmcos.*, got 'step'"):
+        exp.check()
 
 
 def test_a_warm_up_longer_than_the_run_is_cut() -> None:
     exp = VOCExp()
     exp.merge(["max_epoch", "3", "no_aug_epochs", "1", "warmup_epochs", "5"])
-    assert exp.get_lr_scheduler(1.0, 10).warmup_epochs == 2
+    schedule = exp.get_lr_scheduler(1.0, 10)
+    assert schedule(20) == 1.0
+    assert schedule(19) < 1.0
 
 
 def test_model_spec_describes_the_model() -> None:
@@ -304,7 +306,6 @@ def test_loaders_follow_the_recipe(exp: Exp) -> None:
     assert images.shape == (4, 3, 64, 64)
     assert targets.shape == (4, 120, 5)
     assert np.asarray(ids).size == 4
-    assert len(exp.get_data_loader(4, rank=1, world_size=2)) == 3
     evaluated = [int(i) for *_, ids in exp.get_eval_loader(2) for i in ids]
     assert evaluated == [0, 1, 2]
 

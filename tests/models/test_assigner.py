@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from yolox.models.assigner import pairwise_iou, simota
+from yolox.models.assigner import center_pairs, pairwise_iou, simota
 
 CLASSES = 3
 SIZE = 128
@@ -253,6 +253,40 @@ def test_arguments_are_untouched() -> None:
     simota(*arguments)
     for argument, copy in zip(arguments, before, strict=True):
         assert torch.equal(argument, copy)
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_center_pairs_are_those_of_comparing_all(scene: str) -> None:
+    """Whatever the order of the anchors."""
+    labels = SCENES[scene]
+    order = torch.randperm(len(GRID), generator=torch.Generator().manual_seed(0))
+    grid, stride = GRID[order], STRIDE[order]
+    valid = (labels[..., 3] > 0) & (labels[..., 4] > 0)
+    center = (grid + 0.5) * stride[:, None]
+    distance = (labels[:, :, None, 1:3] - center).abs().amax(dim=-1)
+    expected = (distance < 1.5 * stride) & valid[..., None]
+    pairs = torch.stack(center_pairs(labels[..., 1:], valid, grid, stride), dim=1)
+    assert sorted(pairs.tolist()) == expected.nonzero().tolist()
+
+
+def test_a_center_region_is_open_at_its_rim() -> None:
+    """On a cell's edge 4 columns are within 1.5 strides or at it: those at it are out."""
+    grid = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0))
+    box = torch.tensor([[[32.0, 36, 10, 10], [28, 0, 10, 10], [1e9, -1e9, 10, 10]]])
+    valid = torch.ones(1, 3, dtype=torch.bool)
+    _, gt, anchor = center_pairs(box, valid, grid, torch.full((64,), 8.0))
+    # x = 32: columns 3 and 4 (28, 36), not 2 and 5 (20, 44); y = 36: rows 4 and its neighbours
+    assert sorted(grid[anchor[gt == 0]].tolist()) == [
+        [3, 3],
+        [3, 4],
+        [3, 5],
+        [4, 3],
+        [4, 4],
+        [4, 5],
+    ]
+    # x = 28: column 3 and its neighbours; y = 0: row 0 (4), not row 1 (12)
+    assert sorted(grid[anchor[gt == 1]].tolist()) == [[2, 0], [3, 0], [4, 0]]
+    assert not (gt == 2).any()
 
 
 def test_iou_by_hand() -> None:

@@ -13,7 +13,7 @@ from yolox.models import YOLOX, ModelSpec, build_model
 from yolox.models.losses import detection_loss, iou_loss, l1_target
 from yolox.models.yolo_head import HeadOutput, decode, decode_boxes
 
-NAMES = {"total_loss", "iou_loss", "l1_loss", "conf_loss", "cls_loss", "num_fg"}
+NAMES = {"total_loss", "iou_loss", "l1_loss", "conf_loss", "cls_loss", "num_fg", "foreground"}
 
 
 def detector(num_classes: int = 3) -> YOLOX:
@@ -63,8 +63,9 @@ def test_loss_of_one_anchor_by_hand() -> None:
         "cls_loss": bce(-0.2, 0) + bce(0.8, 0.5),  # the target is the IoU reached
         "l1_loss": math.log(2),
         "num_fg": 1.0,
+        "foreground": 1.0,
     }
-    expected["total_loss"] = sum(expected.values()) - 1
+    expected["total_loss"] = sum(expected.values()) - 2
     assert set(losses) == NAMES
     for name, value in expected.items():
         assert losses[name].item() == pytest.approx(value, rel=1e-5), name

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from tests.helpers import golden_json
-from yolox.utils.lr_scheduler import WarmupCosineSchedule
+from yolox.utils.lr_scheduler import LRScheduler, WarmupCosineSchedule
 
 RUN = WarmupCosineSchedule(
     lr=0.02,
@@ -62,3 +62,38 @@ def test_runs_too_short_for_their_parts_have_a_rate_all_the_same(lengths: dict) 
         rate = schedule(iteration)
         assert math.isfinite(rate)
         assert 0 < rate <= 0.01
+
+
+# --------------------------------------------------------------------------------- by official name
+
+
+def test_the_recorded_values_by_name() -> None:
+    golden = golden_json("lr_yoloxwarmcos.json")
+    schedule = LRScheduler(
+        golden["args"]["name"], **{k: v for k, v in golden["args"].items() if k != "name"}
+    )
+    for iteration, lr in golden["lr"].items():
+        assert schedule.update_lr(int(iteration)) == pytest.approx(lr, rel=1e-12)
+        assert schedule(int(iteration)) == schedule.update_lr(int(iteration))
+
+
+def test_a_straight_warm_up_and_a_cosine_to_zero() -> None:
+    schedule = LRScheduler("warmcos", 1.0, 10, 5, warmup_epochs=1, warmup_lr_start=0.2)
+    assert [schedule(i) for i in (0, 5, 10)] == pytest.approx([0.2, 0.6, 1.0])
+    assert schedule(30) == pytest.approx(0.5)
+    assert schedule(50) == pytest.approx(0.0)
+
+
+def test_the_cosine_alone_has_no_warm_up() -> None:
+    schedule = LRScheduler("cos", 2.0, 10, 4, warmup_epochs=2)
+    assert [schedule(i) for i in (0, 20, 40)] == pytest.approx([2.0, 1.0, 0.0])
+
+
+def test_steps_come_after_their_epochs() -> None:
+    schedule = LRScheduler("multistep", 1.0, 10, 9, milestones=[6, 3], gamma=0.5)
+    assert [schedule(i) for i in (1, 29, 30, 59, 60, 90)] == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_another_name_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"one of yoloxwarmcos, .*, got 'linear'"):
+        LRScheduler("linear", 1.0, 10, 10)

@@ -15,6 +15,10 @@ from yolox.utils.model_utils import (
     count_params,
     freeze_module,
     fuse_model,
+    get_model_info,
+    is_parallel,
+    load_ckpt,
+    replace_module,
 )
 
 
@@ -104,12 +108,58 @@ def test_modes_are_put_back_after_an_error() -> None:
     assert [module.training for module in model.modules()] == modes
 
 
-def test_a_part_is_frozen() -> None:
+def test_parts_are_frozen_by_what_their_names_hold() -> None:
     model = ResNet().train()
     assert freeze_module(model, "stem") is model
     assert not any(p.requires_grad for p in model.stem.parameters())
     assert not model.stem[1].training
     assert all(p.requires_grad for p in model.stages.parameters())
     assert model.stages.training
+    freeze_module(model, ".bn1")
+    assert not model.stages[0].bn1.training
+    assert model.stages[0].training
+    assert not model.stages[1].bn1.weight.requires_grad
+    assert model.stages[1].bn2.weight.requires_grad
     freeze_module(model)
     assert not any(p.requires_grad for p in model.parameters())
+    assert not any(module.training for module in model.modules())
+
+
+def test_modules_are_replaced_by_type() -> None:
+    model = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    assert replace_module(model, nn.ReLU, nn.SiLU) is model
+    assert [type(m) for m in model.modules() if not list(m.children())] == [
+        nn.SiLU,
+        nn.Linear,
+        nn.SiLU,
+    ]
+    seen: list[nn.Module] = []
+
+    def make(old: nn.Module, new: type[nn.Module]) -> nn.Module:
+        seen.append(old)
+        return new(2, 3)  # type: ignore[call-arg]
+
+    replace_module(model, nn.Linear, nn.Linear, make)
+    assert [type(m) for m in seen] == [nn.Linear]
+    assert model[1][0].out_features == 3
+    assert isinstance(replace_module(nn.ReLU(), nn.ReLU, nn.Mish), nn.Mish)
+
+
+def test_model_info_counts_two_flops_a_mac() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False, padding=1))
+    assert get_model_info(model, (100, 200)) == "Params: 0.00M, Gflops: 0.01"
+    assert 2 * 3 * 8 * 9 * 100 * 200 == 8640000
+
+
+def test_what_fits_of_a_state_dict_is_loaded() -> None:
+    model, other = nn.Linear(2, 3), nn.Linear(2, 3)
+    state = {"weight": other.weight.detach(), "bias": torch.zeros(4), "more": torch.zeros(1)}
+    bias = model.bias.detach().clone()
+    assert load_ckpt(model, state) is model
+    assert torch.equal(model.weight, other.weight)
+    assert torch.equal(model.bias, bias)
+
+
+def test_a_wrapped_model_is_parallel() -> None:
+    assert is_parallel(nn.DataParallel(nn.Linear(1, 1)))
+    assert not is_parallel(nn.Linear(1, 1))

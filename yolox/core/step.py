@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yolox.core.failures import PeerLostError
+from yolox.utils.dist import gather_values, get_rank, get_world_size
 from yolox.utils.errors import UserError
 
 LOSS_NAMES = ("total_loss", "iou_loss", "l1_loss", "conf_loss", "cls_loss")
@@ -36,17 +38,38 @@ def resize_batch(images: Tensor, targets: Tensor, size: tuple[int, int]) -> tupl
 def forward_losses(
     model: nn.Module, images: Tensor, targets: Tensor, image_names: Sequence[str]
 ) -> dict[str, Tensor]:
-    """The batch's losses.
+    """The batch's losses, of which several processes' mean is that of all their images together.
+
+    A model divides by the foreground anchors of its own images, which would give those of a process
+    with few objects more weight. Collective: called by every process of a group.
 
     Raises:
         NonFiniteLossError: with the names of the batch's images, before any weight is touched.
+        PeerLostError: where another process raises that.
     """
     losses: dict[str, Tensor] = model(images, targets)
-    if not torch.isfinite(losses["total_loss"]):
-        values = ", ".join(f"{name} {losses[name].item():.3g}" for name in LOSS_NAMES)
-        raise NonFiniteLossError(
-            f"the loss is not finite ({values}) on the images {', '.join(image_names)}: training "
-            "stopped and the last good checkpoint is kept. Lower basic_lr_per_img, or look at the "
-            "annotations of these images"
-        )
-    return losses
+    finite = torch.isfinite(losses["total_loss"])
+    if get_world_size() == 1:
+        if not finite:
+            raise _not_finite(losses, image_names)
+        return losses
+    own_foreground = losses["foreground"]
+    facts_R2 = gather_values(torch.stack((finite.to(own_foreground), own_foreground)))
+    if not facts_R2[:, 0].all():
+        if int(facts_R2[:, 0].argmin()) == get_rank():  # the first of those that diverged tells
+            raise _not_finite(losses, image_names)
+        raise PeerLostError("the loss is not finite on another process")
+    # What one process with all of these images divides by, over the number of processes, since
+    # their gradients are averaged, not summed.
+    shared = facts_R2[:, 1].sum().clamp(min=1) / get_world_size()
+    factor = own_foreground.clamp(min=1) / shared
+    return losses | {name: losses[name] * factor for name in LOSS_NAMES}
+
+
+def _not_finite(losses: dict[str, Tensor], image_names: Sequence[str]) -> NonFiniteLossError:
+    values = ", ".join(f"{name} {losses[name].item():.3g}" for name in LOSS_NAMES)
+    return NonFiniteLossError(
+        f"the loss is not finite ({values}) on the images {', '.join(image_names)}: training "
+        "stopped and the last good checkpoint is kept. Lower basic_lr_per_img, or look at the "
+        "annotations of these images"
+    )

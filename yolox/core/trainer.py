@@ -2,65 +2,29 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from loguru import logger
-from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
+from torch import Tensor, nn
 
+from yolox.core.failures import PeerLostError
+from yolox.core.record import Curves, Meter, clock
+from yolox.core.saving import BEST, CheckpointFolder
+from yolox.core.settings import TrainLoader, TrainResult, TrainSettings
+from yolox.core.signals import Interrupted
 from yolox.core.state import capture_state, recipe_changes, restore_state
-from yolox.core.step import LOSS_NAMES, NonFiniteLossError, forward_losses, resize_batch
-from yolox.data import TrainLoader
-from yolox.evaluators import Evaluator
+from yolox.core.step import NonFiniteLossError, forward_losses
 from yolox.models import YOLOX, ModelSpec, checkpoint_payload
-from yolox.utils.checkpoint import save_checkpoint
+from yolox.utils.dist import from_first_process, take_buffers_of_first_process
 from yolox.utils.ema import ModelEMA
-from yolox.utils.lr_scheduler import WarmupCosineSchedule
 from yolox.utils.progress import track
 
-RESIZE_INTERVAL = 10  # iterations between two input sizes of multi-scale training
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """How a run goes.
-
-    Attributes:
-        output_dir: where checkpoints, log and TensorBoard files go.
-        max_epoch, no_aug_epochs: length; the last ones have no mosaic and add the L1 loss.
-        eval_interval: epochs between two evaluations; the last epochs are all evaluated.
-        print_interval: iterations between two log lines.
-        sizes: input sizes (height, width) to draw from; one for a fixed size.
-        accumulate: batches whose gradients make one optimizer step.
-        seed: decides the input sizes.
-        save_history: keep a checkpoint of every evaluated epoch.
-    """
-
-    output_dir: Path
-    max_epoch: int
-    no_aug_epochs: int
-    eval_interval: int
-    print_interval: int
-    sizes: tuple[tuple[int, int], ...]
-    accumulate: int = 1
-    seed: int = 0
-    save_history: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """The best evaluation of the run, and its file."""
-
-    ap50_95: float
-    ap50: float
-    best_checkpoint: Path
+Size = tuple[int, int]
 
 
 @dataclass(kw_only=True)
@@ -69,93 +33,115 @@ class Trainer:
 
     Attributes:
         fabric: launched.
-        model, spec: the model, on the CPU or already on the device, and its description.
+        model, spec: the model, on the CPU or already on the device, and its description. Its
+            modules are trained in the mode that each is in: what is frozen stays so.
         optimizer: over the model's parameters.
-        schedule: learning rate by iteration.
-        train_loader: epochs of batches (images, targets, sizes, ids).
+        schedule: learning rate by iteration, counted from 1 over the whole run.
+        train_loader: the training images.
+        input_size: (height, width) of an iteration's images, from the epoch (from 0) and the
+            iteration in it (from 1); called on every process, and the same on all.
+        preprocess: scales a batch (images, targets) to such a size.
         image_names: by image id, for messages.
-        evaluator: run on the average, or on the model where there is none.
+        evaluate: AP50-95, AP50 and a summary of a model: the average, or the model where there is
+            none. Called on every process.
         settings: how the run goes.
         ema: the average; None trains without.
         pruning: provenance to carry over into the checkpoints of a pruned model.
         recipe: settings that decide the run, recorded to warn a changed resume.
+        resume: content of a ``latest_ckpt.pth`` to go on from.
     """
 
     fabric: Fabric
     model: YOLOX
     spec: ModelSpec
     optimizer: torch.optim.Optimizer
-    schedule: WarmupCosineSchedule
+    schedule: Callable[[int], float]
     train_loader: TrainLoader
+    input_size: Callable[[int, int], Size]
+    preprocess: Callable[[Tensor, Tensor, Size], tuple[Tensor, Tensor]]
     image_names: Mapping[int, str]
-    evaluator: Evaluator
+    evaluate: Callable[[nn.Module], tuple[float, float, str]]
     settings: TrainSettings
     ema: ModelEMA | None = None
     pruning: list[dict[str, Any]] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
+    resume: dict[str, Any] | None = None
 
-    def train(self, resume: dict[str, Any] | None = None) -> TrainResult:
+    def train(self) -> TrainResult:
         """Train to the end; writes ``latest_ckpt.pth`` each epoch and ``best_ckpt.pth``.
-
-        Args:
-            resume: content of a ``latest_ckpt.pth`` to go on from.
 
         Raises:
             NonFiniteLossError: the loss is not finite; the files of the last epoch stay.
-            CheckpointError: nothing to resume from in `resume`.
+            CheckpointError: `resume` holds no training state, or nothing can be written.
+            PeerLostError: another process raises one of these.
+            Interrupted: by Ctrl-C or SIGTERM; the message says where a resumed run starts.
         """
+        self._folder = CheckpointFolder(self.settings.output_dir)
+        self._epoch = 0
+        try:
+            return self._train()
+        except Interrupted as stop:
+            where = f"stopped in epoch {self._epoch + 1} of {self.settings.max_epoch}"
+            message = f"{where}: {self._folder.resume_hint()}"
+            raise Interrupted(stop.number, message if self.fabric.is_global_zero else "") from None
+
+    def _train(self) -> TrainResult:
+        settings = self.settings
+        if self.fabric.is_global_zero:
+            self._folder.prepare()
+        self._set_up()
+        best = TrainResult(ap50_95=-1.0, ap50=0.0, best_checkpoint=settings.output_dir / BEST)
+        if self.resume is not None:
+            self._epoch, ap50_95, ap50 = restore_state(
+                self.resume.get("train"),
+                fabric=self.fabric,
+                model=self.model,
+                optimizer=self.optimizer,
+                ema=self.ema,
+                averaged=self.resume["model"],
+            )
+            self._folder.saved = self._epoch
+            best = dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50)
+            self._report_resume(self._epoch, self.resume["train"]["recipe"])
+        curves = settings.output_dir / "tensorboard" if self.fabric.is_global_zero else None
+        with Curves(curves) as scalars:
+            while self._epoch < settings.max_epoch:
+                self._train_epoch(self._epoch, scalars)
+                best = self._finish_epoch(self._epoch, best, scalars)
+                self._epoch += 1
+        logger.info(f"training done: best AP50-95 {best.ap50_95:.3f}, in {best.best_checkpoint}")
+        return best
+
+    def _set_up(self) -> None:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._wrapped, self._optimizer = self.fabric.setup(self.model, self.optimizer)
         if self.ema:
             # In the same layout as the model, or every update would walk memory crosswise.
             self.ema.ema.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        epoch, best = (
-            0,
-            TrainResult(
-                ap50_95=-1.0, ap50=0.0, best_checkpoint=self.settings.output_dir / "best_ckpt.pth"
-            ),
-        )
-        if resume is not None:
-            epoch, ap, ap50 = restore_state(
-                resume.get("train"),
-                fabric=self.fabric,
-                model=self.model,
-                optimizer=self.optimizer,
-                ema=self.ema,
-                averaged=resume["model"],
-            )
-            best = TrainResult(ap50_95=ap, ap50=ap50, best_checkpoint=best.best_checkpoint)
-            self._report_resume(epoch, resume["train"]["recipe"])
-        with _scalars(self.settings.output_dir, self.fabric) as scalars:
-            for current in range(epoch, self.settings.max_epoch):
-                self._train_epoch(current, scalars)
-                best = self._finish_epoch(current, best, scalars)
-        logger.info(f"training done: best AP50-95 {best.ap50_95:.3f}, in {best.best_checkpoint}")
-        return best
 
     def _report_resume(self, epoch: int, before: dict[str, Any]) -> None:
         logger.info(f"resumed after epoch {epoch} of {self.settings.max_epoch}")
-        if changes := recipe_changes(before, self.recipe):
+        changes = recipe_changes(before, self.recipe)
+        if changes and self.fabric.is_global_zero:
             logger.warning(f"settings changed since the run was stopped: {', '.join(changes)}")
 
-    def _train_epoch(self, epoch: int, scalars: _Scalars) -> None:
+    def _train_epoch(self, epoch: int, scalars: Curves) -> None:
         mosaic = epoch < self.settings.max_epoch - self.settings.no_aug_epochs
         if self.model.head.use_l1 == mosaic:
             self.model.head.use_l1 = not mosaic
             if not mosaic and epoch:
                 logger.info("mosaic off and L1 loss on from here")
-        self._wrapped.train()
         self.train_loader.set_epoch(epoch, mosaic)
         steps = len(self.train_loader)
-        meter = _Meter()
+        meter = Meter(self.fabric.device)
         loader = track(
             self._device_batches(), f"Epoch {epoch + 1}/{self.settings.max_epoch}", steps
         )
         for number, (images, targets, ids) in enumerate(loader, start=1):
             iteration = epoch * steps + number
-            images, targets = resize_batch(images, targets, self._input_size(epoch, number))
+            images, targets = self.preprocess(images, targets, self.input_size(epoch, number))
             lr = self.schedule(iteration)
-            names = [self.image_names[index] for index in ids]
+            names = [self.image_names.get(index, f"id {index}") for index in ids]
             losses = self._step(images, targets, names, lr, number, steps)
             meter.add(losses, len(images) * self.fabric.world_size)
             if number % self.settings.print_interval == 0 or number == steps:
@@ -197,12 +183,6 @@ class Trainer:
                 self.ema.update(self.model)
         return losses
 
-    def _input_size(self, epoch: int, number: int) -> tuple[int, int]:
-        """The input size of an iteration, from the seed alone, so that a resumed run repeats it."""
-        sizes = self.settings.sizes
-        rng = np.random.default_rng([self.settings.seed, epoch, (number - 1) // RESIZE_INTERVAL])
-        return sizes[int(rng.integers(len(sizes)))]
-
     def _log_interval(
         self,
         epoch: int,
@@ -210,8 +190,8 @@ class Trainer:
         steps: int,
         lr: float,
         images: Tensor,
-        meter: _Meter,
-        scalars: _Scalars,
+        meter: Meter,
+        scalars: Curves,
     ) -> None:
         means, speed, seconds = meter.read()
         left = (self.settings.max_epoch - epoch) * steps - number
@@ -220,7 +200,7 @@ class Trainer:
             f"epoch {epoch + 1}/{self.settings.max_epoch} iter {number}/{steps}  "
             f"loss {means['total_loss']:.3f} (iou {means['iou_loss']:.3f} conf "
             f"{means['conf_loss']:.3f} cls {means['cls_loss']:.3f} l1 {means['l1_loss']:.3f})  "
-            f"lr {lr:.3e}  size {height}×{width}  {speed:.1f} img/s  eta {_clock(left * seconds)}"
+            f"lr {lr:.3e}  size {height}×{width}  {speed:.1f} img/s  eta {clock(left * seconds)}"
         )
         scalars.add(
             epoch * steps + number,
@@ -228,119 +208,65 @@ class Trainer:
             | {"train/lr": lr, "train/images_per_second": speed},
         )
 
-    def _finish_epoch(self, epoch: int, best: TrainResult, scalars: _Scalars) -> TrainResult:
+    def _finish_epoch(self, epoch: int, best: TrainResult, scalars: Curves) -> TrainResult:
+        """Evaluate where it is due, and save; the best evaluation so far, on every process."""
         done = epoch + 1
-        self._require_finite_weights(done)
         plain_epochs = self.settings.max_epoch - self.settings.no_aug_epochs
         due = done % self.settings.eval_interval == 0 or done > plain_epochs
         due = due or done == self.settings.max_epoch
-        is_best = False
-        if due:
-            # On rank 0 alone: the others wait at the barrier below.
-            averaged = self.ema.ema if self.ema else self.model
-            if self.fabric.is_global_zero:
-                result = self.evaluator.run(averaged, device=self.fabric.device)
-                logger.info(f"epoch {done}: AP50-95 {result.ap50_95:.4f}  AP50 {result.ap50:.4f}")
-                if done == self.settings.max_epoch:
-                    logger.info("\n" + result.summary())
-                scalars.add(done * len(self.train_loader), {"val/AP50-95": result.ap50_95})
-                scalars.add(done * len(self.train_loader), {"val/AP50": result.ap50})
-                is_best = result.ap50_95 > best.ap50_95
-                if is_best:
-                    best = TrainResult(
-                        ap50_95=result.ap50_95,
-                        ap50=result.ap50,
-                        best_checkpoint=best.best_checkpoint,
-                    )
-            self.fabric.barrier()
-        if self.fabric.is_global_zero:
-            self._save(done, best, is_best=is_best, history=due and self.settings.save_history)
-        return best
-
-    def _require_finite_weights(self, done: int) -> None:
-        """The loss is checked before an update; this looks at what the last update left."""
         models = (self.model, self.ema.ema) if self.ema else (self.model,)
-        tensors = [t for m in models for t in m.state_dict().values() if t.is_floating_point()]
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-            raise NonFiniteLossError(
-                f"weights are not finite after epoch {done}: training stopped and the last good "
-                "checkpoint is kept. Lower basic_lr_per_img"
-            )
+        take_buffers_of_first_process(*models)
+        self._require_finite_weights(done, models)
+        figures = self.evaluate(models[-1]) if due else None
+        if self.fabric.is_global_zero:
+            best = self._conclude(done, figures, best, scalars)
+        return from_first_process(best)
 
-    def _save(self, done: int, best: TrainResult, *, is_best: bool, history: bool) -> None:
-        folder = self.settings.output_dir
-        payload = checkpoint_payload(
-            self.ema.ema if self.ema else self.model, self.spec, self.pruning
-        )
+    def _conclude(
+        self,
+        done: int,
+        figures: tuple[float, float, str] | None,
+        best: TrainResult,
+        scalars: Curves,
+    ) -> TrainResult:
+        """Report an evaluation, save, and return the best one that is on the disk."""
+        new = best
+        if figures is not None:
+            ap50_95, ap50, summary = figures
+            logger.info(f"epoch {done}: AP50-95 {ap50_95:.4f}  AP50 {ap50:.4f}")
+            if done == self.settings.max_epoch:
+                logger.info(f"\n{summary}")
+            scalars.add(done * len(self.train_loader), {"val/AP50-95": ap50_95, "val/AP50": ap50})
+            if ap50_95 > best.ap50_95:
+                new = dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50)
         state = capture_state(
             fabric=self.fabric,
             model=self.model,
             optimizer=self.optimizer,
             ema=self.ema,
             epoch=done,
-            best=(best.ap50_95, best.ap50),
+            best=(new.ap50_95, new.ap50),
             recipe=self.recipe,
         )
-        save_checkpoint(folder / "latest_ckpt.pth", {**payload, "train": state})
-        if is_best:
-            save_checkpoint(best.best_checkpoint, payload)
-        if history:
-            save_checkpoint(folder / f"epoch_{done}_ckpt.pth", payload)
+        averaged = self.ema.ema if self.ema else self.model
+        written = self._folder.write(
+            done,
+            checkpoint_payload(averaged, self.spec, self.pruning),
+            state,
+            is_best=new is not best,
+            history=figures is not None and self.settings.save_history,
+            last=done == self.settings.max_epoch,
+        )
+        return new if written else best
 
-
-class _Meter:
-    """Means of the losses and the speed since it was last read."""
-
-    def __init__(self) -> None:
-        self._reset()
-
-    def _reset(self) -> None:
-        self._sums = dict.fromkeys(LOSS_NAMES, 0.0)
-        self._batches = 0
-        self._images = 0
-        self._start = time.perf_counter()
-
-    def add(self, losses: dict[str, Tensor], images: int) -> None:
-        for name in LOSS_NAMES:
-            self._sums[name] += float(losses[name].detach())
-        self._batches += 1
-        self._images += images
-
-    def read(self) -> tuple[dict[str, float], float, float]:
-        """Mean losses, images a second, and seconds a batch."""
-        seconds = time.perf_counter() - self._start
-        means = {name: total / self._batches for name, total in self._sums.items()}
-        result = means, self._images / seconds, seconds / self._batches
-        self._reset()
-        return result
-
-
-class _Scalars:
-    """TensorBoard on rank 0, nothing elsewhere."""
-
-    def __init__(self, writer: SummaryWriter | None) -> None:
-        self._writer = writer
-
-    def add(self, iteration: int, values: dict[str, float]) -> None:
-        if self._writer:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, iteration)
-
-    def __enter__(self) -> _Scalars:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer:
-            self._writer.close()
-
-
-def _scalars(folder: Path, fabric: Fabric) -> _Scalars:
-    if not fabric.is_global_zero:
-        return _Scalars(None)
-    return _Scalars(SummaryWriter(str(folder / "tensorboard")))
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
+    def _require_finite_weights(self, done: int, models: Sequence[nn.Module]) -> None:
+        """The loss is checked before an update; this looks at what the last update left."""
+        tensors = [t for m in models for t in m.state_dict().values() if t.is_floating_point()]
+        if all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+            return
+        if not self.fabric.is_global_zero:  # the same weights everywhere: one process tells
+            raise PeerLostError("weights are not finite")
+        raise NonFiniteLossError(
+            f"weights are not finite after epoch {done}: training stopped and the last good "
+            "checkpoint is kept. Lower basic_lr_per_img"
+        )

@@ -2,41 +2,69 @@
 
 from yolox.data.data_augment import TrainTransform, ValTransform, preproc
 from yolox.data.dataloading import (
-    TrainLoader,
+    DataLoader,
     build_eval_loader,
     build_train_loader,
     get_yolox_datadir,
+    worker_init_reset_seed,
 )
 from yolox.data.datasets import (
     COCO_CLASSES,
     VOC_CLASSES,
+    AnnotationTransform,
+    COCODataset,
     DetectionDataset,
     MosaicDetection,
+    Problem,
+    Record,
+    RecordSet,
     Sample,
     VOCDetection,
+    YOLODataset,
+    build_samples,
+    read_coco,
+    read_voc,
+    read_yolo,
+    resolve_class_list,
     resolve_classes,
+    with_classes,
 )
 from yolox.data.errors import DataError
-from yolox.data.samplers import Draw, TrainBatchSampler
+from yolox.data.samplers import Draw, InfiniteSampler, TrainBatchSampler, YoloBatchSampler
 from yolox.data.synthetic import generate_demo_dataset
 
 __all__ = [
     "COCO_CLASSES",
     "VOC_CLASSES",
+    "AnnotationTransform",
+    "COCODataset",
     "DataError",
+    "DataLoader",
     "DetectionDataset",
     "Draw",
+    "InfiniteSampler",
     "MosaicDetection",
+    "Problem",
+    "Record",
+    "RecordSet",
     "Sample",
     "TrainBatchSampler",
-    "TrainLoader",
     "TrainTransform",
     "VOCDetection",
     "ValTransform",
+    "YOLODataset",
+    "YoloBatchSampler",
     "build_eval_loader",
+    "build_samples",
     "build_train_loader",
     "generate_demo_dataset",
     "get_yolox_datadir",
     "preproc",
+    "read_coco",
+    "read_voc",
+    "read_yolo",
+    "resolve_class_list",
     "resolve_classes",
+    "with_classes",
+    "worker_init_reset_seed",
 ]

@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils import data
 
+from yolox.data.datadir import get_yolox_datadir as get_yolox_datadir
 from yolox.data.datasets.mosaicdetection import MosaicDetection
 from yolox.data.datasets.sample import DetectionDataset
 from yolox.data.errors import DataError
-from yolox.data.samplers import TrainBatchSampler
+from yolox.data.samplers import EpochSampler, TrainBatchSampler
 
 
-def get_yolox_datadir() -> str:
-    """The folder that holds data sets.
+def worker_init_reset_seed(worker_id: int) -> None:
+    """Set a worker up: no threads of its own, for workers are the parallelism.
 
-    The environment variable YOLOX_DATADIR if set; else ``datasets`` in the current folder if it
-    is there; else ``datasets`` beside the ``yolox`` package.
+    No seed is set (an official Exp passes this function to have one): all of a sample's randomness
+    comes with its ``Draw``.
     """
-    from_env = os.environ.get("YOLOX_DATADIR")
-    if from_env:
-        return from_env
-    here = Path.cwd() / "datasets"
-    return str(here if here.is_dir() else Path(__file__).resolve().parents[2] / "datasets")
-
-
-def _one_thread(worker_id: int) -> None:
-    """Workers are the parallelism: threads inside each would only fight for the same cores."""
     del worker_id
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
-class _Loader(DataLoader[Any]):
-    """A loader whose worker processes' errors read as if there were no workers."""
+class DataLoader(data.DataLoader[Any]):
+    """A loader of epochs, whose worker processes' errors read as if there were no workers.
+
+    Batches are ``[images, targets, img_info, ids]``; the same for any ``num_workers``.
+
+    images: float32 (batch, 3, height, width) 0..255. targets: float32 (batch, max_labels, 5) as
+    class, cx, cy, w, h in input pixels. img_info: [heights, widths], each int64 (batch,).
+    ids: int64 (batch, 1).
+    """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:
@@ -48,35 +45,10 @@ class _Loader(DataLoader[Any]):
             marker = f"{DataError.__module__}.{DataError.__qualname__}: "
             raise DataError(str(error).rpartition(marker)[2].rstrip()) from None
 
-
-class TrainLoader(_Loader):
-    """Batches ``[images, targets, img_info, ids]`` of one epoch; the same for any ``num_workers``.
-
-    images: float32 (batch, 3, height, width) 0..255. targets: float32 (batch, max_labels, 5) as
-    class, cx, cy, w, h in input pixels. img_info: [heights, widths], each int64 (batch,).
-    ids: int64 (batch, 1).
-    """
-
-    def __init__(
-        self,
-        dataset: MosaicDetection,
-        sampler: TrainBatchSampler,
-        num_workers: int = 0,
-        pin_memory: bool = False,
-    ) -> None:
-        super().__init__(
-            dataset,
-            batch_sampler=sampler,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            worker_init_fn=_one_thread,
-            persistent_workers=num_workers > 0,
-        )
-        self._draws = sampler
-
     def set_epoch(self, epoch: int, mosaic: bool) -> None:
         """Choose what the next iteration yields; see ``TrainBatchSampler.set_epoch``."""
-        self._draws.set_epoch(epoch, mosaic)
+        if isinstance(self.batch_sampler, EpochSampler):
+            self.batch_sampler.set_epoch(epoch, mosaic)
 
 
 def build_train_loader(
@@ -88,10 +60,17 @@ def build_train_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
-) -> TrainLoader:
+) -> DataLoader:
     """A training loader; ``batch_size`` is that of this process. See ``TrainBatchSampler``."""
     sampler = TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size)
-    return TrainLoader(dataset, sampler, num_workers, pin_memory)
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        worker_init_fn=worker_init_reset_seed,
+        persistent_workers=num_workers > 0,
+    )
 
 
 def build_eval_loader(
@@ -102,17 +81,17 @@ def build_eval_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
-) -> DataLoader[Any]:
+) -> DataLoader:
     """Every image once, in order; of several processes, each takes every ``world_size``-th.
 
-    Batches are as ``TrainLoader``'s, targets being what the data set's ``preproc`` returns.
+    Batches are as ``DataLoader``'s, targets being what the data set's ``preproc`` returns.
     """
     indices: Sequence[int] = range(rank, len(dataset), world_size)
-    return _Loader(
+    return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=indices,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        worker_init_fn=_one_thread,
+        worker_init_fn=worker_init_reset_seed,
     )

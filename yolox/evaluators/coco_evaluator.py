@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import torch.distributed as dist
 from loguru import logger
 from torch import nn
 
-from yolox.evaluators.coco_metric import evaluate_coco
+from yolox.evaluators.detections import Outputs, coco_rows, gather_detections, outputs_by_image
 from yolox.evaluators.evaluator import (
     EvalDataset,
     EvalSample,
@@ -20,22 +18,19 @@ from yolox.evaluators.evaluator import (
     Timing,
     run_inference,
 )
-from yolox.evaluators.results import ClassRow, EvalResult
-from yolox.evaluators.voc_metric import evaluate_voc
+from yolox.evaluators.results import EvalResult, Headline, evaluate_detections
+from yolox.utils.dist import is_main_process
 from yolox.utils.errors import UserError
 
-__all__ = ["COCOEvaluator", "Evaluator", "Headline", "Outputs"]
+__all__ = ["COCOEvaluator", "Evaluator", "Headline", "Inference", "Outputs"]
 
-Headline = Literal["coco", "voc07", "voc12"]
-Outputs = dict[int, dict[str, list[Any]]]
-
-_IOU_THRESHOLDS = tuple(iou / 100 for iou in range(50, 100, 5))
-_AT_50, _AT_75 = _IOU_THRESHOLDS.index(0.5), _IOU_THRESHOLDS.index(0.75)
 _TESTDEV_FILE = Path("yolox_testdev_2017.json")
 _PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-class _Inference(NamedTuple):
+class Inference(NamedTuple):
+    """What a model found in a data set, an entry an image, and how long it took."""
+
     detections: list[ImageDetections]
     timing: Timing
 
@@ -101,10 +96,12 @@ class Evaluator:
                 than one this changes nothing.
 
         Raises:
-            ValueError: for an unknown precision, or when the loader leaves out images of the data
-                set, for their objects would count as missed.
+            ValueError: for an unknown precision, or a loader that does not yield each image of the
+                data set once.
         """
-        return self._score(self._infer(model, device, precision, distributed))
+        return self.score(
+            self.infer(model, device=device, precision=precision, distributed=distributed)
+        )
 
     @overload
     def evaluate(
@@ -168,19 +165,21 @@ class Evaluator:
             )
         on_cpu = all(p.device.type == "cpu" for p in model.parameters())
         precision = ("bf16" if on_cpu else "fp16") if half else "fp32"
-        inference = self._infer(model, None, precision, distributed)
-        result = self._score(inference)
+        inference = self.infer(model, precision=precision, distributed=distributed)
+        result = self.score(inference)
         summary = result.summary(per_class_ap=self.per_class_AP, per_class_ar=self.per_class_AR)
         headline = (result.ap50_95, result.ap50, summary)
-        return (headline, _outputs(inference.detections)) if return_outputs else headline
+        return (headline, outputs_by_image(inference.detections)) if return_outputs else headline
 
-    def _infer(
+    def infer(
         self,
         model: nn.Module,
-        device: torch.device | str | None,
-        precision: str | None,
-        distributed: bool,
-    ) -> _Inference:
+        *,
+        device: torch.device | str | None = None,
+        precision: str | None = None,
+        distributed: bool = False,
+    ) -> Inference:
+        """The first half of :meth:`run`: detections in the data set's order, each image once."""
         if precision is not None and precision not in _PRECISIONS:
             raise ValueError(f"precision: expected one of {[*_PRECISIONS]}, got {precision!r}")
         detections, timing = run_inference(
@@ -193,63 +192,31 @@ class Evaluator:
             device=device,
             autocast=_PRECISIONS[precision or "fp32"],
         )
-        if distributed:
-            detections = _gather(detections)
-        seen = {entry.image_id for entry in detections}
-        missing = [s.name for s in self.dataset.samples if s.image_id not in seen]
-        if missing:
-            raise ValueError(
-                f"the loader left out {len(missing)} of {len(self.dataset.samples)} images "
-                f"({', '.join(missing[:3])}, ...); evaluation needs each of them once: no "
-                "drop_last, and distributed=True if each process reads a part"
-            )
-        return _Inference(detections, timing)
-
-    def _score(self, inference: _Inference) -> EvalResult:
         samples = self.dataset.samples
-        coco = evaluate_coco(samples, inference.detections, self.num_classes)
-        voc = evaluate_voc(samples, inference.detections, self.num_classes, _IOU_THRESHOLDS)
-        voc_means: dict[str, float | None] = {}
-        for rule, ap_TC in (("voc07", voc.ap_11point), ("voc12", voc.ap_area)):
-            voc_means[f"{rule}_ap50_95"] = _mean(ap_TC)
-            voc_means[f"{rule}_ap50"] = _mean(ap_TC[_AT_50])
-            voc_means[f"{rule}_ap75"] = _mean(ap_TC[_AT_75])
-        if self.headline == "coco":
-            ap50_95, ap50 = coco.metrics["ap50_95"], coco.metrics["ap50"]
-            by_class = [(row.ap50_95, row.ap50) for row in coco.per_class]
-        else:
-            ap_TC = voc.ap_11point if self.headline == "voc07" else voc.ap_area
-            ap50_95, ap50 = _mean(ap_TC), _mean(ap_TC[_AT_50])
-            by_class = [
-                (_mean(ap_TC[:, c]), _mean(ap_TC[_AT_50, c])) for c in range(ap_TC.shape[1])
-            ]
-        rows = tuple(
-            ClassRow(
-                name=name,
-                objects=int(voc.gt_counts[c]),
-                ap50_95=by_class[c][0],
-                ap50=by_class[c][1],
-                ar50_95=coco.per_class[c].ar50_95,
-            )
-            for c, name in enumerate(self.dataset.class_names)
-        )
-        return EvalResult(
+        return Inference(gather_detections(detections, samples, distributed), timing)
+
+    def score(self, inference: Inference) -> EvalResult:
+        """The second half of :meth:`run`: all figures."""
+        return evaluate_detections(
+            self.dataset.samples,
+            inference.detections,
+            self.dataset.class_names,
             headline=self.headline,
-            ap50_95=float("nan") if ap50_95 is None else ap50_95,
-            ap50=float("nan") if ap50 is None else ap50,
-            coco=coco.metrics,
-            voc=voc_means,
-            per_class=rows,
             timing=inference.timing,
         )
+
+    @property
+    def category_ids(self) -> Sequence[int]:
+        """Ids by class index: the data set's ``class_ids`` where it has them, else the indices."""
+        ids: Sequence[int] = getattr(self.dataset, "class_ids", range(self.num_classes))
+        return ids
 
 
 class COCOEvaluator(Evaluator):
     """Evaluator whose headline is COCO AP. Arguments as for :class:`Evaluator`.
 
     With ``testdev`` the data set needs no annotations, and the detections are written to
-    ``yolox_testdev_2017.json`` in the working directory, in COCO's result format. Category ids are
-    the data set's ``class_ids`` where it has them, else the class indices.
+    ``yolox_testdev_2017.json`` in the working directory, in COCO's result format, by one process.
     """
 
     def __init__(
@@ -276,12 +243,21 @@ class COCOEvaluator(Evaluator):
         )
         self.testdev = testdev
 
-    def _score(self, inference: _Inference) -> EvalResult:
-        if self.testdev:
-            ids: Sequence[int] = getattr(self.dataset, "class_ids", range(self.num_classes))
-            _TESTDEV_FILE.write_text(json.dumps(_coco_rows(inference.detections, ids)))
+    def infer(
+        self,
+        model: nn.Module,
+        *,
+        device: torch.device | str | None = None,
+        precision: str | None = None,
+        distributed: bool = False,
+    ) -> Inference:
+        inference = super().infer(
+            model, device=device, precision=precision, distributed=distributed
+        )
+        if self.testdev and is_main_process():
+            _TESTDEV_FILE.write_text(json.dumps(coco_rows(inference.detections, self.category_ids)))
             logger.info("detections written to {}", _TESTDEV_FILE.resolve())
-        return super()._score(inference)
+        return inference
 
 
 def _check_dataset(dataset: EvalDataset, num_classes: int, require_objects: bool) -> None:
@@ -308,45 +284,3 @@ def _check_dataset(dataset: EvalDataset, num_classes: int, require_objects: bool
     if problems:
         more = f"\n... and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise UserError("cannot evaluate:\n" + "\n".join(problems[:20]) + more)
-
-
-def _gather(detections: list[ImageDetections]) -> list[ImageDetections]:
-    """Detections of all processes, one entry an image: samplers pad the last round by repeating."""
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return detections
-    parts: list[list[ImageDetections]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(parts, detections)
-    by_image = {entry.image_id: entry for part in parts for entry in part}
-    return [by_image[image_id] for image_id in sorted(by_image)]
-
-
-def _mean(values: npt.NDArray[np.float64]) -> float | None:
-    """Mean of what is defined, None when nothing is."""
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else None
-
-
-def _outputs(detections: list[ImageDetections]) -> Outputs:
-    return {
-        entry.image_id: {
-            "bboxes": entry.boxes.tolist(),
-            "scores": entry.scores.tolist(),
-            "categories": entry.classes.tolist(),
-        }
-        for entry in detections
-    }
-
-
-def _coco_rows(detections: list[ImageDetections], category_ids: Sequence[int]) -> list[Any]:
-    return [
-        {
-            "image_id": entry.image_id,
-            "category_id": int(category_ids[class_id]),
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": score,
-        }
-        for entry in detections
-        for (x1, y1, x2, y2), class_id, score in zip(
-            entry.boxes.tolist(), entry.classes.tolist(), entry.scores.tolist(), strict=True
-        )
-    ]

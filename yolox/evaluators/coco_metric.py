@@ -1,4 +1,6 @@
-"""COCO average precision, computed by pycocotools.
+"""COCO average precision, computed by faster-coco-eval where it is installed, else by pycocotools.
+
+Both give the same figures; the one is some times as fast.
 
 Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014. Difficult objects take part as
 crowds: they are no misses, and detections on them are no mistakes. Small, medium and large go by
@@ -12,7 +14,7 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +22,38 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from yolox.evaluators.evaluator import EvalSample, ImageDetections
+from yolox.evaluators.matching import pair_up
 
-__all__ = ["COCOClassResult", "COCOResult", "evaluate_coco"]
+try:
+    import faster_coco_eval
+except ImportError:
+    faster_coco_eval = None
+
+__all__ = [
+    "COCO_TOOLS",
+    "PYCOCOTOOLS",
+    "COCOClassResult",
+    "COCOResult",
+    "COCOTools",
+    "evaluate_coco",
+]
+
+
+class COCOTools(NamedTuple):
+    """A library that computes COCO's figures: its name, index of annotations, and evaluation."""
+
+    name: str
+    index: type[Any]
+    evaluation: type[Any]
+
+
+PYCOCOTOOLS = COCOTools("pycocotools", COCO, COCOeval)
+COCO_TOOLS = (
+    COCOTools("faster-coco-eval", faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster)
+    if faster_coco_eval
+    else PYCOCOTOOLS
+)
+_SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,33 +77,40 @@ class COCOResult:
 
     Attributes:
         metrics: ``ap50_95``, ``ap50``, ``ap75``, ``ap_small``, ``ap_medium``, ``ap_large`` and
-            ``ar50_95`` (at most 100 detections an image).
+            ``ar50_95`` (at most 100 detections of a class an image).
+        objects: those that count, ``small``, ``medium`` and ``large``. COCO takes one right on a
+            limit for both sides.
+        tools: name of the library that computed it.
         per_class: by class index.
     """
 
     metrics: dict[str, float | None]
+    objects: dict[str, int]
+    tools: str
     per_class: tuple[COCOClassResult, ...]
 
 
 def evaluate_coco(
-    samples: Sequence[EvalSample], detections: Sequence[ImageDetections], num_classes: int
+    samples: Sequence[EvalSample],
+    detections: Sequence[ImageDetections],
+    num_classes: int,
+    tools: COCOTools = COCO_TOOLS,
 ) -> COCOResult:
     """COCO AP and AR of ``detections`` on ``samples``. Prints nothing.
 
     An image without detections counts with all its objects missed.
 
     Raises:
-        ValueError: for detections of an image that is not among ``samples``.
+        ValueError: for an entry whose image is not among ``samples``, or a second one of an image.
     """
-    unknown = {d.image_id for d in detections} - {s.image_id for s in samples}
-    if unknown:
-        raise ValueError(f"detections: image ids {sorted(unknown)[:5]} are not in the data set")
+    pair_up(samples, detections)
+    annotations = _truth_annotations(samples)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by print
         categories = [{"id": c, "name": str(c)} for c in range(num_classes)]
         images = [{"id": s.image_id, "height": s.height, "width": s.width} for s in samples]
-        truth = _index(images, categories, _truth_annotations(samples))
-        found = _index(images, categories, _found_annotations(detections))
-        run = COCOeval(truth, found, "bbox")
+        truth = _index(tools, images, categories, annotations)
+        found = _index(tools, images, categories, _found_annotations(detections))
+        run = tools.evaluation(truth, found, "bbox")
         run.evaluate()
         run.accumulate()
     precision_TRCS = run.eval["precision"][..., -1]  # last: at most 100 detections an image
@@ -94,7 +133,16 @@ def evaluate_coco(
         )
         for c in range(num_classes)
     )
-    return COCOResult(metrics=metrics, per_class=per_class)
+    areas = np.array([row["area"] for row in annotations if not row["iscrowd"]])
+    return COCOResult(
+        metrics=metrics,
+        objects={
+            name: int(((areas >= least) & (areas <= most)).sum())
+            for name, (least, most) in _SIZES.items()
+        },
+        tools=tools.name,
+        per_class=per_class,
+    )
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float | None:
@@ -104,12 +152,13 @@ def _mean(values: npt.NDArray[np.float64]) -> float | None:
 
 
 def _index(
+    tools: COCOTools,
     images: list[dict[str, Any]],
     categories: list[dict[str, Any]],
     annotations: list[dict[str, Any]],
-) -> COCO:
+) -> Any:
     # Filled by hand for both sides: loadRes, made for this, refuses an empty list.
-    index = COCO()
+    index = tools.index()
     index.dataset = {"images": images, "categories": categories, "annotations": annotations}
     index.createIndex()
     return index

@@ -1,12 +1,23 @@
-"""What an evaluation found, as data and as text for a log."""
+"""All figures of one evaluation: computed, as a table for people, as plain values for files."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from yolox.evaluators.evaluator import Timing
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ["ClassRow", "EvalResult"]
+from yolox.evaluators.coco_metric import evaluate_coco
+from yolox.evaluators.evaluator import EvalSample, ImageDetections, Timing
+from yolox.evaluators.voc_metric import evaluate_voc
+
+__all__ = ["ClassRow", "EvalResult", "Headline", "Order", "evaluate_detections"]
+
+Headline = Literal["coco", "voc07", "voc12"]
+Order = Literal["class", "ap", "objects"]
+
+_IOU_THRESHOLDS = tuple(iou / 100 for iou in range(50, 100, 5))
+_AT_50, _AT_75 = _IOU_THRESHOLDS.index(0.5), _IOU_THRESHOLDS.index(0.75)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,27 +49,42 @@ class EvalResult:
         ap50: likewise at IoU 0.5.
         coco: ``ap50_95``, ``ap50``, ``ap75``, ``ap_small``, ``ap_medium``, ``ap_large``,
             ``ar50_95``; None where no object is of that kind.
+        objects: those that count, by COCO's sizes ``small``, ``medium``, ``large``.
+        coco_tools: name of the library that computed ``coco``.
         voc: ``voc07_ap50_95``, ``voc07_ap50``, ``voc07_ap75`` (11-point rule) and the same with
             ``voc12`` (area rule).
         per_class: by class index.
         timing: of the inference.
     """
 
-    headline: Literal["coco", "voc07", "voc12"]
+    headline: Headline
     ap50_95: float
     ap50: float
     coco: Mapping[str, float | None]
+    objects: Mapping[str, int]
+    coco_tools: str
     voc: Mapping[str, float | None]
     per_class: tuple[ClassRow, ...]
     timing: Timing
 
-    def summary(self, *, per_class_ap: bool = True, per_class_ar: bool = False) -> str:
-        """The result as lines of plain text; ``n/a`` where there is nothing to average."""
+    def summary(
+        self, *, per_class_ap: bool = True, per_class_ar: bool = False, order: Order = "class"
+    ) -> str:
+        """The result as lines of plain text; ``n/a`` where there is nothing to average.
+
+        Args:
+            per_class_ap, per_class_ar: the columns of the table by class; neither, no table.
+            order: of the table: by class index, or the highest AP50-95 or most objects first.
+        """
         coco, voc = self.coco, self.voc
         lines = [
             f"COCO: AP50-95 {_cell(coco['ap50_95'])}  AP50 {_cell(coco['ap50'])}"
-            f"  AP75 {_cell(coco['ap75'])}  (small {_cell(coco['ap_small'])}"
-            f"  medium {_cell(coco['ap_medium'])}  large {_cell(coco['ap_large'])})",
+            f"  AP75 {_cell(coco['ap75'])}  AR50-95 {_cell(coco['ar50_95'])}  ({self.coco_tools})",
+            "by size: "
+            + "  ".join(
+                f"{size} {_cell(coco[f'ap_{size}'])} ({count:,} objects)"
+                for size, count in self.objects.items()
+            ),
             *(
                 f"{label}: AP50-95 {_cell(voc[f'{rule}_ap50_95'])}"
                 f"  AP50 {_cell(voc[f'{rule}_ap50'])}  AP75 {_cell(voc[f'{rule}_ap75'])}"
@@ -68,22 +94,100 @@ class EvalResult:
             f" {self.timing.postprocess_ms:.2f} ms/image (mean of {self.timing.images} images)",
         ]
         if per_class_ap or per_class_ar:
-            lines += self._class_table(per_class_ap, per_class_ar)
+            lines += self._class_table(per_class_ap, per_class_ar, order)
         return "\n".join(lines)
 
-    def _class_table(self, per_class_ap: bool, per_class_ar: bool) -> list[str]:
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON: NaN, which JSON has not, becomes None."""
+        values = asdict(self)
+        for key in ("ap50_95", "ap50"):
+            values[key] = None if np.isnan(values[key]) else values[key]
+        return values
+
+    def _class_table(self, per_class_ap: bool, per_class_ar: bool, order: Order) -> list[str]:
         title = {"coco": "COCO", "voc07": "VOC 11-point", "voc12": "VOC area"}[self.headline]
         width = max(len("class"), *(len(row.name) for row in self.per_class))
         header = f"{'class':<{width}}  {'objects':>7}"
         header += f"  {'AP50-95':>7}  {'AP50':>7}" if per_class_ap else ""
         header += f"  {'AR50-95':>7}" if per_class_ar else ""
         lines = [f"by class ({title}):", header]
-        for row in self.per_class:
+        for row in self._rows(order):
             line = f"{row.name:<{width}}  {row.objects:>7}"
             line += f"  {_cell(row.ap50_95):>7}  {_cell(row.ap50):>7}" if per_class_ap else ""
             line += f"  {_cell(row.ar50_95):>7}" if per_class_ar else ""
             lines.append(line)
         return lines
+
+    def _rows(self, order: Order) -> list[ClassRow]:
+        rows = list(self.per_class)
+        if order == "ap":
+            rows.sort(key=lambda row: -1.0 if row.ap50_95 is None else row.ap50_95, reverse=True)
+        elif order == "objects":
+            rows.sort(key=lambda row: row.objects, reverse=True)
+        return rows
+
+
+def evaluate_detections(
+    samples: Sequence[EvalSample],
+    detections: Sequence[ImageDetections],
+    class_names: Sequence[str],
+    *,
+    headline: Headline,
+    timing: Timing,
+) -> EvalResult:
+    """Every figure, by COCO's and VOC's rules.
+
+    Args:
+        samples: the annotated images.
+        detections: at most one entry an image; an image without one has no detections.
+        class_names: by class index.
+        headline: the rule of the main figures and of the table by class.
+        timing: of the inference.
+
+    Raises:
+        ValueError: for an entry whose image is not among ``samples``, or a second one of an image.
+    """
+    coco = evaluate_coco(samples, detections, len(class_names))
+    voc = evaluate_voc(samples, detections, len(class_names), _IOU_THRESHOLDS)
+    voc_means: dict[str, float | None] = {}
+    for rule, ap_TC in (("voc07", voc.ap_11point), ("voc12", voc.ap_area)):
+        voc_means[f"{rule}_ap50_95"] = _mean(ap_TC)
+        voc_means[f"{rule}_ap50"] = _mean(ap_TC[_AT_50])
+        voc_means[f"{rule}_ap75"] = _mean(ap_TC[_AT_75])
+    if headline == "coco":
+        ap50_95, ap50 = coco.metrics["ap50_95"], coco.metrics["ap50"]
+        by_class = [(row.ap50_95, row.ap50) for row in coco.per_class]
+    else:
+        ap_TC = voc.ap_11point if headline == "voc07" else voc.ap_area
+        ap50_95, ap50 = _mean(ap_TC), _mean(ap_TC[_AT_50])
+        by_class = [(_mean(ap_TC[:, c]), _mean(ap_TC[_AT_50, c])) for c in range(ap_TC.shape[1])]
+    rows = tuple(
+        ClassRow(
+            name=name,
+            objects=int(voc.gt_counts[c]),
+            ap50_95=by_class[c][0],
+            ap50=by_class[c][1],
+            ar50_95=coco.per_class[c].ar50_95,
+        )
+        for c, name in enumerate(class_names)
+    )
+    return EvalResult(
+        headline=headline,
+        ap50_95=float("nan") if ap50_95 is None else ap50_95,
+        ap50=float("nan") if ap50 is None else ap50,
+        coco=coco.metrics,
+        objects=coco.objects,
+        coco_tools=coco.tools,
+        voc=voc_means,
+        per_class=rows,
+        timing=timing,
+    )
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float | None:
+    """Mean of what is defined, None when nothing is."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else None
 
 
 def _cell(value: float | None) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolox.evaluators.evaluator import EvalSample, ImageDetections
+from yolox.evaluators.matching import pair_up
 
 __all__ = ["VOCResult", "average_precision", "evaluate_voc"]
 
@@ -78,7 +79,7 @@ def evaluate_voc(
     Raises:
         ValueError: for an entry whose image is not among ``samples``, or a second one of an image.
     """
-    matches = _match(samples, _by_image(samples, detections))
+    matches = _match(pair_up(samples, detections))
     counted = [np.asarray(s.classes)[~np.asarray(s.difficult, bool)] for s in samples]
     gt_counts = np.bincount(
         np.concatenate([np.zeros(0, np.int64), *counted]), minlength=num_classes
@@ -127,23 +128,10 @@ def average_precision(recall: Floats, precision: Floats, *, use_07_metric: bool)
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
 
 
-def _by_image(
-    samples: Sequence[EvalSample], detections: Sequence[ImageDetections]
-) -> dict[int, ImageDetections]:
-    by_image = {entry.image_id: entry for entry in detections}
-    if len(by_image) != len(detections):
-        raise ValueError("detections: expected at most one entry an image, got more")
-    unknown = by_image.keys() - {sample.image_id for sample in samples}
-    if unknown:
-        raise ValueError(f"detections: image ids {sorted(unknown)[:5]} are not in the data set")
-    return by_image
-
-
-def _match(samples: Sequence[EvalSample], by_image: dict[int, ImageDetections]) -> _Matches:
+def _match(pairs: Sequence[tuple[EvalSample, ImageDetections | None]]) -> _Matches:
     classes, scores, best_iou, best_gt, best_difficult = [], [], [], [], []
     offset = 0
-    for sample in samples:
-        found = by_image.get(sample.image_id)
+    for sample, found in pairs:
         gts = len(sample.boxes)
         if found is not None and len(found.boxes):
             count = len(found.boxes)

@@ -1,7 +1,20 @@
 """Exp: the typed recipe that builds models, data, optimizer and trainer."""
 
-from yolox.exp.build import TrainOptions, build_trainer, get_exp
+from yolox.exp.build import TrainOptions, build_trainer
+from yolox.exp.default import use_model
+from yolox.exp.fields import ExpError
+from yolox.exp.load import get_exp
 from yolox.exp.voc import VOCExp
-from yolox.exp.yolox_base import Exp, ExpError
+from yolox.exp.yolo import YOLOExp
+from yolox.exp.yolox_base import Exp
 
-__all__ = ["Exp", "ExpError", "TrainOptions", "VOCExp", "build_trainer", "get_exp"]
+__all__ = [
+    "Exp",
+    "ExpError",
+    "TrainOptions",
+    "VOCExp",
+    "YOLOExp",
+    "build_trainer",
+    "get_exp",
+    "use_model",
+]

@@ -1,21 +1,22 @@
-"""From a file or a name to an Exp, and from an Exp to a trainer."""
+"""From an Exp to a trainer."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-import difflib
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_fabric import Fabric
 from loguru import logger
+from torch import nn
 
-from yolox.core import Trainer, TrainSettings
-from yolox.exp.default import DEFAULT_EXPS
-from yolox.exp.yolox_base import Exp, ExpError
+from yolox.core import Trainer, TrainSettings, make_fabric
+from yolox.data import RecordSet
+from yolox.data.doctor import quick_check
+from yolox.exp.official import epoch_loader, image_names, input_sizes, optimizer_of, spec_of
 from yolox.models import (
     YOLOX,
     LoadedModel,
@@ -25,43 +26,13 @@ from yolox.models import (
     transfer_weights,
 )
 from yolox.utils.checkpoint import CheckpointError
+from yolox.utils.device import keep_freed_memory
+from yolox.utils.download import resolve_weights
 from yolox.utils.ema import ModelEMA
 from yolox.utils.errors import UserError
 
-
-def get_exp(exp_file: str | Path | None = None, exp_name: str | None = None) -> Exp:
-    """The Exp of a Python file, or a built-in one by name (yolox-nano … yolox-x, yolov3).
-
-    Raises:
-        ExpError: neither given, no such file or name, or a file without a class ``Exp``.
-    """
-    if exp_file is not None:
-        return _exp_of_file(Path(exp_file))
-    if exp_name is None:
-        raise ExpError("name an Exp: a file with -f, or a built-in model with -n")
-    name = exp_name.replace("_", "-")
-    if name not in DEFAULT_EXPS:
-        near = difflib.get_close_matches(name, DEFAULT_EXPS, n=1, cutoff=0.0)
-        raise ExpError(
-            f"no built-in Exp {exp_name!r}; nearest: {near[0]}; all: {', '.join(DEFAULT_EXPS)}"
-        )
-    return DEFAULT_EXPS[name]()
-
-
-def _exp_of_file(path: Path) -> Exp:
-    if not path.is_file():
-        raise ExpError(f"no Exp file at {path}: see exps/ for examples")
-    spec = importlib.util.spec_from_file_location(f"exp_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ExpError(f"{path} is not a Python file: an Exp file ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "Exp"):
-        raise ExpError(f"{path} defines no class Exp, a subclass of yolox.exp.Exp")
-    exp = module.Exp()
-    if not isinstance(exp, Exp):
-        raise ExpError(f"the class Exp of {path} must subclass yolox.exp.Exp")
-    return exp
+if TYPE_CHECKING:
+    from yolox.exp.yolox_base import Exp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +45,8 @@ class TrainOptions:
         batch_size: of all processes together; the Exp's by default.
         act: activation to train with, over the Exp's ``act`` or ``finetune_act``.
         name: output folder's name, over the Exp's ``exp_name``.
+        start_epoch: epochs taken as done by a resumed run, over the checkpoint's own number.
+        cache: keep decoded images in ``"ram"`` or on ``"disk"``.
     """
 
     checkpoint: Path | None = None
@@ -81,6 +54,8 @@ class TrainOptions:
     batch_size: int | None = None
     act: str | None = None
     name: str | None = None
+    start_epoch: int | None = None
+    cache: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +67,11 @@ class _Start:
     folder: Path
 
 
-def build_trainer(
-    exp: Exp, fabric: Fabric, options: TrainOptions
-) -> tuple[Trainer, dict[str, Any] | None]:
-    """Everything a training run needs, and the content to resume from, if any.
+def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
+    """Everything that a training run needs.
+
+    Args:
+        fabric: launched.
 
     Raises:
         UserError: anything in the Exp, the data or the checkpoint that cannot work.
@@ -107,14 +83,13 @@ def build_trainer(
         raise UserError(
             f"batch size {batch_size} does not divide by {fabric.world_size} processes: change -b"
         )
-    torch.manual_seed(exp.seed)
+    torch.manual_seed(exp.seed or 0)
     start = _starting_point(exp, options)
-    loader = exp.get_data_loader(
-        batch_size,
-        is_distributed=fabric.world_size > 1,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-    )
+    several = fabric.world_size > 1
+    loader = exp.get_data_loader(batch_size, several, cache_img=options.cache)
+    evaluator = exp.get_evaluator(batch_size, several)
+    if fabric.is_global_zero:
+        _look_at_data(exp, loader, evaluator)
     lr = exp.basic_lr_per_img * batch_size * exp.accumulate
     recipe = {
         "batch_size": batch_size,
@@ -125,31 +100,70 @@ def build_trainer(
         },
         "precision": fabric._precision.precision,
     }
-    trainer = Trainer(
+
+    def evaluate(model: nn.Module) -> tuple[float, float, str]:
+        ap50_95, ap50, summary = exp.eval(model, evaluator, several)
+        return ap50_95, ap50, summary
+
+    return Trainer(
         fabric=fabric,
         model=start.model.to(fabric.device),
         spec=start.spec,
-        optimizer=exp.get_optimizer(batch_size * exp.accumulate, start.model),
+        optimizer=optimizer_of(exp, batch_size * exp.accumulate, start.model),
         schedule=exp.get_lr_scheduler(lr, len(loader)),
-        train_loader=loader,
-        image_names={s.image_id: s.name for s in loader.dataset.dataset.samples},  # type: ignore[attr-defined]
-        evaluator=exp.get_evaluator(batch_size),
+        train_loader=epoch_loader(loader),
+        input_size=input_sizes(exp, loader, fabric.global_rank, several),
+        preprocess=exp.preprocess,
+        image_names=image_names(loader),
+        evaluate=evaluate,
         settings=TrainSettings(
             output_dir=start.folder,
             max_epoch=exp.max_epoch,
             no_aug_epochs=exp.no_aug_epochs,
             eval_interval=exp.eval_interval,
             print_interval=exp.print_interval,
-            sizes=exp.train_sizes(),
             accumulate=exp.accumulate,
-            seed=exp.seed,
             save_history=exp.save_history_ckpt,
         ),
         ema=ModelEMA(start.model, exp.ema_decay) if exp.ema else None,
         pruning=start.pruning,
         recipe=recipe,
+        resume=start.resume,
     )
-    return trainer, start.resume
+
+
+def _look_at_data(exp: Exp, loader: Any, evaluator: Any) -> None:
+    """Warn of what the data doctor finds without opening images, where it can see the records."""
+    train = getattr(loader, "dataset", None)
+    splits = {
+        "train": getattr(getattr(train, "dataset", train), "records", None),
+        "val": getattr(getattr(evaluator, "dataset", None), "records", None),
+    }
+    records = {name: found for name, found in splits.items() if isinstance(found, RecordSet)}
+    if records:
+        for line in quick_check(records, exp.class_names or None):
+            logger.warning(f"data: {line} (tools/check_data.py tells more)")
+
+
+def trainer_of_command(exp: Exp, args: argparse.Namespace) -> Trainer:
+    """The trainer that the flags of tools/train.py ask for, its processes started."""
+    precision = args.precision
+    if args.fp16:
+        precision = "fp16" if torch.cuda.is_available() else "bf16"
+    fabric = make_fabric(devices=args.devices, num_nodes=args.num_machines, precision=precision)
+    fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
+    options = TrainOptions(
+        checkpoint=args.ckpt,
+        resume=args.resume,
+        batch_size=args.batch_size,
+        act=args.act,
+        name=args.experiment_name,
+        start_epoch=args.start_epoch,
+        cache=args.cache,
+    )
+    return build_trainer(exp, fabric, options)
 
 
 def _starting_point(exp: Exp, options: TrainOptions) -> _Start:
@@ -158,35 +172,44 @@ def _starting_point(exp: Exp, options: TrainOptions) -> _Start:
     path = options.checkpoint or (folder / "latest_ckpt.pth" if options.resume else None)
     if path is None:
         exp.resolve_classes()
-        return _Start(
-            model=exp.get_model(), spec=exp.model_spec(), pruning=[], resume=None, folder=folder
-        )
+        model = exp.get_model()
+        return _Start(model=model, spec=spec_of(exp, model), pruning=[], resume=None, folder=folder)
+    path = resolve_weights(path)
     loaded = load_model(path)
     if not exp.class_names and (options.resume or loaded.is_pruned):
         # The head is as it is: the data has to follow its order of classes.
         exp.class_names = loaded.spec.class_names
     exp.resolve_classes()
     if options.resume:
-        return _resumed(path, loaded, exp)
+        return _resumed(path, loaded, exp, options.start_epoch)
     if loaded.is_pruned:
         return _fine_tuned(path, loaded, exp, options)
     model = exp.get_model()
     logger.info(f"weights from {path}: {transfer_weights(model, loaded.content['model'])}")
-    return _Start(model=model, spec=exp.model_spec(), pruning=[], resume=None, folder=folder)
+    return _Start(model=model, spec=spec_of(exp, model), pruning=[], resume=None, folder=folder)
 
 
-def _resumed(path: Path, loaded: LoadedModel, exp: Exp) -> _Start:
-    if "train" not in loaded.content:
+def _resumed(path: Path, loaded: LoadedModel, exp: Exp, start_epoch: int | None) -> _Start:
+    content = loaded.content
+    if "train" not in content:
         raise CheckpointError(
             f"{path} holds no training state to resume from: use latest_ckpt.pth, or give it with "
             "-c without --resume to start a new run from its weights"
         )
     _require_same_classes(path, loaded.spec, exp)
+    if start_epoch is not None:
+        content = {**content, "train": {**content["train"], "epoch": start_epoch}}
+    model = loaded.model.train()
+    if not loaded.is_pruned:
+        # The Exp's own, for what it froze; where it has the weights' shapes.
+        own = exp.get_model()
+        if spec_of(exp, own) == loaded.spec:
+            model = own
     return _Start(
-        model=loaded.model,
+        model=model,
         spec=loaded.spec,
         pruning=loaded.pruning,
-        resume=loaded.content,
+        resume=content,
         folder=path.parent,
     )
 
@@ -204,7 +227,7 @@ def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions
     )
     name = options.name or f"{exp.exp_name}_finetune"
     return _Start(
-        model=loaded.model,
+        model=loaded.model.train(),
         spec=spec,
         pruning=loaded.pruning,
         resume=None,

@@ -145,5 +145,4 @@ def _train(exp: Exp, fabric: Fabric, folder: Path, epochs: int, keep: tuple[str,
         resume=latest.is_file(),
         name=f"{exp.exp_name}_steps/{folder.name}",
     )
-    trainer, resume = build_trainer(recipe, fabric, options)
-    trainer.train(resume)
+    build_trainer(recipe, fabric, options).train()

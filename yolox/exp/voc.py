@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from yolox.data import VOCDetection, get_yolox_datadir, resolve_classes
-from yolox.exp.yolox_base import Exp, ExpError
+from yolox.data import RecordSet, VOCDetection, get_yolox_datadir, read_voc, resolve_classes
+from yolox.exp.fields import ExpError
+from yolox.exp.yolox_base import Exp
 
 
 class VOCExp(Exp):
@@ -29,11 +30,17 @@ class VOCExp(Exp):
         """The folder that holds the VOC<year> folders."""
         return Path(self.data_dir) if self.data_dir else Path(get_yolox_datadir()) / "VOCdevkit"
 
-    def resolve_classes(self) -> None:
-        """Fill `class_names` and `num_classes` from the data; see the class."""
-        sets = _pairs(self.train_sets) + _pairs(self.val_sets)
-        self.class_names = resolve_classes(self.devkit(), sets, self.class_names or None)
-        super().resolve_classes()
+    def find_classes(self) -> tuple[str, ...]:
+        """The class names of the data; see the class."""
+        if type(self).get_dataset is not VOCExp.get_dataset:
+            return super().find_classes()
+        return resolve_classes(self.devkit(), _pairs(self.train_sets) + _pairs(self.val_sets))
+
+    def train_records(self) -> RecordSet:
+        return read_voc(self.devkit(), _pairs(self.train_sets))
+
+    def eval_records(self) -> RecordSet:
+        return read_voc(self.devkit(), _pairs(self.val_sets))
 
     def get_dataset(self, cache: bool = False, cache_type: str = "ram") -> VOCDetection:
         return VOCDetection(
@@ -41,6 +48,8 @@ class VOCExp(Exp):
             image_sets=_pairs(self.train_sets),
             img_size=self.input_size,
             preproc=self.train_transform(),
+            cache=cache,
+            cache_type=cache_type,
             classes=self.class_names or None,
         )
 

@@ -6,9 +6,9 @@ An Exp file is Python that a person chose to run. It subclasses `Exp` (or `VOCEx
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
-import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,48 +16,42 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 
-from yolox.core import build_sgd
+from yolox.core import Trainer, build_sgd, resize_batch
 from yolox.data import (
+    VOC_CLASSES,
+    COCODataset,
+    DataLoader,
     DetectionDataset,
     MosaicDetection,
-    TrainLoader,
+    RecordSet,
     TrainTransform,
     ValTransform,
     build_eval_loader,
     build_train_loader,
+    get_yolox_datadir,
+    read_coco,
+    with_classes,
 )
 from yolox.evaluators import COCOEvaluator, Evaluator
-from yolox.models import ACTIVATIONS, ARCHITECTURES, YOLOX, ModelSpec, build_model
-from yolox.utils.errors import UserError
-from yolox.utils.lr_scheduler import WarmupCosineSchedule
+from yolox.exp.build import trainer_of_command
+from yolox.exp.checks import problems_of
+from yolox.exp.fields import ExpError, read_field, type_name
+from yolox.exp.official import RESIZE_INTERVAL
+from yolox.models import YOLOX, ModelSpec, build_model
+from yolox.utils.dist import get_rank, get_world_size
+from yolox.utils.lr_scheduler import LRScheduler
 
 MAX_LABELS = 120  # objects of a mosaic that the loss sees
-_LEAST = {
-    "num_classes": 1,
-    "max_epoch": 1,
-    "batch_size": 1,
-    "accumulate": 1,
-    "print_interval": 1,
-    "eval_interval": 1,
-    "multiscale_range": 0,
-    "data_num_workers": 0,
-    "warmup_epochs": 0,
-    "weight_decay": 0,
-    "seed": 0,
-}
-
-
-class ExpError(UserError):
-    """An Exp that cannot be loaded, or a field or value it does not have."""
 
 
 class Exp:
-    """The defaults of YOLOX training. Sizes are (height, width) in pixels.
+    """The defaults of YOLOX training, on data in the COCO layout. Sizes are (height, width).
 
     Fields are the annotated attributes below; ``key value`` pairs on a command line set them.
+    Data are ``data_dir/annotations/<train_ann>`` with images in ``data_dir/<train_name>``, and the
+    same for ``val`` and ``test``; override `get_dataset` and `get_eval_dataset` for others.
     """
 
     # model
@@ -69,7 +63,13 @@ class Exp:
     depthwise: bool
     finetune_act: str
     # data
-    data_dir: str
+    data_dir: str | None
+    train_ann: str
+    val_ann: str
+    test_ann: str
+    train_name: str
+    val_name: str
+    test_name: str
     class_names: tuple[str, ...]
     input_size: tuple[int, int]
     multiscale_range: int
@@ -100,7 +100,7 @@ class Exp:
     ema_decay: float
     weight_decay: float
     momentum: float
-    seed: int
+    seed: int | None
     print_interval: int
     eval_interval: int
     save_history_ckpt: bool
@@ -123,6 +123,12 @@ class Exp:
 
         # A folder; empty stands for the default place, see get_yolox_datadir.
         self.data_dir = ""
+        self.train_ann = "instances_train2017.json"
+        self.val_ann = "instances_val2017.json"
+        self.test_ann = "instances_test2017.json"
+        self.train_name = "train2017"
+        self.val_name = "val2017"
+        self.test_name = "test2017"
         # Names in the order of the class ids; empty takes them from the data.
         self.class_names = ()
         self.input_size = (640, 640)
@@ -172,7 +178,11 @@ class Exp:
     def field_types(self) -> dict[str, Any]:
         """Every field and its type: annotated ones, and those that a subclass only assigns."""
         declared = typing.get_type_hints(type(self))
-        assigned = {name: type(value) for name, value in vars(self).items()}
+        assigned = {
+            name: type(value)
+            for name, value in vars(self).items()
+            if not isinstance(value, nn.Module)
+        }
         return {name: kind for name, kind in (assigned | declared).items() if name in vars(self)}
 
     def merge(self, pairs: Sequence[str]) -> None:
@@ -192,9 +202,9 @@ class Exp:
                 problems.append(f"unknown Exp key {key!r}{hint}")
                 continue
             try:
-                values[key] = _read(text, fields[key], getattr(self, key))
+                values[key] = read_field(text, fields[key], getattr(self, key))
             except ValueError:
-                problems.append(f"{key} takes {_type_name(fields[key])}, got {text!r}")
+                problems.append(f"{key} takes {type_name(fields[key])}, got {text!r}")
         if problems:
             raise ExpError("; ".join(problems))
         for key, value in values.items():
@@ -202,48 +212,27 @@ class Exp:
 
     def check(self) -> None:
         """Raise `ExpError` with every value that cannot work."""
-        problems = [
-            f"{name} must be multiples of 32: {getattr(self, name)}"
-            for name in ("input_size", "test_size")
-            if any(side < 32 or side % 32 for side in getattr(self, name))
-        ]
-        for name, least in _LEAST.items():
-            if not getattr(self, name) >= least:
-                problems.append(f"{name} must be at least {least}: {getattr(self, name)}")
-        for name in ("depth", "width", "basic_lr_per_img"):
-            if not getattr(self, name) > 0:
-                problems.append(f"{name} must be positive: {getattr(self, name)}")
-        for name in ("ema_decay", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                problems.append(f"{name} must be in [0, 1): {getattr(self, name)}")
-        for name in ("test_conf", "nmsthre", "mosaic_prob", "mixup_prob", "hsv_prob", "flip_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                problems.append(f"{name} must be in [0, 1]: {getattr(self, name)}")
-        if self.architecture not in ARCHITECTURES:
-            problems.append(f"architecture must be {' or '.join(ARCHITECTURES)}")
-        for name in ("act", "finetune_act"):
-            allowed = [*ACTIVATIONS, ""] if name == "finetune_act" else list(ACTIVATIONS)
-            if getattr(self, name) not in allowed:
-                problems.append(
-                    f"{name} must be one of {', '.join(ACTIVATIONS)}: {getattr(self, name)!r}"
-                )
-        if self.random_size and not (
-            len(self.random_size) == 2 and 1 <= self.random_size[0] <= self.random_size[1]
-        ):
-            problems.append(f"random_size must be two rising numbers or (): {self.random_size}")
-        if not 0 <= self.no_aug_epochs <= self.max_epoch:
-            problems.append(
-                f"no_aug_epochs must be from 0 to max_epoch {self.max_epoch}: {self.no_aug_epochs}"
-            )
-        if self.class_names and len(self.class_names) != len(set(self.class_names)):
-            problems.append(f"class_names holds a name twice: {self.class_names}")
-        if problems:
+        if self.seed is None:
+            self.seed = 0  # official Exps say None where they do not care
+        if problems := problems_of(self):
             raise ExpError("; ".join(problems))
 
     def resolve_classes(self) -> None:
         """Fill `class_names` from the data where they are empty, and `num_classes` from them."""
-        if self.class_names:
-            self.num_classes = len(self.class_names)
+        if not self.class_names:
+            self.class_names = self.find_classes()
+        self.num_classes = len(self.class_names)
+
+    def find_classes(self) -> tuple[str, ...]:
+        """The class names of the training data, in the order of the class ids."""
+        if type(self).get_dataset is Exp.get_dataset:
+            names = self.train_records().classes
+            if names:
+                return names
+        names = tuple(self.get_dataset(cache=False).class_names)
+        if self.num_classes == len(VOC_CLASSES) and set(names) < set(VOC_CLASSES):
+            return VOC_CLASSES
+        return names
 
     # ----------------------------------------------------------------- model
 
@@ -266,13 +255,47 @@ class Exp:
 
     # ------------------------------------------------------------------ data
 
+    def data_folder(self) -> Path:
+        """`data_dir`, or the default place."""
+        return Path(self.data_dir) if self.data_dir else Path(get_yolox_datadir()) / "COCO"
+
+    def train_records(self) -> RecordSet:
+        """The training annotations as they are written, for the data doctor."""
+        return read_coco(self.data_folder(), self.train_ann, self.train_name)
+
+    def eval_records(self) -> RecordSet:
+        """The evaluation annotations as they are written."""
+        return read_coco(self.data_folder(), self.val_ann, self.val_name)
+
     def get_dataset(self, cache: bool = False, cache_type: str = "ram") -> DetectionDataset:
-        """Training images, without mosaic. Nothing is cached, whatever the arguments say."""
-        raise NotImplementedError
+        """Training images, without mosaic.
+
+        Args:
+            cache: keep decoded images.
+            cache_type: where: ``"ram"`` or ``"disk"``.
+        """
+        return COCODataset(
+            data_dir=self.data_folder(),
+            json_file=self.train_ann,
+            name=self.train_name,
+            img_size=self.input_size,
+            preproc=self.train_transform(),
+            cache=cache,
+            cache_type=cache_type,
+            classes=self.class_names or None,
+        )
 
     def get_eval_dataset(self, **kwargs: Any) -> DetectionDataset:
-        """Evaluation images."""
-        raise NotImplementedError
+        """Evaluation images; those without annotations where ``testdev`` is true."""
+        testdev = kwargs.get("testdev", False)
+        return COCODataset(
+            data_dir=self.data_folder(),
+            json_file=self.test_ann if testdev else self.val_ann,
+            name=self.test_name if testdev else self.val_name,
+            img_size=self.test_size,
+            preproc=self.val_transform(kwargs.get("legacy", False)),
+            classes=self.class_names or None,
+        )
 
     def train_transform(self) -> TrainTransform:
         """What training images go through after the mosaic."""
@@ -282,19 +305,27 @@ class Exp:
         """What evaluation images go through."""
         return ValTransform(legacy=legacy)
 
+    def _of_this_run(self, dataset: DetectionDataset) -> DetectionDataset:
+        """A data set with the run's class ids, whichever list it was read with."""
+        if not isinstance(dataset, DetectionDataset):
+            raise ExpError(
+                f"{type(self).__name__}.get_dataset and get_eval_dataset must return a "
+                f"yolox.data.DetectionDataset, got {type(dataset).__name__}: make one of a list of "
+                "Sample, or use COCODataset, VOCDetection or YOLODataset"
+            )
+        return with_classes(dataset, self.class_names) if self.class_names else dataset
+
     def get_data_loader(
         self,
         batch_size: int,
         is_distributed: bool = False,
         no_aug: bool = False,
         cache_img: str | None = None,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> TrainLoader:
+    ) -> DataLoader:
         """Training batches; `batch_size` is that of all processes together."""
+        cache = {"cache": True, "cache_type": cache_img} if cache_img else {"cache": False}
         dataset = MosaicDetection(
-            self.get_dataset(cache=cache_img is not None, cache_type=cache_img or "ram"),
+            self._of_this_run(self.get_dataset(**cache)),
             img_size=self.input_size,
             mosaic=not no_aug,
             preproc=self.train_transform(),
@@ -307,10 +338,11 @@ class Exp:
             mosaic_prob=self.mosaic_prob,
             mixup_prob=self.mixup_prob,
         )
+        rank, world_size = (get_rank(), get_world_size()) if is_distributed else (0, 1)
         return build_train_loader(
             dataset,
             batch_size=batch_size // world_size,
-            seed=self.seed,
+            seed=self.seed or 0,
             num_workers=self.num_workers(),
             rank=rank,
             world_size=world_size,
@@ -323,12 +355,18 @@ class Exp:
         is_distributed: bool = False,
         testdev: bool = False,
         legacy: bool = False,
-    ) -> DataLoader[Any]:
-        """Evaluation batches, every image once, in order."""
+    ) -> DataLoader:
+        """Evaluation batches, every image once, in order; this process's share of them.
+
+        `batch_size` is that of all processes together.
+        """
+        rank, world_size = (get_rank(), get_world_size()) if is_distributed else (0, 1)
         return build_eval_loader(
-            self.get_eval_dataset(testdev=testdev, legacy=legacy),
-            batch_size=batch_size,
+            self._of_this_run(self.get_eval_dataset(testdev=testdev, legacy=legacy)),
+            batch_size=max(batch_size // world_size, 1),
             num_workers=self.num_workers(),
+            rank=rank,
+            world_size=world_size,
         )
 
     def num_workers(self) -> int:
@@ -342,14 +380,14 @@ class Exp:
             Batches of images (B, 3, H, W) at `test_size` and targets (B, G, 5); images without
             objects are left out.
         """
-        dataset = self.get_dataset()
+        dataset = self._of_this_run(self.get_dataset(cache=False))
         plain = TrainTransform(MAX_LABELS, flip_prob=0.0, hsv_prob=0.0)
-        order = np.random.default_rng(self.seed).permutation(len(dataset))
-        chosen = [int(i) for i in order if len(dataset.samples[i].classes)][:images]
+        order = np.random.default_rng(self.seed or 0).permutation(len(dataset))
+        chosen = [int(i) for i in order if len(dataset.labels(int(i)))][:images]
         pairs = []
         for index in chosen:
             image, labels, _, _ = dataset.pull_item(index)
-            rng = np.random.default_rng(self.seed)
+            rng = np.random.default_rng(self.seed or 0)
             pixels, targets = plain(image, labels, self.test_size, rng)
             pairs.append((torch.from_numpy(pixels), torch.from_numpy(targets)))
         return [
@@ -368,8 +406,37 @@ class Exp:
         aspect = self.input_size[1] / self.input_size[0]
         return tuple((32 * n, 32 * max(round(n * aspect), 1)) for n in range(max(low, 1), high + 1))
 
-    def get_optimizer(self, batch_size: int, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """SGD with Nesterov momentum, the learning rate proportional to the batch size."""
+    def random_resize(
+        self,
+        data_loader: Any,
+        epoch: int,
+        rank: int,
+        is_distributed: bool,
+        *,
+        iteration: int = 1,
+    ) -> tuple[int, int]:
+        """The input size of an iteration, from the seed alone, so that a resumed run repeats it.
+
+        Args:
+            data_loader, rank, is_distributed: for overriding methods.
+            epoch: from 0.
+            iteration: in the epoch, from 1. A method without it is asked every tenth iteration.
+        """
+        sizes = self.train_sizes()
+        drawn = np.random.default_rng([self.seed or 0, epoch, (iteration - 1) // RESIZE_INTERVAL])
+        return sizes[int(drawn.integers(len(sizes)))]
+
+    def preprocess(
+        self, inputs: Tensor, targets: Tensor, tsize: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Scale a batch of images and targets to a size; see `resize_batch`."""
+        return resize_batch(inputs, targets, tsize)
+
+    def get_optimizer(self, batch_size: int, model: nn.Module) -> torch.optim.Optimizer:
+        """SGD with Nesterov momentum, the learning rate proportional to the batch size.
+
+        An overriding method may leave `model` out and find it as ``self.model``.
+        """
         return build_sgd(
             model,
             lr=self.basic_lr_per_img * batch_size,
@@ -377,21 +444,23 @@ class Exp:
             weight_decay=self.weight_decay,
         )
 
-    def get_lr_scheduler(
-        self, lr: float, iters_per_epoch: int, **kwargs: Any
-    ) -> WarmupCosineSchedule:
-        """Learning rate by iteration."""
-        if self.scheduler != "yoloxwarmcos":
-            raise ExpError(f"scheduler must be yoloxwarmcos, got {self.scheduler!r}")
-        return WarmupCosineSchedule(
-            lr=lr,
-            iters_per_epoch=iters_per_epoch,
-            total_epochs=self.max_epoch,
+    def get_lr_scheduler(self, lr: float, iters_per_epoch: int, **kwargs: Any) -> LRScheduler:
+        """Learning rate by iteration; `kwargs` go to `LRScheduler`, as milestones."""
+        return LRScheduler(
+            self.scheduler,
+            lr,
+            iters_per_epoch,
+            self.max_epoch,
             warmup_epochs=min(self.warmup_epochs, self.max_epoch - self.no_aug_epochs),
             warmup_lr_start=self.warmup_lr,
             no_aug_epochs=self.no_aug_epochs,
             min_lr_ratio=self.min_lr_ratio,
+            **kwargs,
         )
+
+    def get_trainer(self, args: argparse.Namespace) -> Trainer:
+        """The trainer of a training command's flags; see `tools/train.py`."""
+        return trainer_of_command(self, args)
 
     # ------------------------------------------------------------ evaluation
 
@@ -413,50 +482,16 @@ class Exp:
         )
 
     def eval(
-        self, model: torch.nn.Module, evaluator: Evaluator, is_distributed: bool, half: bool = False
-    ) -> tuple[float, float, str]:
-        """AP50-95, AP50 and a summary of the model."""
-        return evaluator.evaluate(model, is_distributed, half)
+        self,
+        model: nn.Module,
+        evaluator: Evaluator,
+        is_distributed: bool,
+        half: bool = False,
+        return_outputs: bool = False,
+    ) -> Any:
+        """AP50-95, AP50 and a summary of the model; see `Evaluator.evaluate`."""
+        return evaluator.evaluate(model, is_distributed, half, return_outputs=return_outputs)
 
     def output_folder(self, name: str | None = None) -> Path:
         """Where a run of this Exp writes."""
         return Path(self.output_dir) / (name or self.exp_name)
-
-
-def _read(text: str, kind: Any, current: Any) -> Any:
-    """A text as a value of a type; ValueError where it is none."""
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        if text.lower() == "none":
-            return None
-        (kind,) = (part for part in typing.get_args(kind) if part is not type(None))
-        origin = typing.get_origin(kind)
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError(text)
-        return text.lower() == "true"
-    if kind in (int, float):
-        return kind(text)
-    if origin is tuple or kind in (tuple, list):
-        parts = [part.strip() for part in text.strip().strip("()[]").split(",") if part.strip()]
-        kinds = typing.get_args(kind) or tuple(type(item) for item in current) or (str,)
-        fixed = len(kinds) if Ellipsis not in kinds and typing.get_args(kind) else None
-        if fixed is not None and len(parts) != fixed:
-            raise ValueError(text)
-        items = [
-            _read(part.strip("'\""), kinds[min(i, len(kinds) - 1)] if fixed else kinds[0], None)
-            for i, part in enumerate(parts)
-        ]
-        return items if kind is list else tuple(items)
-    if kind is str:
-        return text
-    raise ValueError(text)
-
-
-def _type_name(kind: Any) -> str:
-    names = {bool: "True or False", int: "an integer", float: "a number", str: "a text"}
-    args = [arg for arg in typing.get_args(kind) if arg is not Ellipsis]
-    if not args:
-        return names.get(kind, getattr(kind, "__name__", str(kind)))
-    count = "a list of" if Ellipsis in typing.get_args(kind) else str(len(args))
-    return f"{count} {names.get(args[0], 'values').split()[-1]}s, as in 320,320"

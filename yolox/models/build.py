@@ -107,6 +107,12 @@ def swap_activation(model: nn.Module, act: str) -> int:
     return len(units)
 
 
+def activation_of(model: nn.Module) -> str:
+    """Name of the activation in the model's first `BaseConv`; empty where there is none."""
+    kinds = [type(module.act) for module in model.modules() if isinstance(module, BaseConv)]
+    return next((name for name, make in ACTIVATIONS.items() if type(make()) in kinds[:1]), "")
+
+
 def channel_table(model: nn.Module) -> ChannelTable:
     """``{conv module name: [in channels, out channels, groups]}``, in module order."""
     return {

@@ -41,8 +41,9 @@ def detection_loss(out: HeadOutput, labels_BG5: Tensor, *, use_l1: bool) -> dict
         use_l1: add the L1 distance of the raw box values.
 
     Returns:
-        Scalars ``total_loss, iou_loss, l1_loss, conf_loss, cls_loss`` and ``num_fg``, the
-        foreground anchors per ground truth.
+        Scalars ``total_loss, iou_loss, l1_loss, conf_loss, cls_loss``; ``num_fg``, the foreground
+        anchors per ground truth; and ``foreground``, their number: the losses were divided by it,
+        or by 1 where there are none.
     """
     with torch.autocast(out.raw_BAK.device.type, enabled=False):
         raw_BAK = out.raw_BAK.float()
@@ -89,4 +90,5 @@ def detection_loss(out: HeadOutput, labels_BG5: Tensor, *, use_l1: bool) -> dict
             "conf_loss": conf,
             "cls_loss": cls,
             "num_fg": raw_BAK.new_tensor(len(image_F) / num_gts),
+            "foreground": raw_BAK.new_tensor(len(image_F)),
         }

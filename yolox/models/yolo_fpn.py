@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from yolox.models.darknet import Darknet
-from yolox.models.network_blocks import BaseConv
+from yolox.models.network_blocks import BaseConv, concat
 
 
 class YOLOFPN(nn.Module):
@@ -33,8 +32,8 @@ class YOLOFPN(nn.Module):
         """(B, 3, H, W) → features of strides 8, 16 and 32."""
         stages = self.backbone(x)
         s3, s4, s5 = (stages[name] for name in self.in_features)
-        p4 = self.out1(torch.cat((self.upsample(self.out1_cbl(s5)), s4), dim=1))
-        p3 = self.out2(torch.cat((self.upsample(self.out2_cbl(p4)), s3), dim=1))
+        p4 = self.out1(concat((self.upsample(self.out1_cbl(s5)), s4)))
+        p3 = self.out2(concat((self.upsample(self.out2_cbl(p4)), s3)))
         return p3, p4, s5
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from yolox.models.darknet import CSPDarknet
-from yolox.models.network_blocks import BaseConv, CSPLayer, spatial_conv
+from yolox.models.network_blocks import BaseConv, CSPLayer, concat, spatial_conv
 
 
 class YOLOPAFPN(nn.Module):
@@ -47,9 +46,9 @@ class YOLOPAFPN(nn.Module):
         stages = self.backbone(x)
         s3, s4, s5 = (stages[name] for name in self.in_features)
         top5 = self.lateral_conv0(s5)
-        mid4 = self.C3_p4(torch.cat((self.upsample(top5), s4), dim=1))
+        mid4 = self.C3_p4(concat((self.upsample(top5), s4)))
         top4 = self.reduce_conv1(mid4)
-        p3 = self.C3_p3(torch.cat((self.upsample(top4), s3), dim=1))
-        p4 = self.C3_n3(torch.cat((self.bu_conv2(p3), top4), dim=1))
-        p5 = self.C3_n4(torch.cat((self.bu_conv1(p4), top5), dim=1))
+        p3 = self.C3_p3(concat((self.upsample(top4), s3)))
+        p4 = self.C3_n3(concat((self.bu_conv2(p3), top4)))
+        p5 = self.C3_n4(concat((self.bu_conv1(p4), top5)))
         return p3, p4, p5

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,6 +14,14 @@ from typing import NoReturn
 
 from loguru import logger
 
+from yolox.core import (
+    PEER_LOST_STATUS,
+    Interrupted,
+    PeerLostError,
+    explain,
+    is_supervised,
+    stoppable,
+)
 from yolox.exp import Exp, get_exp
 from yolox.utils.device import PRECISIONS
 from yolox.utils.errors import UserError
@@ -34,6 +44,14 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def natural(text: str) -> int:
+    """A flag's value as an integer of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
     return value
 
 
@@ -82,6 +100,13 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes here (by default all GPUs, or 1 on the CPU)",
     )
     group.add_argument("--num_machines", type=positive, default=1, help="machines")
+    group.add_argument("--machine_rank", type=natural, default=0, help="number of this machine")
+    group.add_argument(
+        "--dist-url", help="tcp://HOST:PORT of the first machine, where several meet (none)"
+    )
+    group.add_argument(
+        "--dist-backend", help="accepted for old command lines; nccl on GPUs, gloo on CPUs"
+    )
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="arithmetic")
     group.add_argument(
         "--fp16", action="store_true", help="mixed precision: fp16 on a GPU, bf16 on a CPU"
@@ -98,19 +123,39 @@ def load_exp(args: argparse.Namespace) -> Exp:
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
-    """Run a command; an error that a person can mend is one line and exit status 1."""
+    """Run a command; an error that a person can mend is one line and exit status 1.
+
+    Ctrl-C and SIGTERM end it with 130 and 143, as a shell counts.
+    """
     quiet = os.environ.get("LOCAL_RANK", "0") != "0"
-    setup_logger(quiet=quiet)
+    setup_logger(distributed_rank=int(quiet))
     warnings.filterwarnings("ignore", module=r"(torch|lightning_fabric|lightning_utilities)(\.|$)")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
-        main(argv)
-    except UserError as error:
+        with stoppable():
+            main(argv)
+    except KeyboardInterrupt as stop:
+        if str(stop):
+            logger.error(str(stop))
+        return 128 + (stop.number if isinstance(stop, Interrupted) else signal.SIGINT)
+    except Exception as error:
+        told = error if isinstance(error, UserError) else explain(error)
+        if told is None:
+            raise
+        return _tell(told, quiet)
+    return 0
+
+
+def _tell(error: UserError, quiet: bool) -> int:
+    """Log an error, unless it is another process's to tell; returns the exit status."""
+    if not isinstance(error, PeerLostError):
         logger.error(str(error))
         return 1
-    except KeyboardInterrupt:
-        logger.error("stopped")
-        return 130
-    return 0
+    if is_supervised():
+        return PEER_LOST_STATUS
+    if not quiet:
+        logger.log("WARNING" if "LOCAL_RANK" in os.environ else "ERROR", str(error))
+    return 1
 
 
 def entry(main: Callable[[Sequence[str] | None], None]) -> None:

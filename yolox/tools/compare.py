@@ -13,6 +13,7 @@ from yolox.exp.prune import follow_checkpoint
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import ModelFigures, comparison_table, measure_latency
 from yolox.tools import cli
+from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import count_macs, count_params
 
@@ -73,8 +74,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(labels) != len(args.ckpt):
         raise UserError(f"{len(labels)} labels for {len(args.ckpt)} checkpoints")
     exp = None if args.no_eval else cli.load_exp(args)
-    rows = compare(args.ckpt, labels, exp, runs=args.runs)
-    size = "×".join(map(str, load_model(args.ckpt[0]).spec.input_size))
+    paths = [resolve_weights(path) for path in args.ckpt]
+    rows = compare(paths, labels, exp, runs=args.runs)
+    size = "×".join(map(str, load_model(paths[0]).spec.input_size))
     title = f"{size} input, batch 1, float32, {torch.get_num_threads()} threads, PyTorch"
     Console(width=None if Console().is_terminal else 160).print(comparison_table(rows, title))
 

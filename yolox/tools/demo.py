@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,14 +16,22 @@ from numpy.typing import NDArray
 
 from yolox.data import ValTransform
 from yolox.data.datasets import COCO_CLASSES
+from yolox.data.tiles import Window, tile_windows
+from yolox.evaluators import ImageDetections
+from yolox.evaluators.tiled import merge_tiles
+from yolox.exp import Exp
 from yolox.models import load_model
 from yolox.tools import cli
 from yolox.utils.boxes import postprocess
+from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
+from yolox.utils.model_utils import fuse_model
 from yolox.utils.progress import track
 from yolox.utils.visualize import vis
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+TILE_BATCH = 4  # tiles a forward pass
+OVERLAP = 200  # of tiles, pixels: as tools/convert_dota.py cuts them
 
 
 def find_images(path: Path) -> list[Path]:
@@ -40,26 +51,165 @@ def find_images(path: Path) -> list[Path]:
     return images
 
 
-@torch.inference_mode()
-def detect(
-    model: torch.nn.Module,
-    image: NDArray[np.uint8],
-    *,
-    size: tuple[int, int],
-    num_classes: int,
-    conf: float,
-    nms: float,
-) -> NDArray[np.float32]:
-    """Detections (k, 7) of a BGR image: x1, y1, x2, y2 in its pixels, obj, class score, class."""
-    device = next(model.parameters()).device
-    pixels, _ = ValTransform()(image, None, size)
-    batch = torch.from_numpy(pixels).unsqueeze(0).to(device, memory_format=torch.channels_last)
-    (rows,) = postprocess(model(batch), num_classes, conf, nms)
-    if rows is None:
-        return np.empty((0, 7), dtype=np.float32)
-    found: NDArray[np.float32] = rows.float().cpu().numpy()
-    found[:, :4] /= min(size[0] / image.shape[0], size[1] / image.shape[1])
-    return found
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """A model with what it takes to detect with it.
+
+    Attributes:
+        model: in evaluation mode, where it is to run.
+        size: (height, width) of its input, pixels.
+        num_classes: of the model.
+        conf: least score of a detection, in [0, 1].
+        nms: IoU of NMS, in [0, 1].
+        legacy: input of the oldest weights: RGB, scaled as for ImageNet.
+        autocast: dtype for mixed precision, None for the model's own.
+    """
+
+    model: torch.nn.Module
+    size: tuple[int, int]
+    num_classes: int
+    conf: float
+    nms: float
+    legacy: bool = False
+    autocast: torch.dtype | None = None
+
+    @torch.inference_mode()
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        """Detections (k, 7) of each BGR image of a batch, by falling score.
+
+        Columns: x1, y1, x2, y2 in the image's own pixels, obj, class score, class.
+        """
+        transform = ValTransform(legacy=self.legacy)
+        pixels = np.stack([transform(image, None, self.size)[0] for image in images])
+        device = next(self.model.parameters()).device
+        batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
+        with self._precision(device):
+            prediction = self.model(batch)
+        found = []
+        for image, rows in zip(
+            images, postprocess(prediction, self.num_classes, self.conf, self.nms), strict=True
+        ):
+            array = np.empty((0, 7), np.float32) if rows is None else rows.float().cpu().numpy()
+            array[:, :4] /= min(self.size[0] / image.shape[0], self.size[1] / image.shape[1])
+            found.append(array)
+        return found
+
+    def detect_whole(self, image: NDArray[np.uint8]) -> ImageDetections:
+        """Detections of a BGR image of any size, shown to the network at once."""
+        return _as_detections(self.detect([image])[0])
+
+    def detect_tiled(self, image: NDArray[np.uint8], tile: int, overlap: int) -> ImageDetections:
+        """Detections of a BGR image of any size, shown to the network tile by tile.
+
+        Tiles are those of :func:`yolox.data.tiles.tile_windows`, and their detections are merged
+        as evaluation on whole images merges them.
+        """
+        windows = tile_windows(image.shape[0], image.shape[1], tile, overlap)
+        found = [
+            _as_detections(rows)
+            for batch in _batches(image, windows)
+            for rows in self.detect(batch)
+        ]
+        return merge_tiles(
+            found, [window[:2] for window in windows], image_id=0, nms_threshold=self.nms
+        )
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(device.type, dtype=self.autocast)
+
+
+def _batches(
+    image: NDArray[np.uint8], windows: Sequence[Window]
+) -> Iterator[list[NDArray[np.uint8]]]:
+    for start in range(0, len(windows), TILE_BATCH):
+        yield [image[y1:y2, x1:x2] for x1, y1, x2, y2 in windows[start : start + TILE_BATCH]]
+
+
+def _as_detections(rows: NDArray[np.float32]) -> ImageDetections:
+    return ImageDetections(
+        image_id=0,
+        boxes=rows[:, :4],
+        scores=rows[:, 4] * rows[:, 5],
+        classes=rows[:, 6].astype(np.int64),
+    )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = cli.make_parser(
+        "Detect objects in an image or a folder; annotated pictures go to --save_dir.",
+        "python tools/demo.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth --path photos",
+    )
+    parser.add_argument("demo", nargs="?", default="image", help="image: what --path names")
+    parser.add_argument("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
+    parser.add_argument("--path", type=Path, required=True, help="image or folder")
+    parser.add_argument(
+        "--save_dir", type=Path, default=Path("YOLOX_outputs/demo"), help="where pictures go"
+    )
+    parser.add_argument(
+        "--save_result", action="store_true", help="accepted for old scripts: pictures are written"
+    )
+    parser.add_argument("--conf", type=cli.fraction, default=0.3, help="least score of a detection")
+    parser.add_argument("--nms", type=cli.fraction, default=0.45, help="IoU of NMS")
+    parser.add_argument("--tsize", type=cli.side, help="square test size (the checkpoint's)")
+    parser.add_argument("--legacy", action="store_true", help="input of the oldest weights: RGB")
+    parser.add_argument("--fuse", action="store_true", help="fold batch norms first")
+    parser.add_argument("--fp16", action="store_true", help="half precision (bf16 on a CPU)")
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu"), help="where to run (a GPU where there is one)"
+    )
+    large = parser.add_argument_group("large images")
+    large.add_argument(
+        "--tile", type=cli.positive, help="detect in tiles of this side, pixels, and merge"
+    )
+    large.add_argument(
+        "--overlap", type=cli.natural, default=OVERLAP, help="of neighbouring tiles, pixels"
+    )
+    exp = parser.add_argument_group("recipe, which names the checkpoint where -c does not")
+    exp.add_argument("-f", "--exp_file", type=Path, help="Exp file")
+    exp.add_argument("-n", "--name", help="built-in Exp: yolox-nano … yolox-x, yolov3")
+    exp.add_argument("-expn", "--experiment-name", help="output folder's name (the Exp's)")
+    return parser
+
+
+def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.demo != "image":
+        supported = "video and webcam are not supported: cut the video into images first"
+        parser.error(f"expected image or nothing before the flags, got {args.demo}; {supported}")
+    if args.tile and not 0 <= args.overlap < args.tile:
+        parser.error(f"--overlap: expected 0 to {args.tile - 1} for this --tile")
+    if args.device == "gpu" and not torch.cuda.is_available():
+        raise UserError("--device gpu: PyTorch finds no GPU here, use --device cpu")
+
+
+def _load(args: argparse.Namespace) -> tuple[Detector, Sequence[str] | None]:
+    """The detector, and its class names where they are known."""
+    exp: Exp | None = None
+    if args.ckpt is None or args.exp_file or args.name:
+        exp = cli.load_exp(argparse.Namespace(**vars(args), opts=[]))
+    if args.ckpt is None and exp is not None:
+        args.ckpt = exp.output_folder(args.experiment_name) / "best_ckpt.pth"
+    loaded = load_model(resolve_weights(args.ckpt))
+    spec = loaded.spec
+    size = (args.tsize, args.tsize) if args.tsize else spec.input_size
+    names: Sequence[str] = spec.class_names or (exp.class_names if exp else ())
+    if not names and spec.num_classes == len(COCO_CLASSES):
+        names = COCO_CLASSES
+    gpu = torch.cuda.is_available() and args.device != "cpu"
+    model = fuse_model(loaded.model) if args.fuse else loaded.model
+    half = torch.float16 if gpu else torch.bfloat16
+    detector = Detector(
+        model=model.to("cuda" if gpu else "cpu", memory_format=torch.channels_last),  # type: ignore[call-overload]
+        size=size,
+        num_classes=spec.num_classes,
+        conf=args.conf,
+        nms=args.nms,
+        legacy=args.legacy,
+        autocast=half if args.fp16 else None,
+    )
+    return detector, names if len(names) == spec.num_classes else None
 
 
 def _write(target: Path, picture: NDArray[np.uint8]) -> None:
@@ -74,25 +224,10 @@ def _write(target: Path, picture: NDArray[np.uint8]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, detect, write."""
-    parser = cli.make_parser(
-        "Detect objects in an image or a folder; annotated pictures go to --save_dir.",
-        "python tools/demo.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth --path photos",
-    )
-    parser.add_argument("-c", "--ckpt", type=Path, required=True, help="checkpoint")
-    parser.add_argument("--path", type=Path, required=True, help="image or folder")
-    parser.add_argument(
-        "--save_dir", type=Path, default=Path("YOLOX_outputs/demo"), help="where pictures go"
-    )
-    parser.add_argument("--conf", type=cli.fraction, default=0.3, help="least score of a detection")
-    parser.add_argument("--nms", type=cli.fraction, default=0.45, help="IoU of NMS")
-    parser.add_argument("--tsize", type=cli.side, help="square test size (the checkpoint's)")
+    parser = make_parser()
     args = parser.parse_args(argv)
-
-    loaded = load_model(args.ckpt)
-    size = (args.tsize, args.tsize) if args.tsize else loaded.spec.input_size
-    names = loaded.spec.class_names or (COCO_CLASSES if loaded.spec.num_classes == 80 else None)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = loaded.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _check(parser, args)
+    detector, names = _load(args)
     images = find_images(args.path)
     root = args.path if args.path.is_dir() else args.path.parent
     unread = []
@@ -101,21 +236,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         if image is None:
             unread.append(path)
             continue
-        found = detect(
-            model,
-            image,
-            size=size,
-            num_classes=loaded.spec.num_classes,
-            conf=args.conf,
-            nms=args.nms,
-        )
+        if args.tile:
+            found = detector.detect_tiled(image, args.tile, args.overlap)
+        else:
+            found = detector.detect_whole(image)
         target = args.save_dir / path.relative_to(root)
-        scores = found[:, 4] * found[:, 5]
-        picture = vis(image, found[:, :4], scores, found[:, 6], args.conf, names)
+        picture = vis(image, found.boxes, found.scores, found.classes, args.conf, names)
         _write(target, picture)
-        labels = [names[int(k)] if names else str(int(k)) for k in found[:, 6]]
+        labels = [names[k] if names else str(k) for k in found.classes.tolist()]
         listing = ", ".join(
-            f"{label} {score:.2f}" for label, score in zip(labels, scores, strict=True)
+            f"{label} {score:.2f}" for label, score in zip(labels, found.scores, strict=True)
         )
         logger.info(f"{path.name}: {listing or 'nothing found'} → {target}")
     if unread:

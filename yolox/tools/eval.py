@@ -2,55 +2,233 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-from collections.abc import Sequence
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from loguru import logger
 
+from yolox.core import make_fabric
+from yolox.data.tiles import whole_images
+from yolox.evaluators import (
+    EvalSample,
+    Evaluator,
+    Inference,
+    Timing,
+    coco_rows,
+    evaluate_detections,
+)
+from yolox.evaluators.report import write_report
+from yolox.evaluators.tiled import merge_to_whole
+from yolox.exp import Exp
 from yolox.exp.prune import follow_checkpoint
-from yolox.models import load_model
+from yolox.models import ModelSpec, load_model
 from yolox.tools import cli
+from yolox.tools.train import join_machines
+from yolox.utils.checkpoint import file_digest
+from yolox.utils.device import machine, resolve_precision
+from yolox.utils.dist import is_main_process
+from yolox.utils.download import resolve_weights
+from yolox.utils.errors import UserError
+from yolox.utils.files import replacing
 from yolox.utils.model_utils import fuse_model
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, evaluate, print."""
+    args = make_parser().parse_args(argv)
+    _refuse(args)
+    exp = cli.load_exp(args)
+    join_machines(args)
+    fabric = make_fabric(
+        devices=1 if args.speed else args.devices, num_nodes=args.num_machines, precision="fp32"
+    )
+    fabric.launch()
+    if args.seed is not None:
+        torch.manual_seed(args.seed)
+    folder = exp.output_folder(args.experiment_name)
+    source = resolve_weights(args.ckpt or folder / "best_ckpt.pth")
+    loaded = load_model(source)
+    _prepare(exp, loaded.spec, args)
+    distributed = fabric.world_size > 1
+    evaluator = exp.get_evaluator(
+        1 if args.speed else args.batch_size, distributed, args.test, args.legacy
+    )
+    model = fuse_model(loaded.model) if args.fuse else loaded.model
+    precision = _precision(args, fabric.device)
+    inference = evaluator.infer(
+        model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        device=fabric.device,
+        precision=precision,
+        distributed=distributed,
+    )
+    if is_main_process():
+        about = _about(args, exp, source, fabric) | {
+            "precision": precision,
+            "command": f"python tools/eval.py {shlex.join(sys.argv[1:] if argv is None else argv)}",
+        }
+        _report(args, evaluator, inference, about, folder / "eval" / source.stem)
+
+
+def _report(
+    args: argparse.Namespace,
+    evaluator: Evaluator,
+    inference: Inference,
+    about: dict[str, Any],
+    folder: Path,
+) -> None:
+    """Print the figures, write the files that were asked for; pictures by default in `folder`."""
+    samples: Sequence[EvalSample] = evaluator.dataset.samples
+    detections, headline = inference.detections, evaluator.headline
+    if args.whole_images:
+        wholes = whole_images(evaluator.dataloader.dataset.samples, evaluator.dataset.class_names)
+        pairs = merge_to_whole(wholes, detections, evaluator.nmsthre)
+        # COCO's rule looks at 100 detections an image; a large one holds more objects than that.
+        samples, detections, headline = wholes, [found for _, found in pairs], "voc12"
+    if args.save_detections:
+        rows = coco_rows(detections, evaluator.category_ids)
+        with replacing(args.save_detections) as temporary:
+            temporary.write_text(json.dumps(rows), encoding="utf-8")
+        logger.info(f"{len(rows):,} detections in {args.save_detections}")
+    result = evaluate_detections(
+        samples,
+        detections,
+        evaluator.dataset.class_names,
+        headline=headline,
+        timing=inference.timing,
+    )
+    logger.info("\n" + result.summary(order=args.sort))
+    if args.speed:
+        logger.info(_speed(inference.timing, about))
+    if args.plots is not None:
+        folder = Path(args.plots) if args.plots else folder
+        best = write_report(folder, result, samples, detections, about)
+        if best:
+            logger.info(
+                f"best mean F1 at IoU 0.5: {best.f1:.3f} with score ≥ {best.score:g} "
+                f"(precision {best.precision:.3f}, recall {best.recall:.3f})"
+            )
+        logger.info(f"figures and pictures in {folder}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags, official ones among them."""
     parser = cli.make_parser(
         "Evaluate a checkpoint, dense or pruned.",
-        "python tools/eval.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth",
+        "python tools/eval.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth --plots -b 32",
     )
     parser.add_argument("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
+    parser.add_argument("-expn", "--experiment-name", help="name of the output folder (the Exp's)")
     parser.add_argument(
-        "-b", "--batch-size", type=cli.positive, default=16, help="images a forward pass"
+        "-b", "--batch-size", type=cli.positive, default=16, help="images a step, over all devices"
     )
     parser.add_argument("--conf", type=cli.fraction, help="least score of a detection (the Exp's)")
     parser.add_argument("--nms", type=cli.fraction, help="IoU of NMS (the Exp's)")
     parser.add_argument("--tsize", type=cli.side, help="square test size (the checkpoint's)")
+    parser.add_argument("--seed", type=int, help="of a data set that draws at random (unset)")
     parser.add_argument("--fuse", action="store_true", help="fold batch norms first")
-    parser.add_argument("--fp16", action="store_true", help="half precision (bf16 on a CPU)")
+    parser.add_argument(
+        "--legacy", action="store_true", help="input scaling of weights before YOLOX 0.2"
+    )
+    parser.add_argument(
+        "--test", action="store_true", help="test-dev: images without annotations, as the Exp says"
+    )
+    parser.add_argument(
+        "--speed", action="store_true", help="time forward and NMS of each image alone"
+    )
+    parser.add_argument(
+        "--trt", action="store_true", help="not supported, see tools/export_onnx.py"
+    )
+    parser.add_argument(
+        "--local_rank", "--local-rank", type=int, help="accepted for old launchers; not needed"
+    )
+    output = parser.add_argument_group("output")
+    parser.add_argument(
+        "--whole-images",
+        action="store_true",
+        help="put tiles of convert_dota.py back together, and count by VOC's area rule",
+    )
+    output.add_argument(
+        "--sort", choices=("class", "ap", "objects"), default="class", help="the table by class"
+    )
+    output.add_argument(
+        "--plots",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="write curves, mix-ups and metrics.json (eval/<checkpoint> in the output folder)",
+    )
+    output.add_argument(
+        "--save-detections", type=Path, metavar="FILE", help="write detections as COCO's JSON"
+    )
+    cli.add_device_arguments(parser)
     cli.add_exp_arguments(parser)
-    args = parser.parse_args(argv)
+    parser.set_defaults(precision="fp32")
+    return parser
 
-    exp = cli.load_exp(args)
-    loaded = load_model(args.ckpt or exp.output_folder() / "best_ckpt.pth")
-    spec = loaded.spec
+
+def _refuse(args: argparse.Namespace) -> None:
+    if args.trt:
+        raise UserError(
+            "--trt: TensorRT is not supported; evaluate the checkpoint without it, and convert the "
+            "file of tools/export_onnx.py with TensorRT's own tools"
+        )
+    if args.speed and ((args.devices or 1) > 1 or args.num_machines > 1):
+        raise UserError("--speed times one process: leave out -d and --num_machines")
+
+
+def _prepare(exp: Exp, spec: ModelSpec, args: argparse.Namespace) -> None:
+    """Make the Exp's evaluation that of the checkpoint and the flags."""
     if args.tsize:
         spec = dataclasses.replace(spec, input_size=(args.tsize, args.tsize))
     follow_checkpoint(exp, spec, keep=args.opts[::2])
     exp.test_conf = exp.test_conf if args.conf is None else args.conf
     exp.nmsthre = exp.nmsthre if args.nms is None else args.nms
-    evaluator = exp.get_evaluator(args.batch_size)
-    model = fuse_model(loaded.model) if args.fuse else loaded.model
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    half = "fp16" if device == "cuda" else "bf16"
-    result = evaluator.run(
-        model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        device=device,
-        precision=half if args.fp16 else "fp32",
+
+
+def _precision(args: argparse.Namespace, device: torch.device) -> str:
+    if args.fp16:
+        return "fp16" if device.type == "cuda" else "bf16"
+    try:
+        return resolve_precision(args.precision, device)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _speed(timing: Timing, about: Mapping[str, Any]) -> str:
+    height, width = about["test_size"]
+    images_per_s = 1000 / (timing.forward_ms + timing.postprocess_ms)
+    return (
+        f"speed at batch 1, {height}×{width}, {about['precision']}: forward "
+        f"{timing.forward_ms:.2f} ms, NMS {timing.postprocess_ms:.2f} ms, {images_per_s:.1f} "
+        f"images/s (mean of {timing.images} images after one to warm up) on {about['machine']}"
     )
-    logger.info("\n" + result.summary())
+
+
+def _about(args: argparse.Namespace, exp: Exp, source: Path, fabric: Fabric) -> dict[str, Any]:
+    """What was evaluated, how, where and when."""
+    device = fabric.device
+    on_gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": f"{fabric.world_size} × {on_gpu}{machine()}",
+        "checkpoint": str(source),
+        "checkpoint_sha256": file_digest(source),
+        "exp": exp.exp_name,
+        "test_size": list(exp.test_size),
+        "conf": exp.test_conf,
+        "nms": exp.nmsthre,
+        "batch_size": 1 if args.speed else args.batch_size,
+        "fused": args.fuse,
+    }
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from yolox.models import load_model
 from yolox.tools import cli
 from yolox.tools.demo import find_images
 from yolox.utils.checkpoint import file_digest
+from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 
 
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, export, compare, print."""
     args = make_parser().parse_args(argv)
     optional_packages("onnx", "onnxruntime", "onnxscript")
-    source = args.ckpt or cli.load_exp(args).output_folder() / "best_ckpt.pth"
+    source = resolve_weights(args.ckpt or cli.load_exp(args).output_folder() / "best_ckpt.pth")
     loaded = load_model(source)
     output: Path = args.output_name
     if output.exists() and output.samefile(source):

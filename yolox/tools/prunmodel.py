@@ -36,6 +36,7 @@ from yolox.pruning import (
 from yolox.pruning.config import AGGREGATES, NORMALIZATIONS, PRICES, SCOPES
 from yolox.tools import cli
 from yolox.utils.checkpoint import save_checkpoint
+from yolox.utils.download import resolve_weights
 from yolox.utils.model_utils import count_macs, count_params
 
 ROUND_TO = 8  # runtimes are slow on odd channel counts
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parse(argv)
     exp = cli.load_exp(args)
     folder = exp.output_folder()
-    source = args.ckpt or folder / "best_ckpt.pth"
+    source = resolve_weights(args.ckpt or folder / "best_ckpt.pth")
     loaded = load_model(source)
     console = Console(width=None if Console().is_terminal else 160)
     if args.mode == "save":
@@ -164,7 +165,7 @@ def _make_job(
     output: Path,
     argv: Sequence[str],
 ) -> PruneJob:
-    config, plan = _config(args, exp.seed), None
+    config, plan = _config(args, exp.seed or 0), None
     if args.plan:
         plan = PruningPlan.load(args.plan).without_layers(
             trace_groups(loaded.model, probe()), config.ignore

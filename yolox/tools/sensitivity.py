@@ -39,6 +39,7 @@ from yolox.pruning.sensitivity import (
 )
 from yolox.tools import cli
 from yolox.utils.checkpoint import file_digest
+from yolox.utils.download import resolve_weights
 from yolox.utils.progress import track
 
 RATIOS = (0.1, 0.3, 0.5, 0.7)
@@ -121,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, measure what is not known yet, print, write."""
     args = _parse(argv)
     exp = cli.load_exp(args)
-    source = args.ckpt or exp.output_folder() / "best_ckpt.pth"
+    source = resolve_weights(args.ckpt or exp.output_folder() / "best_ckpt.pth")
     folder = args.output or exp.output_folder() / "sensitivity"
     study = _prepare(args, exp, load_model(source))
     header = {"checkpoint": file_digest(source), **settings(study, exp, args.images)}
@@ -147,7 +148,7 @@ def _prepare(args: argparse.Namespace, exp: Exp, loaded: LoadedModel) -> Study:
         mode="layer" if args.layers else "global",
         layers=tuple(args.layers),
         importance=args.importance,
-        seed=exp.seed,
+        seed=exp.seed or 0,
     )
     groups = trace_groups(loaded.model, probe())
     chosen = select_groups(groups, config)

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import torch
 from loguru import logger
 
-from yolox.core import make_fabric
-from yolox.exp import TrainOptions, build_trainer
+from yolox.core import (
+    end_with_parent,
+    is_supervised,
+    outer_launch,
+    processes_here,
+    supervise,
+    told_once,
+)
 from yolox.tools import cli
+from yolox.utils.dist import get_rank
+from yolox.utils.errors import UserError
 from yolox.utils.logger import setup_logger
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse, build, train."""
+def make_parser() -> argparse.ArgumentParser:
+    """The flags, official ones among them."""
     parser = cli.make_parser(
         "Train a YOLOX on your images; with -c a pruned checkpoint, fine-tune it.",
         "python tools/train.py -f exps/yolox_voc_s.py -b 16 max_epoch 50",
     )
-    parser.add_argument("-c", "--ckpt", type=Path, help="weights to start from")
+    parser.add_argument(
+        "-c", "--ckpt", type=Path, help="weights to start from: a file, or a name as yolox_nano"
+    )
     parser.add_argument(
         "--resume",
         action="store_true",
         help="go on with a stopped run: -c's, or the output folder's latest_ckpt.pth",
+    )
+    parser.add_argument(
+        "-e",
+        "--start_epoch",
+        type=cli.natural,
+        help="epochs that a resumed run takes as done (the checkpoint's)",
     )
     parser.add_argument(
         "-b", "--batch-size", type=cli.positive, help="images a step, over all devices (the Exp's)"
@@ -32,38 +51,94 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("-expn", "--experiment-name", help="name of the output folder (the Exp's)")
     parser.add_argument("--act", help="activation: silu, mish, relu or lrelu (the Exp's)")
     parser.add_argument(
+        "--cache",
+        nargs="?",
+        const="ram",
+        choices=("ram", "disk"),
+        help="keep decoded images, in memory or on disk (not kept)",
+    )
+    parser.add_argument(
         "-o",
         "--occupy",
         action="store_true",
         help="accepted for old command lines; memory is not reserved ahead",
     )
+    parser.add_argument(
+        "-l",
+        "--logger",
+        choices=("tensorboard", "wandb", "mlflow"),
+        default="tensorboard",
+        help="accepted for old command lines; curves are TensorBoard's files",
+    )
     cli.add_device_arguments(parser)
     cli.add_exp_arguments(parser)
-    args = parser.parse_args(argv)
+    return parser
 
-    exp = cli.load_exp(args)
-    precision = args.precision
-    if args.fp16:
-        precision = "fp16" if torch.cuda.is_available() else "bf16"
-    fabric = make_fabric(devices=args.devices, num_nodes=args.num_machines, precision=precision)
-    fabric.launch()
-    options = TrainOptions(
-        checkpoint=args.ckpt,
-        resume=args.resume,
-        batch_size=args.batch_size,
-        act=args.act,
-        name=args.experiment_name,
-    )
-    trainer, resume = build_trainer(exp, fabric, options)
-    folder = trainer.settings.output_dir
-    setup_logger(folder / "train_log.txt", quiet=not fabric.is_global_zero)
+
+def join_machines(args: argparse.Namespace) -> None:
+    """Tell Fabric where the machines meet, in the official flags' way.
+
+    Raises:
+        UserError: several machines without a meeting point, or a number that none of them has.
+    """
+    if args.num_machines == 1 or outer_launch():
+        return  # alone, or started by torchrun or SLURM, which know
+    if args.machine_rank >= args.num_machines:
+        raise UserError(
+            f"--machine_rank {args.machine_rank}: the {args.num_machines} machines of "
+            f"--num_machines are numbered from 0 to {args.num_machines - 1}"
+        )
+    try:
+        meeting = urlsplit(args.dist_url or "")
+        place = meeting.hostname, meeting.port
+    except ValueError:
+        place = None, None
+    if not all(place):
+        raise UserError(
+            f"--num_machines {args.num_machines} needs --dist-url tcp://HOST:PORT of the first "
+            f"machine on each of them, got {args.dist_url!r}; or start with torchrun"
+        )
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = map(str, place)
+    os.environ["NODE_RANK"] = str(args.machine_rank)
+
+
+def start_processes(args: argparse.Namespace, argv: Sequence[str]) -> bool:
+    """Run the command once a device, where that is still to be done; whether it was.
+
+    Raises:
+        SystemExit: with the status of the process that failed.
+        UserError: see `supervise`; and for more devices than there are.
+    """
+    processes = processes_here(args.devices)
+    if processes == 1 or outer_launch() or "LOCAL_RANK" in os.environ:
+        return False
+    command = [sys.executable, "-m", "yolox.tools.train", *argv]
+    if status := supervise(command, processes, machines=args.num_machines):
+        raise SystemExit(status)
+    return True
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, build, train."""
+    if is_supervised():
+        end_with_parent()
+    args = make_parser().parse_args(argv)
+    with told_once():
+        exp = cli.load_exp(args)
+        join_machines(args)
+        if start_processes(args, sys.argv[1:] if argv is None else argv):
+            return
+        trainer = exp.get_trainer(args)
+    setup_logger(trainer.settings.output_dir, get_rank())
+    if args.logger != "tensorboard":
+        logger.info(f"-l {args.logger}: curves are written as TensorBoard files, import them there")
     logger.info(
         f"{exp.exp_name}: {exp.num_classes} classes ({', '.join(exp.class_names)}), "
         f"{len(trainer.image_names)} training images, {exp.max_epoch} epochs, "
-        f"{fabric.world_size} × {fabric.device.type}, precision {trainer.recipe['precision']}, "
-        f"output in {folder}"
+        f"{trainer.fabric.world_size} × {trainer.fabric.device.type}, precision "
+        f"{trainer.recipe['precision']}, output in {trainer.settings.output_dir}"
     )
-    trainer.train(resume)
+    trainer.train()
 
 
 if __name__ == "__main__":

@@ -8,21 +8,34 @@ from yolox.utils.boxes import (
     xyxy2xywh,
 )
 from yolox.utils.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from yolox.utils.dist import (
+    get_local_rank,
+    get_rank,
+    get_world_size,
+    is_main_process,
+    synchronize,
+    wait_for_the_master,
+)
 from yolox.utils.ema import ModelEMA
 from yolox.utils.errors import UserError
 from yolox.utils.logger import setup_logger
-from yolox.utils.lr_scheduler import WarmupCosineSchedule
+from yolox.utils.lr_scheduler import LRScheduler, WarmupCosineSchedule
 from yolox.utils.model_utils import (
     adjust_status,
     count_macs,
     count_params,
     freeze_module,
     fuse_model,
+    get_model_info,
+    is_parallel,
+    load_ckpt,
+    replace_module,
 )
 from yolox.utils.visualize import vis
 
 __all__ = [
     "CheckpointError",
+    "LRScheduler",
     "ModelEMA",
     "UserError",
     "WarmupCosineSchedule",
@@ -33,11 +46,21 @@ __all__ = [
     "cxcywh2xyxy",
     "freeze_module",
     "fuse_model",
+    "get_local_rank",
+    "get_model_info",
+    "get_rank",
+    "get_world_size",
+    "is_main_process",
+    "is_parallel",
     "load_checkpoint",
+    "load_ckpt",
     "postprocess",
+    "replace_module",
     "save_checkpoint",
     "setup_logger",
+    "synchronize",
     "vis",
+    "wait_for_the_master",
     "xyxy2cxcywh",
     "xyxy2xywh",
 ]

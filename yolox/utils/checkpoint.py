@@ -33,11 +33,12 @@ def save_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: a value that the safe loader would refuse, named by its place.
-        CheckpointError: the place cannot be written to.
+        CheckpointError: the place cannot be written to, or its disk is full.
     """
     path = Path(path)
     _require_plain(dict(payload), "checkpoint")
-    with replacing(path, CheckpointError) as temporary, temporary.open("wb") as file:
+    size = _tensor_bytes(payload)
+    with replacing(path, CheckpointError, size) as temporary, temporary.open("wb") as file:
         torch.save({"format": FORMAT, "version": VERSION, **payload}, file)
 
 
@@ -101,6 +102,15 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"{path} ({size} bytes) is truncated or no checkpoint ({reason}): copy or train it again"
     )
+
+
+def _tensor_bytes(value: Any) -> int:
+    """What the tensors in nested values take."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, Mapping):
+        return sum(map(_tensor_bytes, value.values()))
+    return sum(map(_tensor_bytes, value)) if isinstance(value, (list, tuple)) else 0
 
 
 def _require_plain(value: Any, where: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from loguru import logger
 
@@ -15,28 +17,61 @@ FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
 
 def _to_stderr(message: str) -> None:
     # Looked up at each message: a progress bar puts its own stream there while it runs.
-    sys.stderr.write(message)
+    with suppress(OSError):  # nobody may be reading any more; a run goes on
+        sys.stderr.write(message)
 
 
-def setup_logger(log_file: Path | None = None, *, quiet: bool = False) -> None:
-    """Log to standard error, and to a file too when one is named.
+class _LogFile:
+    """A file that takes messages while its disk does."""
+
+    def __init__(self, path: Path, mode: Literal["a", "w"]) -> None:
+        self._file = path.open(mode, encoding="utf-8")
+
+    def write(self, message: str) -> None:
+        with suppress(OSError):  # a full disk costs lines of the log, not the run
+            self._file.write(message)
+            self._file.flush()
+
+    def stop(self) -> None:
+        """Called by loguru when the file is not logged to any more."""
+        with suppress(OSError):
+            self._file.close()
+
+
+def setup_logger(
+    save_dir: str | Path | None = None,
+    distributed_rank: int = 0,
+    filename: str = "train_log.txt",
+    mode: str = "a",
+) -> None:
+    """Log to standard error, and to a file too when a folder is named.
 
     Args:
-        log_file: appended to; its folder is made if need be.
-        quiet: only warnings and errors, as on every rank but the first.
+        save_dir: folder of the log file, made if need be.
+        distributed_rank: of this process; all but the first show errors only, and
+            write no file.
+        filename: of the log file.
+        mode: ``"a"`` appends, ``"o"`` starts the file anew.
+
+    Raises:
+        UserError: the folder cannot be written to.
     """
     logger.remove()
+    quiet = distributed_rank != 0
     logger.add(
         _to_stderr,
         format=TERMINAL_FORMAT,
-        level="WARNING" if quiet else "INFO",
+        level="ERROR" if quiet else "INFO",
         colorize=sys.stderr.isatty(),
     )
-    if log_file is not None and not quiet:
-        try:
-            log_file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot write into {log_file.parent} ({error.strerror}): choose another output_dir"
-            ) from error
-        logger.add(log_file, format=FILE_FORMAT, level="INFO", colorize=False)
+    if save_dir is None or quiet:
+        return
+    file = Path(save_dir) / filename
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        sink = _LogFile(file, "w" if mode == "o" else "a")
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {file.parent} ({error.strerror}): choose another output_dir"
+        ) from error
+    logger.add(sink, format=FILE_FORMAT, level="INFO", colorize=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+from loguru import logger
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
@@ -54,11 +55,62 @@ def adjust_status(module: nn.Module, training: bool = False) -> Iterator[nn.Modu
 
 
 def freeze_module(module: nn.Module, name: str | None = None) -> nn.Module:
-    """Stop gradients and batch-norm statistics of a module (or of its child ``name``); in place."""
-    target = module if name is None else module.get_submodule(name)
-    target.requires_grad_(False)
-    target.eval()
+    """Stop gradients and batch-norm statistics of a module, in place, for as long as it trains.
+
+    Args:
+        name: freeze only the parameters and submodules in whose dotted name this occurs, as
+            ``"backbone.backbone"``; all by default.
+    """
+    for parameter_name, parameter in module.named_parameters():
+        if name is None or name in parameter_name:
+            parameter.requires_grad_(False)
+    for child_name, child in module.named_modules():
+        if name is None or name in child_name:
+            child.eval()
     return module
+
+
+def replace_module(
+    module: nn.Module,
+    replaced_module_type: type[nn.Module],
+    new_module_type: type[nn.Module],
+    replace_func: Callable[[nn.Module, type[nn.Module]], nn.Module] | None = None,
+) -> nn.Module:
+    """Replace every submodule of a type, in place; returns the module (or what replaces it).
+
+    Args:
+        replace_func: makes the new module from an old one and the new type; by default the new
+            type is called without arguments.
+    """
+    if isinstance(module, replaced_module_type):
+        make = replace_func or (lambda _, new_type: new_type())
+        return make(module, new_module_type)
+    for name, child in module.named_children():
+        new = replace_module(child, replaced_module_type, new_module_type, replace_func)
+        if new is not child:
+            setattr(module, name, new)
+    return module
+
+
+def get_model_info(model: nn.Module, tsize: tuple[int, int]) -> str:
+    """Size of a model as text: parameters, and FLOPs (2 × MACs) of an image of (height, width)."""
+    macs = count_macs(model, torch.zeros(1, 3, *tsize))[""]
+    return f"Params: {count_params(model) / 1e6:.2f}M, Gflops: {2 * macs / 1e9:.2f}"
+
+
+def load_ckpt(model: nn.Module, ckpt: Mapping[str, Tensor]) -> nn.Module:
+    """Load what fits of a state dict, in place; what is missing or of another shape is logged."""
+    own = model.state_dict()
+    fit = {name: ckpt[name] for name in own if name in ckpt and ckpt[name].shape == own[name].shape}
+    if left := [name for name in own if name not in fit]:
+        logger.warning(f"{len(left)} tensors are not in the checkpoint or differ: {left[:5]}")
+    model.load_state_dict(fit, strict=False)
+    return model
+
+
+def is_parallel(model: nn.Module) -> bool:
+    """Whether a model is wrapped for several devices."""
+    return isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
 
 
 def fuse_model(model: nn.Module) -> nn.Module:

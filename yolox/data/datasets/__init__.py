@@ -1,17 +1,34 @@
 """Readers and training samples."""
 
+from yolox.data.datasets.build import build_samples, resolve_class_list
+from yolox.data.datasets.coco import COCODataset, read_coco
 from yolox.data.datasets.coco_classes import COCO_CLASSES
 from yolox.data.datasets.mosaicdetection import MosaicDetection
+from yolox.data.datasets.records import Problem, Record, RecordSet
+from yolox.data.datasets.relabel import with_classes
 from yolox.data.datasets.sample import DetectionDataset, Sample
-from yolox.data.datasets.voc import VOCDetection, resolve_classes
+from yolox.data.datasets.voc import AnnotationTransform, VOCDetection, read_voc, resolve_classes
 from yolox.data.datasets.voc_classes import VOC_CLASSES
+from yolox.data.datasets.yolo_txt import YOLODataset, read_yolo
 
 __all__ = [
     "COCO_CLASSES",
     "VOC_CLASSES",
+    "AnnotationTransform",
+    "COCODataset",
     "DetectionDataset",
     "MosaicDetection",
+    "Problem",
+    "Record",
+    "RecordSet",
     "Sample",
     "VOCDetection",
+    "YOLODataset",
+    "build_samples",
+    "read_coco",
+    "read_voc",
+    "read_yolo",
+    "resolve_class_list",
     "resolve_classes",
+    "with_classes",
 ]

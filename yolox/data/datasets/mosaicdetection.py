@@ -24,18 +24,11 @@ from yolox.data.data_augment import (
     transform_boxes,
     transform_points,
 )
+from yolox.data.datasets.decoding import decode_factor
 from yolox.data.datasets.sample import DetectionDataset, Item, Transform
 from yolox.data.samplers import Draw
 
-# A JPEG decoded small is low-pass filtered, a bilinear warp that shrinks is not: up to this much
-# enlargement of the small one loses less than the other way aliases, and reads far less.
-_MAX_ENLARGEMENT = 1.25
 _SUBPIXEL_BITS = 4  # of the polygon filler's fixed-point coordinates
-
-
-def decode_factor(scale: float) -> int:
-    """By how much (1, 2, 4, 8) an image may be decoded smaller when it is shown at ``scale``."""
-    return next((factor for factor in (8, 4, 2) if scale * factor <= _MAX_ENLARGEMENT), 1)
 
 
 def tile_offset(
@@ -138,7 +131,7 @@ class MosaicDetection(Dataset[Item]):
         self.enable_mixup = enable_mixup
         self.mosaic_prob = mosaic_prob
         self.mixup_prob = mixup_prob
-        self._with_objects = [i for i, s in enumerate(dataset.samples) if len(s.boxes)]
+        self._with_objects = [i for i in range(len(dataset)) if len(dataset.labels(i))]
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -251,7 +244,8 @@ class MosaicDetection(Dataset[Item]):
         x0 = int(rng.integers(0, max(1, sheet_w - width + 1)))
         y0 = int(rng.integers(0, max(1, sheet_h - height + 1)))
 
-        boxes = sample.boxes * np.float32(scale)
+        added = self.dataset.labels(index)
+        boxes = added[:, :4] * np.float32(scale)
         second = self.dataset.load_reduced(index, decode_factor(ratio * min(1.0, jitter)))
         size = (max(1, int(sample.width * scale)), max(1, int(sample.height * scale)))
         second = cv2.resize(second, size, interpolation=cv2.INTER_LINEAR)
@@ -261,9 +255,8 @@ class MosaicDetection(Dataset[Item]):
             boxes = boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (sheet_w, 0, sheet_w, 0)
             left = sheet_w - size[0]
         blended = blend_half(img, second, left - x0, -y0)
-        boxes = clip_boxes(boxes - (x0, y0, x0, y0), (0, 0), (width, height))
-        added = np.concatenate([boxes, sample.classes[:, None].astype(np.float32)], axis=1)
-        return blended, np.concatenate([labels, added[has_area(boxes)]])
+        added[:, :4] = clip_boxes(boxes - (x0, y0, x0, y0), (0, 0), (width, height))
+        return blended, np.concatenate([labels, added[has_area(added)]])
 
 
 def blend_half(img: Image, second: Image, x: int, y: int) -> Image:

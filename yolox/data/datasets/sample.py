@@ -13,18 +13,13 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from yolox.data.data_augment import fit_size
+from yolox.data.datasets.decoding import decode, read_bytes
+from yolox.data.datasets.image_cache import CACHE_TYPES, build_cache
 from yolox.data.errors import DataError
 
 ImageInfo = tuple[int, int]
 Item = tuple[npt.NDArray[Any], npt.NDArray[np.float32], ImageInfo, npt.NDArray[np.int64]]
 Transform = Callable[..., tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
-
-_DECODE_FLAGS = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,7 +28,7 @@ class Sample:
 
     Attributes:
         image_id: unique within the data set.
-        name: the file's stem.
+        name: of the image, as in `Record`.
         path: the image file.
         height, width: of the image in pixels.
         boxes: float32 (n, 4), x1 y1 x2 y2 in original pixels, 0-based, inside the image.
@@ -69,6 +64,12 @@ class DetectionDataset(Dataset[Item]):
         class_names: names by class index.
         img_size: (height, width) of the network's input in pixels.
         preproc: ``(img, targets, img_size) -> (img, targets)``, or None to get them raw.
+        cache: decode all images now and keep them; the same pixels, sooner. See ``image_cache``.
+        cache_type: ``ram``, or ``disk`` to keep them for later runs.
+        train_difficult: False to leave difficult objects out of ``labels``; evaluation still
+            ignores them. So it must be where they are crowds, which no box describes (COCO).
+
+    Raises DataError for another cache type, or images or room that caching lacks.
     """
 
     def __init__(
@@ -77,11 +78,20 @@ class DetectionDataset(Dataset[Item]):
         class_names: Sequence[str],
         img_size: tuple[int, int] = (416, 416),
         preproc: Transform | None = None,
+        cache: bool = False,
+        cache_type: str = "ram",
+        *,
+        train_difficult: bool = True,
     ) -> None:
+        if cache_type not in CACHE_TYPES:
+            raise DataError(f"cache_type must be one of {', '.join(CACHE_TYPES)}: {cache_type!r}")
         self.samples = list(samples)
         self.class_names = tuple(class_names)
         self.img_size = (int(img_size[0]), int(img_size[1]))
         self.preproc = preproc
+        self.train_difficult = train_difficult
+        wanted = cache and len(self.samples) > 0
+        self._cache = build_cache(self.samples, self.img_size, cache_type) if wanted else None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -97,20 +107,8 @@ class DetectionDataset(Dataset[Item]):
         decoding all of it and scaling down. Raises DataError if the file cannot be decoded.
         """
         path = self.samples[index].path
-        try:
-            data = np.fromfile(path, dtype=np.uint8)
-        except OSError as error:
-            raise DataError(
-                f"image {path} cannot be read ({error.strerror}): is it there?"
-            ) from None
-        img = cv2.imdecode(data, _DECODE_FLAGS[factor]) if data.size else None
-        if img is None:
-            raise DataError(
-                f"image {path} cannot be decoded ({data.size} bytes): replace the file, or take "
-                f"its name out of the split"
-            )
-        decoded: npt.NDArray[np.uint8] = img
-        return decoded
+        cached = None if self._cache is None else self._cache.get(path, factor)
+        return decode(path, read_bytes(path), factor) if cached is None else cached
 
     def load_resized_img(self, index: int) -> tuple[npt.NDArray[np.uint8], float]:
         """The image resized to fit inside ``img_size``, aspect kept; and the ratio of the sizes."""
@@ -121,10 +119,11 @@ class DetectionDataset(Dataset[Item]):
         return img, ratio
 
     def labels(self, index: int) -> npt.NDArray[np.float32]:
-        """Float32 (n, 5): x1 y1 x2 y2 in original pixels, class."""
+        """What to train on, float32 (n, 5): x1 y1 x2 y2 in original pixels, class."""
         sample = self.samples[index]
         classes = sample.classes[:, None].astype(np.float32)
-        return np.concatenate([sample.boxes, classes], axis=1)
+        labels = np.concatenate([sample.boxes, classes], axis=1)
+        return labels if self.train_difficult else labels[~sample.difficult]
 
     def pull_item(self, index: int) -> Item:
         """An image before ``preproc``.

@@ -4,48 +4,38 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
-import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from loguru import logger
 
-from yolox.data.data_augment import clip_boxes, has_area
-from yolox.data.datasets.sample import DetectionDataset, Sample, Transform
-from yolox.data.errors import DataError, bullets
-from yolox.data.image_size import read_image_size
+from yolox.data.datasets.build import (
+    build_samples,
+    checked_classes,
+    class_list_fault,
+    resolve_class_list,
+)
+from yolox.data.datasets.files import IMAGE_EXTENSIONS, names_in, read_lines
+from yolox.data.datasets.records import (
+    ANNOTATION,
+    CLASS_LIST,
+    ENTRY,
+    MISSING,
+    Problem,
+    Record,
+    RecordSet,
+)
+from yolox.data.datasets.sample import DetectionDataset, Transform
+from yolox.data.errors import DataError
 
 ImageSets = Sequence[tuple[str, str]]
 
 DEFAULT_IMAGE_SETS: ImageSets = (("2007", "trainval"), ("2012", "trainval"))
 CLASSES_FILE = "classes.txt"
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Entry:
-    """One line of a split."""
-
-    name: str
-    image: Path
-    annotation: Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Annotation:
-    """What one XML file says; boxes 0-based and as written otherwise."""
-
-    size: tuple[int, int] | None
-    names: tuple[str, ...]
-    boxes: tuple[tuple[float, float, float, float], ...]
-    difficult: tuple[bool, ...]
 
 
 def resolve_classes(
@@ -59,12 +49,64 @@ def resolve_classes(
     Raises DataError if the list is empty or has a name twice, or where the data cannot be read.
     """
     if classes is not None:
-        return _checked_classes(classes, "the classes argument")
+        return checked_classes(classes)
     root = _devkit(Path(data_dir), image_sets)
-    listed = _listed_classes(Path(data_dir), root, image_sets)
-    if listed is not None:
-        return listed
-    return _found_classes(_parse_all(_entries(root, image_sets)), root)
+    listed, faults = _listed_classes(Path(data_dir), root, image_sets)
+    if listed is None and not faults:
+        return resolve_class_list(read_voc(data_dir, image_sets))
+    alone = RecordSet(title=_title(image_sets), records=(), classes=listed, problems=tuple(faults))
+    return resolve_class_list(alone)
+
+
+def read_voc(data_dir: str | Path, image_sets: ImageSets) -> RecordSet:
+    """All annotations of some splits; ``data_dir`` and ``image_sets`` as for `VOCDetection`.
+
+    Raises DataError for folders or split files that are not there; everything else that is wrong
+    is among the problems.
+    """
+    root = _devkit(Path(data_dir), image_sets)
+    records: list[Record] = []
+    problems: list[Problem] = []
+    for year, split in image_sets:
+        _read_split(root / f"VOC{year}", split, records, problems)
+    listed, faults = _listed_classes(Path(data_dir), root, image_sets)
+    return RecordSet(
+        title=_title(image_sets),
+        records=tuple(records),
+        classes=listed,
+        problems=(*problems, *faults),
+        first_pixel=1,
+    )
+
+
+class AnnotationTransform:
+    """How objects are taken from annotations, in the form that Exp files give it.
+
+    Args:
+        class_to_ind: class index by name, the class list of the data set; None leaves the list to
+            the data.
+        keep_difficult: False to leave out objects marked difficult.
+
+    Raises DataError unless the indices are 0, 1, ..., each once.
+    """
+
+    def __init__(
+        self, class_to_ind: Mapping[str, int] | None = None, keep_difficult: bool = True
+    ) -> None:
+        self.class_to_ind = class_to_ind
+        self.keep_difficult = keep_difficult
+        if class_to_ind is not None and sorted(class_to_ind.values()) != [
+            *range(len(class_to_ind))
+        ]:
+            raise DataError(
+                f"class_to_ind: expected the indices 0 to {len(class_to_ind) - 1}, each for one "
+                f"class, got {dict(class_to_ind)}"
+            )
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """The class names by index, None where the data decides."""
+        by_name = self.class_to_ind
+        return None if by_name is None else tuple(sorted(by_name, key=by_name.__getitem__))
 
 
 class VOCDetection(DetectionDataset):
@@ -76,6 +118,9 @@ class VOCDetection(DetectionDataset):
         image_sets: (year, split) pairs, read one after the other.
         img_size: (height, width) of the network's input.
         preproc: see ``DetectionDataset``.
+        target_transform: may give the class list and leave out difficult objects, too.
+        dataset_name: kept as ``name``.
+        cache, cache_type: see ``DetectionDataset``.
         classes: see ``resolve_classes``.
         keep_difficult: False to leave out objects marked difficult.
 
@@ -89,22 +134,40 @@ class VOCDetection(DetectionDataset):
         image_sets: ImageSets = DEFAULT_IMAGE_SETS,
         img_size: tuple[int, int] = (416, 416),
         preproc: Transform | None = None,
+        target_transform: AnnotationTransform | None = None,
+        dataset_name: str = "VOC0712",
+        cache: bool = False,
+        cache_type: str = "ram",
+        *,
         classes: Sequence[str] | None = None,
         keep_difficult: bool = True,
     ) -> None:
+        classes, keep = _settle(target_transform or AnnotationTransform(), classes, keep_difficult)
+        self.name = dataset_name
         self.data_dir = _devkit(Path(data_dir), image_sets)
         self.image_sets = tuple((str(year), str(split)) for year, split in image_sets)
-        entries = _entries(self.data_dir, image_sets)
-        annotations = _parse_all(entries)
-        if classes is not None:
-            names = _checked_classes(classes, "the classes argument")
-        else:
-            names = _listed_classes(Path(data_dir), self.data_dir, image_sets) or _found_classes(
-                annotations, self.data_dir
-            )
-        _check_names(annotations, names)
-        samples = _samples(entries, annotations, names, keep_difficult)
-        super().__init__(samples, names, img_size, preproc)
+        self.records = read_voc(data_dir, image_sets)
+        names = resolve_class_list(self.records, classes)
+        samples = build_samples(self.records, names, keep)
+        super().__init__(samples, names, img_size, preproc, cache, cache_type)
+
+
+def _settle(
+    transform: AnnotationTransform, classes: Sequence[str] | None, keep_difficult: bool
+) -> tuple[Sequence[str] | None, bool]:
+    """The class list and ``keep_difficult`` that a transform and the arguments give together."""
+    if not isinstance(transform, AnnotationTransform) or callable(transform):
+        raise DataError(
+            f"target_transform is a {type(transform).__name__}: expected an AnnotationTransform "
+            f"without code of its own; for other annotations, make a DetectionDataset of Samples"
+        )
+    named = transform.class_names()
+    if named is not None and classes is not None and named != tuple(classes):
+        raise DataError(
+            f"target_transform gives the classes {', '.join(named)}, the classes argument "
+            f"{', '.join(classes)}: give one of them"
+        )
+    return (classes if named is None else named), keep_difficult and transform.keep_difficult
 
 
 # ------------------------------------------------------------------------------- folders and splits
@@ -121,7 +184,7 @@ def _devkit(data_dir: Path, image_sets: ImageSets) -> Path:
             missing = sorted({year for year in years if not (root / year).is_dir()})
             if missing:
                 raise DataError(
-                    f"{root} has no {', '.join(missing)}; it has {_names_in(root, 'VOC*')}. Put "
+                    f"{root} has no {', '.join(missing)}; it has {names_in(root, 'VOC*')}. Put "
                     f"the year there, or leave it out of the image sets"
                 )
             return root
@@ -131,7 +194,7 @@ def _devkit(data_dir: Path, image_sets: ImageSets) -> Path:
         problem = f"the data folder {data_dir} holds no {' or '.join(dict.fromkeys(years))}"
         for root in candidates:
             if any(root.glob("VOC*")):
-                problem += f"; {root} has {_names_in(root, 'VOC*')}"
+                problem += f"; {root} has {names_in(root, 'VOC*')}"
     raise DataError(
         f"{problem}. Expected a VOCdevkit folder such as {data_dir / 'VOCdevkit'} with "
         f"{years[0]}/{{Annotations,ImageSets/Main,JPEGImages}} in it: put the data there, set "
@@ -139,39 +202,38 @@ def _devkit(data_dir: Path, image_sets: ImageSets) -> Path:
     )
 
 
-def _names_in(folder: Path, pattern: str) -> str:
-    names = sorted(path.name for path in folder.glob(pattern))
-    return ", ".join(names[:20]) or "none"
+def _title(image_sets: ImageSets) -> str:
+    return ", ".join(f"VOC{year}/{split}" for year, split in image_sets)
 
 
-def _entries(root: Path, image_sets: ImageSets) -> list[_Entry]:
-    """All lines of all splits, in order. Raises DataError for splits or images not there."""
-    entries: list[_Entry] = []
-    missing: list[str] = []
-    for year, split in image_sets:
-        folder = root / f"VOC{year}"
-        images = _Images(folder / "JPEGImages")
-        lines = _split_lines(folder / "ImageSets" / "Main" / f"{split}.txt")
-        names = list(dict.fromkeys(images.name_of(line) for line in lines))
-        if len(names) < len(lines):
-            logger.warning(
-                f"{folder.name}/{split} names {len(lines) - len(names)} images more than once; "
-                f"each is read once"
-            )
-        for name in names:
-            image = images.find(name)
-            if image is None:
-                missing.append(f"{name} ({folder.name}/{split})")
-                continue
-            annotation = folder / "Annotations" / f"{image.stem}.xml"
-            entries.append(_Entry(name=image.stem, image=image, annotation=annotation))
-    if missing:
-        raise DataError(
-            f"{len(missing)} images that a split names are not in JPEGImages of {root} (looked "
-            f"for {', '.join(_EXTENSIONS)}). Add them, or take the names out of the split:"
-            f"{bullets(missing)}"
+def _read_split(folder: Path, split: str, records: list[Record], problems: list[Problem]) -> None:
+    """Append what one split names, in its order, and what is wrong with it."""
+    images = _Images(folder / "JPEGImages")
+    path = folder / "ImageSets" / "Main" / f"{split}.txt"
+    lines = _split_lines(path)
+    names = list(dict.fromkeys(images.name_of(line) for line in lines))
+    if len(names) < len(lines):
+        logger.warning(
+            f"{folder.name}/{split} names {len(lines) - len(names)} images more than once; "
+            f"each is read once"
         )
-    return entries
+    for name in names:
+        if "/" in name or "\\" in name:
+            what = f"{name} is a path: expected the plain name of a file in JPEGImages"
+            problems.append(Problem(kind=ENTRY, where=str(path), what=what))
+            continue
+        image = images.find(name)
+        if image is None:
+            what = f"not in {images.folder} (looked for {', '.join(IMAGE_EXTENSIONS)})"
+            where = f"{name} ({folder.name}/{split})"
+            problems.append(Problem(kind=MISSING, where=where, what=what))
+            continue
+        source = folder / "Annotations" / f"{image.stem}.xml"
+        try:
+            records.append(_parse(source, image))
+        except DataError as error:
+            problems.append(Problem(kind=ANNOTATION, where=str(source), what=str(error)))
+            records.append(Record(name=image.stem, image=image, source=source))
 
 
 def _split_lines(path: Path) -> list[str]:
@@ -179,19 +241,12 @@ def _split_lines(path: Path) -> list[str]:
     if not path.is_file():
         raise DataError(
             f"split file {path} is not there. Splits in that folder: "
-            f"{_names_in(path.parent, '*.txt')}. Name one of them in the image sets, or write "
+            f"{names_in(path.parent, '*.txt')}. Name one of them in the image sets, or write "
             f"the file: one image name a line, without extension"
         )
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    lines = [line for line in lines if line]
+    lines = read_lines(path)
     if not lines:
         raise DataError(f"split file {path} names no image: write one image name a line")
-    outside = [line for line in lines if "/" in line or "\\" in line]
-    if outside:
-        raise DataError(
-            f"split file {path} has {len(outside)} lines that are paths. Expected plain names of "
-            f"files in JPEGImages, without folder:{bullets(outside)}"
-        )
     return lines
 
 
@@ -199,7 +254,8 @@ class _Images:
     """The images of a folder by stem; extensions in any case, ``.jpg`` before others."""
 
     def __init__(self, folder: Path) -> None:
-        rank = {ext: i for i, ext in enumerate(_EXTENSIONS)}
+        self.folder = folder
+        rank = {ext: i for i, ext in enumerate(IMAGE_EXTENSIONS)}
         paths = folder.iterdir() if folder.is_dir() else iter(())
         images = [path for path in paths if path.suffix.lower() in rank]
         # last wins in a dict: the preferred extension, and the exact spelling, come last
@@ -216,7 +272,7 @@ class _Images:
             return line
         name = re.sub(r"\s+(-1|0|1)$", "", line)  # the class splits of VOC: "name 1"
         stem, dot, extension = name.rpartition(".")
-        if self.find(name) is None and f"{dot}{extension}".lower() in _EXTENSIONS:
+        if self.find(name) is None and f"{dot}{extension}".lower() in IMAGE_EXTENSIONS:
             return stem
         return name
 
@@ -224,27 +280,10 @@ class _Images:
 # -------------------------------------------------------------------------------------- annotations
 
 
-def _parse_all(entries: Iterable[_Entry]) -> list[_Annotation]:
-    """The annotations of all entries. Raises DataError with all that cannot be used."""
-    annotations: list[_Annotation] = []
-    problems: list[str] = []
-    for entry in entries:
-        try:
-            annotations.append(_parse(entry.annotation))
-        except DataError as error:
-            problems.append(f"{entry.annotation}: {error}")
-    if problems:
-        raise DataError(
-            f"{len(problems)} annotations cannot be used. Mend them, or take their images out of "
-            f"the split:{bullets(problems)}"
-        )
-    return annotations
-
-
-def _parse(path: Path) -> _Annotation:
+def _parse(source: Path, image: Path) -> Record:
     """One XML file. Raises DataError with what is wrong in it (without the path)."""
     try:
-        root: Element = fromstring(path.read_bytes())
+        root: Element = fromstring(source.read_bytes())
     except FileNotFoundError:
         raise DataError("the file is not there") from None
     except OSError as error:
@@ -263,7 +302,10 @@ def _parse(path: Path) -> _Annotation:
         names.append(name)
         boxes.append(_parse_box(obj, number))
         difficult.append((obj.findtext("difficult") or "0").strip() == "1")
-    return _Annotation(
+    return Record(
+        name=image.stem,
+        image=image,
+        source=source,
         size=_parse_size(root),
         names=tuple(names),
         boxes=tuple(boxes),
@@ -301,119 +343,24 @@ def _parse_size(root: Element) -> tuple[int, int] | None:
 # ------------------------------------------------------------------------------------------ classes
 
 
-def _checked_classes(classes: Sequence[str], where: str) -> tuple[str, ...]:
-    if isinstance(classes, str):
-        raise DataError(f"{where} is one string, {classes!r}: expected a list of names")
-    names = tuple(str(name).strip() for name in classes)
-    twice = [f"{name!r} ({count} times)" for name, count in Counter(names).items() if count > 1]
-    if not names or not all(names):
-        raise DataError(f"{where} holds {'an empty name' if names else 'no class'}: name each one")
-    if twice:
-        raise DataError(f"{where} names classes more than once; keep one each:{bullets(twice)}")
-    return names
+def _listed_classes(
+    data_dir: Path, root: Path, image_sets: ImageSets
+) -> tuple[tuple[str, ...] | None, list[Problem]]:
+    """The classes of the ``classes.txt`` files beside the data, None if there is none to be used.
 
-
-def _listed_classes(data_dir: Path, root: Path, image_sets: ImageSets) -> tuple[str, ...] | None:
-    """The classes of the ``classes.txt`` files beside the data, None if there is none."""
+    Problems are lists that are faulty in themselves, or differ from the first one.
+    """
     folders = [data_dir, root, *(root / f"VOC{year}" for year, _ in image_sets)]
-    found: dict[Path, tuple[str, ...]] = {}
+    first: tuple[Path, tuple[str, ...]] | None = None
+    problems: list[Problem] = []
     for path in dict.fromkeys(folder / CLASSES_FILE for folder in folders):
-        if path.is_file():
-            lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-            found[path] = _checked_classes([line for line in lines if line], str(path))
-    if len(set(found.values())) > 1:
-        raise DataError(
-            "the class lists beside the data differ; make them equal or keep one:"
-            + bullets([f"{path}: {', '.join(names)}" for path, names in found.items()])
-        )
-    return next(iter(found.values()), None)
-
-
-def _found_classes(annotations: Iterable[_Annotation], root: Path) -> tuple[str, ...]:
-    names = tuple(sorted({name for annotation in annotations for name in annotation.names}))
-    if not names:
-        raise DataError(
-            f"the annotations of the given splits in {root} hold no object, so there is no class "
-            f"to learn: give the class list, or splits with objects"
-        )
-    logger.info(f"{len(names)} classes found in the annotations of {root}: {', '.join(names)}")
-    return names
-
-
-def _check_names(annotations: Iterable[_Annotation], classes: tuple[str, ...]) -> None:
-    """Raises DataError if an object's class is not in the list."""
-    counts = Counter(name for annotation in annotations for name in annotation.names)
-    unknown = sorted(set(counts) - set(classes))
-    if not unknown:
-        return
-    near = {_spelling(name): name for name in classes}
-    items = []
-    for name in unknown:
-        hint = near.get(_spelling(name))
-        items.append(f"{name!r}: {counts[name]} objects" + (f"; meant {hint!r}?" if hint else ""))
-    found = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
-    raise DataError(
-        f"{len(unknown)} classes in the annotations are not in the class list "
-        f"[{', '.join(classes)}]. Add them to the list or mend the annotations; left so, their "
-        f"objects would count as background:{bullets(items)}\nAll classes found: {found}"
-    )
-
-
-def _spelling(name: str) -> str:
-    """A name without what people spell differently: case, spaces, hyphens."""
-    return re.sub(r"[\s_-]+", "", name).casefold()
-
-
-# ------------------------------------------------------------------------------------------ samples
-
-
-def _samples(
-    entries: Sequence[_Entry],
-    annotations: Sequence[_Annotation],
-    classes: tuple[str, ...],
-    keep_difficult: bool,
-) -> list[Sample]:
-    class_index = {name: i for i, name in enumerate(classes)}
-    samples: list[Sample] = []
-    broken: list[str] = []
-    dropped: list[str] = []
-    resized: list[str] = []
-    for image_id, (entry, annotation) in enumerate(zip(entries, annotations, strict=True)):
-        size = read_image_size(entry.image)
-        if size is None:
-            broken.append(str(entry.image))
+        if not path.is_file():
             continue
-        if annotation.size not in (None, size):
-            resized.append(f"{entry.name}: {annotation.size} in the annotation, {size} in truth")
-        boxes = np.array(annotation.boxes, dtype=np.float32).reshape(-1, 4)
-        boxes = clip_boxes(boxes, (0, 0), (size[1], size[0]))
-        difficult = np.array(annotation.difficult, dtype=np.bool_)
-        kept = has_area(boxes)
-        dropped += [f"{entry.name}: {_where(annotation, int(i))}" for i in np.flatnonzero(~kept)]
-        if not keep_difficult:
-            kept &= ~difficult
-        indices = np.array([class_index[name] for name in annotation.names], dtype=np.int64)
-        fields: dict[str, Any] = {"image_id": image_id, "name": entry.name, "path": entry.image}
-        fields |= {"height": size[0], "width": size[1], "boxes": boxes[kept]}
-        samples.append(Sample(**fields, classes=indices[kept], difficult=difficult[kept]))
-    if broken:
-        raise DataError(
-            f"{len(broken)} files are no images that can be decoded. Replace them, or take their "
-            f"names out of the split:{bullets(broken)}"
-        )
-    if dropped:
-        logger.warning(
-            f"{len(dropped)} boxes have no area inside their image and are left out:"
-            f"{bullets(dropped)}"
-        )
-    if resized:
-        logger.warning(
-            f"the <size> (height, width) of {len(resized)} annotations is not their image's; the "
-            f"image counts, and boxes are taken to be in its pixels:{bullets(resized)}"
-        )
-    return samples
-
-
-def _where(annotation: _Annotation, i: int) -> str:
-    corners = ", ".join(f"{value + 1:g}" for value in annotation.boxes[i])
-    return f"{annotation.names[i]} ({corners})"
+        names = tuple(read_lines(path))
+        fault = class_list_fault(names)
+        first = first or (path, names)
+        if fault is None and names != first[1]:
+            fault = f"[{', '.join(names)}] differs from [{', '.join(first[1])}] in {first[0]}"
+        if fault is not None:
+            problems.append(Problem(kind=CLASS_LIST, where=str(path), what=fault))
+    return (first[1] if first and not problems else None), problems

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.helpers import Picture, coco_json, write_coco, write_image
+from yolox.data import COCODataset, DataError, build_samples, read_coco, resolve_class_list
+from yolox.data.datasets.records import ANNOTATION, CLASS_LIST, ENTRY
+
+CLASSES = ("ant", "bee")
+PICTURES = (
+    Picture("a", (40, 60), [("bee", (10, 5, 30, 25), 0), ("ant", (0, 0, 60, 40), 1)]),
+    Picture("b", (30, 20), []),
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_coco(tmp_path / "data", PICTURES, CLASSES)
+
+
+def read(root: Path, **kwargs) -> COCODataset:
+    return COCODataset(root, "train.json", "train", **kwargs)
+
+
+def rewrite(root: Path, change) -> None:
+    """Apply ``change`` to the content of the JSON file."""
+    path = root / "annotations" / "train.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def problems(root: Path) -> list[tuple[str, str, str]]:
+    found = read_coco(root, "train.json", "train").problems
+    return [(p.kind, p.where.rpartition("/")[2], p.what) for p in found]
+
+
+def test_ids_boxes_and_classes(root):
+    dataset = read(root)
+    first, second = dataset.samples
+    assert dataset.class_names == CLASSES
+    assert dataset.class_ids == [3, 6]
+    assert (first.image_id, first.height, first.width) == (10, 40, 60)
+    np.testing.assert_array_equal(first.boxes, [[10, 5, 30, 25], [0, 0, 60, 40]])
+    assert first.classes.tolist() == [1, 0]
+    assert (second.image_id, len(second.boxes), second.path.name) == (20, 0, "b.png")
+    assert dataset.pull_item(1)[3].tolist() == [20]
+
+
+def test_crowds_are_evaluated_as_such_and_not_trained_on(root):
+    dataset = read(root)
+    assert dataset.samples[0].difficult.tolist() == [False, True]
+    np.testing.assert_array_equal(dataset.labels(0), [[10, 5, 30, 25, 1]])
+
+
+def test_a_class_list_chooses_the_indices_and_keeps_the_category_ids(root):
+    dataset = read(root, classes=["cat", "bee", "ant"])
+    assert dataset.class_ids == [-1, 6, 3]
+    assert dataset.samples[0].classes.tolist() == [1, 2]
+    assert pickle.loads(pickle.dumps(dataset)).class_ids == [-1, 6, 3]
+    with pytest.raises(DataError, match="'ant': 1 objects"):
+        read(root, classes=["bee"])
+
+
+def test_positions_and_the_default_folder(root, monkeypatch):
+    monkeypatch.setenv("YOLOX_DATADIR", str(root.parent))
+    root.rename(root.parent / "COCO")
+    dataset = COCODataset(None, "train.json", "train", (32, 64), None, True, "ram")
+    assert dataset.img_size == (32, 64)
+    assert dataset.data_dir == root.parent / "COCO"
+
+
+def test_test_images_need_no_annotations(root):
+    rewrite(root, lambda content: content.pop("annotations"))
+    dataset = read(root)
+    assert [len(s.boxes) for s in dataset.samples] == [0, 0]
+    assert dataset.class_ids == [3, 6]
+
+
+@pytest.mark.parametrize("folder", ["train", "images/train", "images", "."])
+def test_where_images_are_looked_for(root, folder):
+    (root / "train").rename(root / "elsewhere")
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    for image in (root / "elsewhere").iterdir():
+        image.rename(root / folder / image.name)
+    assert [s.path.parent for s in read(root).samples] == [root / folder] * 2
+
+
+def test_images_that_are_nowhere_and_images_that_are_partly_there(root):
+    (root / "train" / "b.png").unlink()
+    with pytest.raises(DataError, match="1 images that the data names are not there"):
+        read(root)
+    (root / "train" / "a.png").unlink()
+    with pytest.raises(DataError) as error:
+        read(root)
+    text = str(error.value)
+    assert "none of the 2 images, the first of which is a.png, is there" in text
+    for folder in ("train", "images/train", "images"):
+        assert f"- {root / folder}\n" in text
+
+
+def test_names_may_be_paths_with_either_slash(root):
+    (root / "train" / "sub").mkdir()
+    (root / "train" / "b.png").rename(root / "train" / "sub" / "b.png")
+    rewrite(root, lambda content: content["images"][1].update(file_name="sub\\b.png"))
+    assert read(root).samples[1].path == root / "train" / "sub" / "b.png"
+    assert read(root).records.records[1].name == "sub/b.png"
+
+
+# --------------------------------------------------------------------------------- what is wrong
+
+
+def test_missing_files_say_what_is_there(root, tmp_path):
+    with pytest.raises(DataError, match=r"val\.json is not there\. JSON files there: train\.json"):
+        COCODataset(root, "val.json", "train")
+    with pytest.raises(DataError, match=r"Nor is the data folder"):
+        COCODataset(tmp_path / "no", "val.json", "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is not JSON"),
+        ("\ufeff[]", "holds a list"),
+        ("[" * 100_000, "is not JSON"),
+        ("{}", "'images': not there"),
+        ('{"images": {}, "categories": []}', "'images': a dict"),
+        ('{"images": [], "categories": []}', "names no image"),
+        ('{"images": [1], "annotations": null}', "'annotations': a NoneType"),
+    ],
+)
+def test_files_that_are_no_coco(root, text, words):
+    (root / "annotations" / "train.json").write_text(text)
+    with pytest.raises(DataError) as error:
+        read(root)
+    assert words in str(error.value)
+    assert "train.json" in str(error.value)
+
+
+BAD_OBJECTS = [
+    ({"image_id": 99}, "image_id 99 is not among the images"),
+    ({"image_id": [1]}, "image_id [1] is not among the images"),
+    ({"category_id": 1}, "category_id 1 is not among the categories"),
+    ({"category_id": None}, "category_id None is not among the categories"),
+    ({"bbox": None}, "has no bbox"),
+    ({"bbox": []}, "not four finite numbers"),
+    ({"bbox": "1234"}, "not four finite numbers"),
+    ({"bbox": [1, 2, 3, 4, 5]}, "not four finite numbers"),
+    ({"bbox": [1, 2, 3, "x"]}, "not four finite numbers"),
+    ({"bbox": [1, 2, 3, float("nan")]}, "not four finite numbers"),
+    ({"bbox": [1, 2, 3, 10**400]}, "not four finite numbers"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), BAD_OBJECTS)
+def test_annotations_that_cannot_be_used(root, change, words):
+    rewrite(root, lambda content: content["annotations"][1].update(change))
+    ((kind, where, what),) = problems(root)
+    assert (kind, where) == (ANNOTATION, "train.json: annotations[1]")
+    assert words in what
+    first, _ = read_coco(root, "train.json", "train").records
+    assert len(first.boxes) == (1 if "image_id" in change else 0)
+
+
+def test_all_annotations_that_cannot_be_used_are_raised_at_once(root):
+    bad = [change for change, _ in BAD_OBJECTS]
+    rewrite(root, lambda content: content["annotations"].extend([1, *bad]))
+    with pytest.raises(DataError) as error:
+        read(root)
+    assert str(error.value).startswith(f"{len(bad) + 1} annotations cannot be used")
+    assert "annotations[2]: is not an object" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"id": 10, "file_name": "c.png"}, "id 10 is that of another entry"),
+        ({"id": 30, "file_name": "a.png"}, "'a.png' is that of another entry"),
+        ({"id": 30, "file_name": "sub/../a.png"}, "'a.png' is that of another entry"),
+        ({"id": "30", "file_name": "c.png"}, "id is '30': expected a whole number"),
+        ({"id": True, "file_name": "c.png"}, "id is True"),
+        ({"id": 2**63, "file_name": "c.png"}, "expected a whole number"),
+        ({"id": 30}, "file_name is None"),
+        ({"id": 30, "file_name": "../a.png"}, "leads out of the image folder"),
+        ({"id": 30, "file_name": "/etc/passwd"}, "leads out of the image folder"),
+        ({"id": 30, "file_name": "x/..\\..\\a.png"}, "leads out of the image folder"),
+        ({"id": 30, "file_name": "\0"}, "leads out of the image folder"),
+        ([], "is not an object"),
+    ],
+)
+def test_entries_of_images_that_cannot_be_used(root, entry, words):
+    rewrite(root, lambda content: content["images"].append(entry))
+    ((kind, where, what),) = problems(root)
+    assert (kind, where) == (ENTRY, "train.json: images[2]")
+    assert words in what
+    assert [r.image_id for r in read_coco(root, "train.json", "train").records] == [10, 20]
+    with pytest.raises(DataError, match="1 entries of images cannot be used"):
+        read(root)
+
+
+def test_objects_of_an_entry_that_cannot_be_used_are_no_second_problem(root):
+    rewrite(root, lambda content: content["images"][0].update(file_name="/a.png"))
+    assert [kind for kind, _, _ in problems(root)] == [ENTRY]
+
+
+@pytest.mark.parametrize(
+    ("categories", "words"),
+    [
+        ([{"id": 3, "name": "ant"}, {"id": 3, "name": "bee"}], "id 3 is taken by 'ant'"),
+        ([{"id": 3, "name": "ant"}, {"id": 6, "name": "ant "}], "'ant' (2 times)"),
+        ([{"id": 3, "name": " "}], "categories[0]: expected a whole number as id, and a name"),
+        ([5], "categories[0]: expected"),
+        ([], "holds no class"),
+    ],
+)
+def test_categories_that_make_no_class_list(root, categories, words):
+    def change(content):
+        content["categories"] = categories
+        content["annotations"] = []
+
+    rewrite(root, change)
+    ((kind, _, what),) = problems(root)
+    assert kind == CLASS_LIST
+    assert words in what
+    with pytest.raises(DataError, match="class lists cannot be used"):
+        read(root)
+    assert read(root, classes=["ant"]).class_names == ("ant",)
+
+
+def test_a_size_that_is_not_the_image_s_is_told_and_odd_ones_pass(root, log):
+    rewrite(root, lambda content: content["images"][0].update(height=60, width=40))
+    assert read(root).samples[0].height == 40
+    assert "a.png: (60, 40) in the annotation, (40, 60) in truth" in log("WARNING")[0]
+    rewrite(root, lambda content: content["images"][0].update(height=None, width="x"))
+    assert read(root).records.records[0].size is None
+
+
+def test_a_hundred_thousand_boxes_read_whole(tmp_path):
+    boxes = [("bee", (i % 50, 1, i % 50 + 5, 9), 0) for i in range(100_000)]
+    content = coco_json([Picture("a", (40, 60), boxes)], CLASSES)
+    write_image(tmp_path / "train" / "a.png")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "train.json").write_text(json.dumps(content))
+    records = read_coco(tmp_path, "train.json", "train")
+    (sample,) = build_samples(records, resolve_class_list(records))
+    assert sample.boxes.shape == (100_000, 4)
+    assert sample.boxes[50_049].tolist() == [49, 1, 54, 9]

@@ -1,0 +1,66 @@
+"""What goes wrong outside this program's code, told in one line instead of a stack of calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+from yolox.utils.dist import get_world_size
+from yolox.utils.errors import UserError
+
+# What torch raises where a connection cannot be made or breaks.
+_LOST: tuple[type[RuntimeError], ...] = (dist.DistError,) if dist.is_available() else ()
+PEER_LOST_STATUS = 3  # exit status of a process that ended since another one had
+
+
+class PeerLostError(UserError):
+    """Another process of the run ended, and tells why itself."""
+
+
+class ResourceError(UserError):
+    """The machine ran out of something, or another program interfered."""
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """Around what every process of a machine does alike: its error is the first one's to tell."""
+    try:
+        yield
+    except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            raise
+        raise PeerLostError(str(error)) from error
+
+
+def explain(error: Exception) -> UserError | None:
+    """The error as one for people, where it is known to come from outside; None for a bug."""
+    text = str(error)
+    if "DataLoader worker" in text and ("killed by signal" in text or "exited" in text):
+        return ResourceError(
+            "a process that loads images was killed, most often for want of memory or of shared "
+            "memory (/dev/shm; docker run --shm-size): lower data_num_workers or the batch size "
+            f"({text.splitlines()[0]})"
+        )
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return ResourceError(
+            f"out of memory: lower the batch size (-b) or input_size ({text.splitlines()[0]})"
+        )
+    if not isinstance(error, RuntimeError):
+        return None
+    if get_world_size() > 1 and (isinstance(error, _LOST) or "gloo" in text or "NCCL" in text):
+        return PeerLostError(
+            "another process of the run ended or cannot be reached: its own messages say why; "
+            f"--resume goes on from the last checkpoint ({text.splitlines()[0]})"
+        )
+    if isinstance(error, _LOST):
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        return ResourceError(
+            f"the processes did not meet at {place}: start the same command on every machine, "
+            "with its own --machine_rank and a --dist-url that each of them can reach "
+            f"({text.splitlines()[0]})"
+        )
+    return None

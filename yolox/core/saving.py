@@ -1,0 +1,89 @@
+"""The checkpoint files of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from yolox.utils.checkpoint import CheckpointError, save_checkpoint
+from yolox.utils.files import remove_leftovers, require_writable
+
+LATEST, BEST = "latest_ckpt.pth", "best_ckpt.pth"
+MAX_FAILURES = 3  # epochs in a row
+
+
+class CheckpointFolder:
+    """Writes a run's checkpoints, and bears with a disk that is full for a while.
+
+    An epoch whose files cannot be written is not the end: the run has lost nothing yet, and people
+    make room. But weights that are never saved are worth nothing, so a few such epochs in a row
+    are, and so is the last one.
+
+    Attributes:
+        saved: epochs done according to the latest checkpoint.
+    """
+
+    def __init__(self, folder: Path, saved: int = 0) -> None:
+        self.folder = folder
+        self.saved = saved
+        self._failures = 0
+
+    def prepare(self) -> None:
+        """Clear up after a killed run.
+
+        Raises:
+            CheckpointError: files cannot be written into the folder.
+        """
+        require_writable(self.folder, CheckpointError)
+        remove_leftovers(self.folder, "*_ckpt.pth")
+
+    def write(
+        self,
+        done: int,
+        payload: Mapping[str, Any],
+        state: Mapping[str, Any],
+        *,
+        is_best: bool,
+        history: bool,
+        last: bool,
+    ) -> bool:
+        """Write what an epoch leaves; whether a new best file is there.
+
+        The latest checkpoint comes last: where the writing is cut off, a resumed run repeats the
+        epoch and so writes the others again.
+
+        Args:
+            done: epochs done.
+            payload, state: the checkpoint, and what the latest one holds beside it.
+            is_best, history: whether it is also the best, and one of those to keep.
+            last: whether no epoch follows.
+
+        Raises:
+            CheckpointError: it cannot be written, and the run should end.
+        """
+        names = [BEST] * is_best + [f"epoch_{done}_ckpt.pth"] * history
+        files = {**dict.fromkeys(names, payload), LATEST: {**payload, "train": dict(state)}}
+        name = ""
+        try:
+            for name, content in files.items():
+                save_checkpoint(self.folder / name, content)
+        except CheckpointError as error:
+            self._failures += 1
+            if last or self._failures == MAX_FAILURES:
+                raise CheckpointError(
+                    f"epoch {done} could not be saved: {error}; {self.resume_hint()}"
+                ) from error
+            logger.warning(f"epoch {done} is not saved, training goes on: {error}")
+            return is_best and name != BEST
+        self._failures = 0
+        self.saved = done
+        return is_best
+
+    def resume_hint(self) -> str:
+        """Where a resumed run would start."""
+        if self.saved:
+            return f"--resume goes on from epoch {self.saved + 1}"
+        return "there is no checkpoint of this run to resume from yet"

@@ -1,0 +1,207 @@
+"""One image cut into tiles: which objects a tile shows, and the files that say so."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from yolox.data.convert.polygons import Box, Corners, bounds, clip_polygon, polygon_area
+from yolox.data.errors import DataError
+from yolox.data.tiles import WHOLE_FOLDER, WholeRecord, Window, tile_name
+from yolox.utils.files import replacing
+
+__all__ = ["Done", "Job", "Shape", "TileSettings", "cut", "visible"]
+
+_WELL_VISIBLE = 0.7  # of an object's area; what DOTA's own tools ask of an ordinary object
+_OPENCV_PIXELS = 1 << 30  # decoded unless OPENCV_IO_MAX_IMAGE_PIXELS says otherwise
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileSettings:
+    """How images are cut.
+
+    Attributes:
+        size, overlap: of the tiles, pixels.
+        min_area: least fraction of an object's area that a tile must show. Less is left out, for
+            a sliver cannot be told from background. Between this and 0.7 the object is marked
+            difficult: it is trained on, since what can be seen is not background, but how far its
+            box reaches is a matter of taste, so evaluation on tiles does not count it.
+        keep_empty: fraction of the tiles without objects to keep, chosen by their names.
+        difficult: ``drop`` leaves out the objects that DOTA marks difficult; whole images keep
+            them either way, where they count neither for nor against a detector.
+
+    Raises:
+        DataError: a value out of range.
+    """
+
+    size: int = 1024
+    overlap: int = 200
+    min_area: float = 0.4
+    keep_empty: float = 1.0
+    difficult: Literal["keep", "drop"] = "keep"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < self.size:
+            raise DataError(
+                f"overlap: expected 0 to {self.size - 1} for tiles of {self.size}, got "
+                f"{self.overlap}"
+            )
+        for name in ("min_area", "keep_empty"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise DataError(f"{name}: expected a fraction, got {getattr(self, name)}")
+        if self.difficult not in ("keep", "drop"):
+            raise DataError(f"difficult: expected keep or drop, got {self.difficult!r}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shape:
+    """An object as far as it lies in its image: outline, convex, corners in order."""
+
+    name: str
+    outline: Corners
+    difficult: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """An image to cut; a worker needs nothing else."""
+
+    image: Path
+    folder: Path
+    shapes: tuple[Shape, ...]
+    record: WholeRecord
+    settings: TileSettings
+
+    @property
+    def record_path(self) -> Path:
+        return self.folder / WHOLE_FOLDER / f"{self.record.name}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Object:
+    """An object in a tile; box in pixels of the tile."""
+
+    name: str
+    box: Box
+    truncated: bool
+    difficult: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    tiles: tuple[str, ...] = ()
+    objects: int = 0
+    difficult: int = 0
+    problem: str | None = None
+
+
+def cut(job: Job) -> Done:
+    """Cut one image, unless that was done; the names of its tiles, or why it cannot be cut."""
+    tiles = []
+    for window in job.record.windows():
+        name = tile_name(job.record.name, *window[:2])
+        objects = visible(job.shapes, window, job.settings)
+        if objects or _kept(name, job.settings.keep_empty):
+            tiles.append((name, window, objects))
+    if not job.record_path.exists():
+        data = np.fromfile(job.image, dtype=np.uint8)
+        img = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if img is None or img.shape[:2] != (job.record.height, job.record.width):
+            return Done(problem=f"{job.image}: {_undecoded(job.record)}")
+        del data
+        for name, window, objects in tiles:
+            _write_tile(job.folder, name, window, objects, img)
+        with replacing(job.record_path, DataError) as temporary:
+            temporary.write_text(job.record.to_json(), encoding="utf-8")
+    return Done(
+        tiles=tuple(name for name, _, _ in tiles),
+        objects=sum(len(objects) for _, _, objects in tiles),
+        difficult=sum(entry.difficult for _, _, objects in tiles for entry in objects),
+    )
+
+
+def _undecoded(record: WholeRecord) -> str:
+    pixels = record.height * record.width
+    if pixels <= _OPENCV_PIXELS:
+        return "cannot be decoded"
+    return (
+        f"cannot be decoded: {pixels} pixels, and OpenCV takes {_OPENCV_PIXELS} unless the "
+        f"environment variable OPENCV_IO_MAX_IMAGE_PIXELS={pixels} is set before it starts"
+    )
+
+
+def _kept(name: str, fraction: float) -> bool:
+    """Whether an empty tile stays: by its name, so the same in every run and for any workers."""
+    return zlib.crc32(name.encode()) < fraction * 2**32
+
+
+def visible(shapes: Sequence[Shape], window: Window, settings: TileSettings) -> list[_Object]:
+    """The objects of a tile; see `TileSettings`."""
+    objects = []
+    for shape in shapes:
+        x1, y1, x2, y2 = bounds(shape.outline)
+        apart = x2 <= window[0] or y2 <= window[1] or x1 >= window[2] or y1 >= window[3]
+        if apart or (shape.difficult and settings.difficult == "drop"):
+            continue
+        part = clip_polygon(shape.outline, window)
+        fraction = polygon_area(part) / polygon_area(shape.outline)
+        if fraction == 0 or fraction < settings.min_area:
+            continue
+        left, top, right, bottom = bounds(part)
+        entry = _Object(
+            name=shape.name,
+            box=(left - window[0], top - window[1], right - window[0], bottom - window[1]),
+            truncated=part is not shape.outline,
+            difficult=shape.difficult or fraction < _WELL_VISIBLE,
+        )
+        objects.append(entry)
+    return objects
+
+
+def _write_tile(
+    folder: Path,
+    name: str,
+    window: Window,
+    objects: Sequence[_Object],
+    img: npt.NDArray[np.uint8],
+) -> None:
+    x1, y1, x2, y2 = window
+    encoded = cv2.imencode(".png", img[y1:y2, x1:x2])[1]
+    with replacing(folder / "JPEGImages" / f"{name}.png", DataError) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+    with replacing(folder / "Annotations" / f"{name}.xml", DataError) as temporary:
+        temporary.write_bytes(_xml(name, (y2 - y1, x2 - x1), objects))
+
+
+def _xml(name: str, size: tuple[int, int], objects: Sequence[_Object]) -> bytes:
+    """A tile's annotation; boxes as VOC writes them, from 1."""
+    root = ElementTree.Element("annotation")
+    _child(root, "filename", f"{name}.png")
+    size_node = _child(root, "size")
+    for tag, side in (("width", size[1]), ("height", size[0]), ("depth", 3)):
+        _child(size_node, tag, str(side))
+    for entry in objects:
+        node = _child(root, "object")
+        _child(node, "name", entry.name)
+        _child(node, "truncated", str(int(entry.truncated)))
+        _child(node, "difficult", str(int(entry.difficult)))
+        box = _child(node, "bndbox")
+        for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), entry.box, strict=True):
+            _child(box, tag, f"{value + 1:.2f}".removesuffix(".00"))
+    ElementTree.indent(root)
+    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
+
+
+def _child(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:
+    node = ElementTree.SubElement(parent, tag)
+    node.text = text
+    return node

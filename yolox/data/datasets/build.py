@@ -1,0 +1,232 @@
+"""From records to samples: strict where the readers are lenient."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+from loguru import logger
+
+from yolox.data.data_augment import has_area
+from yolox.data.datasets.files import is_file
+from yolox.data.datasets.records import (
+    ANNOTATION,
+    BROKEN,
+    CLASS_LIST,
+    ENTRY,
+    MISSING,
+    Problem,
+    Record,
+    RecordSet,
+)
+from yolox.data.datasets.sample import Sample
+from yolox.data.errors import DataError, bullets
+from yolox.data.image_size import read_image_size
+
+Size = tuple[int, int]
+
+_SENTENCES = {
+    MISSING: "{} images that the data names are not there. Add them, or take their names out of "
+    "the split",
+    BROKEN: "{} files are no images that can be decoded. Replace them, or take their names out of "
+    "the split",
+    ENTRY: "{} entries of images cannot be used. Mend them, or take them out of the split",
+    ANNOTATION: "{} annotations cannot be used. Mend them, or take their images out of the split",
+    CLASS_LIST: "{} class lists cannot be used. Mend them, or give the class list yourself",
+}
+
+
+def raise_problems(problems: Iterable[Problem]) -> None:
+    """Raise one DataError with all problems, grouped by kind; do nothing if there is none."""
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        by_kind[problem.kind].append(f"{problem.where}: {problem.what}")
+    if by_kind:
+        parts = (_SENTENCES[k].format(len(v)) + ":" + bullets(v) for k, v in by_kind.items())
+        raise DataError("\n".join(parts))
+
+
+# ------------------------------------------------------------------------------------------ classes
+
+
+def class_list_fault(names: Sequence[str]) -> str | None:
+    """What is wrong with a list of class names, None if nothing is."""
+    if not names:
+        return "holds no class: name each one"
+    if not all(names):
+        return "holds an empty name: name each one"
+    twice = [f"{name!r} ({count} times)" for name, count in Counter(names).items() if count > 1]
+    return f"names classes more than once; keep one each: {', '.join(twice)}" if twice else None
+
+
+def checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Class names that a caller gave, stripped. Raises DataError unless each is named once."""
+    if isinstance(classes, str):
+        raise DataError(
+            f"the classes argument is one string, {classes!r}: expected a list of names"
+        )
+    names = tuple(str(name).strip() for name in classes)
+    fault = class_list_fault(names)
+    if fault:
+        raise DataError(f"the classes argument {fault}")
+    return names
+
+
+def resolve_class_list(records: RecordSet, classes: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The class names in the order of the class indices.
+
+    ``classes`` if given; else those that the data states; else every name in the annotations,
+    sorted. Raises DataError for a list that is empty or has a name twice, and for annotations that
+    cannot be read where the names must come from them.
+    """
+    if classes is not None:
+        return checked_classes(classes)
+    raise_problems(problem for problem in records.problems if problem.kind == CLASS_LIST)
+    if records.classes is not None:
+        return records.classes
+    raise_problems(records.problems)
+    names = tuple(sorted({name for record in records.records for name in record.names}))
+    if not names:
+        raise DataError(
+            f"the annotations of {records.title} hold no object, so there is no class to learn: "
+            f"give the class list, or splits with objects"
+        )
+    logger.info(
+        f"{len(names)} classes found in the annotations of {records.title}: {', '.join(names)}"
+    )
+    return names
+
+
+def _check_names(records: RecordSet, classes: tuple[str, ...]) -> None:
+    """Raises DataError if an object's class is not in the list."""
+    counts = Counter(chain.from_iterable(record.names for record in records.records))
+    unknown = sorted(set(counts) - set(classes))
+    if not unknown:
+        return
+    near = {_spelling(name): name for name in classes}
+    items = []
+    for name in unknown:
+        hint = near.get(_spelling(name))
+        items.append(f"{name!r}: {counts[name]} objects" + (f"; meant {hint!r}?" if hint else ""))
+    found = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+    raise DataError(
+        f"{len(unknown)} classes in the annotations are not in the class list "
+        f"[{', '.join(classes)}]. Add them to the list or mend the annotations; left so, their "
+        f"objects would count as background:{bullets(items)}\nAll classes found: {found}"
+    )
+
+
+def _spelling(name: str) -> str:
+    """A name without what people spell differently: case, spaces, hyphens."""
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+# ------------------------------------------------------------------------------------------ samples
+
+
+def build_samples(
+    records: RecordSet, classes: tuple[str, ...], keep_difficult: bool = True
+) -> list[Sample]:
+    """Samples of all images, in the order of the records.
+
+    Boxes are clipped to the image; those without area there are dropped, with one warning, and so
+    are difficult ones unless ``keep_difficult``. An image that the data does not number has its
+    position as its id.
+
+    Raises DataError, listing all cases of a kind, for no images, problems of the records, classes
+    that are not in the list, and images that are missing or cannot be decoded. (Problems of the
+    class list itself are left to `resolve_class_list`: a caller who gives a list needs none.)
+    """
+    raise_problems(problem for problem in records.problems if problem.kind != CLASS_LIST)
+    _check_names(records, classes)
+    rows = records.records
+    if not rows:
+        raise DataError(f"{records.title} names no image: name at least one")
+    sizes = _true_sizes(records)
+    boxes = _pixel_boxes(rows, sizes)
+    kept = has_area(boxes)
+    _warn_dropped(records, kept)
+    difficult = np.fromiter(chain.from_iterable(row.difficult for row in rows), dtype=np.bool_)
+    if not keep_difficult:
+        kept &= ~difficult
+    index = {name: i for i, name in enumerate(classes)}
+    indices = np.fromiter((index[name] for row in rows for name in row.names), dtype=np.int64)
+    # one array of all objects, cut by image: arrays made image by image take far longer
+    ends = np.cumsum([len(row.names) for row in rows], dtype=np.int64)
+    cuts = np.concatenate([[0], np.cumsum(kept)])[ends][:-1]
+    parts = zip(
+        rows,
+        sizes,
+        np.split(boxes[kept], cuts),
+        np.split(indices[kept], cuts),
+        np.split(difficult[kept], cuts),
+        strict=True,
+    )
+    return [
+        Sample(
+            image_id=position if row.image_id is None else row.image_id,
+            name=row.name,
+            path=row.image,
+            height=size[0],
+            width=size[1],
+            boxes=box,
+            classes=class_index,
+            difficult=flag,
+        )
+        for position, (row, size, box, class_index, flag) in enumerate(parts)
+    ]
+
+
+def _true_sizes(records: RecordSet) -> list[Size]:
+    """(height, width) of each image, from the image. Raises DataError with all that have none."""
+    sizes: list[Size] = []
+    problems: list[Problem] = []
+    resized: list[str] = []
+    for row in records.records:
+        size = read_image_size(row.image)
+        if size is None:
+            there = is_file(row.image)
+            what = f"{row.image.stat().st_size} bytes" if there else f"named by {records.title}"
+            kind = BROKEN if there else MISSING
+            problems.append(Problem(kind=kind, where=str(row.image), what=what))
+            continue
+        sizes.append(size)
+        if row.size not in (None, size):
+            resized.append(f"{row.name}: {row.size} in the annotation, {size} in truth")
+    raise_problems(problems)
+    if resized:
+        logger.warning(
+            f"the size (height, width) that {len(resized)} annotations give is not their image's; "
+            f"the image counts, and boxes are taken to be in its pixels:{bullets(resized)}"
+        )
+    return sizes
+
+
+def _pixel_boxes(rows: Sequence[Record], sizes: Sequence[Size]) -> npt.NDArray[np.float32]:
+    """The boxes (n, 4) of all images in pixels, clipped."""
+    counts = [len(row.boxes) for row in rows]
+    flat = chain.from_iterable(chain.from_iterable(row.boxes for row in rows))
+    boxes = np.fromiter(flat, dtype=np.float64, count=4 * sum(counts)).reshape(-1, 4)
+    limits = np.array([(width, height) * 2 for height, width in sizes], dtype=np.float64)
+    limits = np.repeat(limits.reshape(-1, 4), counts, axis=0)
+    relative = np.repeat(np.array([row.relative for row in rows], dtype=np.bool_), counts)
+    boxes[relative] *= limits[relative]
+    return np.clip(boxes, 0, limits).astype(np.float32)
+
+
+def _warn_dropped(records: RecordSet, kept: npt.NDArray[np.bool_]) -> None:
+    if kept.all():
+        return
+    objects = [(row, i) for row in records.records for i in range(len(row.names))]
+    dropped = []
+    for number in np.flatnonzero(~kept):
+        row, i = objects[number]
+        corners = ", ".join(f"{value + records.first_pixel:g}" for value in row.boxes[i])
+        dropped.append(f"{row.name}: {row.names[i]} ({corners})")
+    logger.warning(
+        f"{len(dropped)} boxes have no area inside their image and are left out:{bullets(dropped)}"
+    )

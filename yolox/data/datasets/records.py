@@ -1,0 +1,84 @@
+"""What annotations say, before anything of it is believed: the form that every reader produces.
+
+A reader turns files into a `RecordSet` and complains only of what makes reading impossible (a
+missing folder, an unreadable list of images). `build_samples` is strict: it turns records into
+samples to train on, or raises with everything that is wrong. The data doctor reads the same
+records and reports instead of raising.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+# What kinds of problems there are; each is raised with a sentence of its own.
+MISSING = "image is not there"
+BROKEN = "image cannot be decoded"
+ENTRY = "entry of an image cannot be used"
+ANNOTATION = "annotation cannot be used"
+CLASS_LIST = "class list cannot be used"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One image and its annotation as written.
+
+    Attributes:
+        name: of the image, unique within its split (a stem, or a path below the image folder).
+        image: the image file; it may be missing or broken.
+        source: the annotation file.
+        image_id: as the data set numbers it; None where it does not.
+        size: (height, width) as the annotation says, None where it does not.
+        names: class name of each object.
+        boxes: x1 y1 x2 y2 of each object as written, 0-based, not clipped; in pixels of the image,
+            or in fractions of its width and height where `relative`.
+        difficult: of each object.
+        relative: boxes are fractions.
+    """
+
+    name: str
+    image: Path
+    source: Path
+    image_id: int | None = None
+    size: tuple[int, int] | None = None
+    names: tuple[str, ...] = ()
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    difficult: tuple[bool, ...] = ()
+    relative: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something in the files that cannot be used.
+
+    Attributes:
+        kind: a few words shared by all problems of its kind: one of the constants above.
+        where: file or image.
+        what: what is wrong there.
+    """
+
+    kind: str
+    where: str
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordSet:
+    """All images of one or more splits.
+
+    Attributes:
+        title: names the splits for messages, as "VOC2007/train".
+        records: the images, in the order of the splits.
+        classes: the class list that the data states itself (classes.txt, data.yaml, COCO's
+            categories); None where it states none.
+        problems: what could not be read; the images concerned are not among the records, or come
+            without objects.
+        first_pixel: the coordinate of the first pixel in the files (1 in VOC), by which messages
+            give boxes.
+    """
+
+    title: str
+    records: tuple[Record, ...]
+    classes: tuple[str, ...] | None
+    problems: tuple[Problem, ...] = ()
+    first_pixel: int = 0

@@ -1,0 +1,222 @@
+"""Boxes: how large they are, and which of them cannot be right.
+
+Shape suffixes: N objects of one split.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolox.data.data_augment import fit_size
+from yolox.data.datasets.records import Record, RecordSet
+from yolox.data.doctor.facts import Facts
+from yolox.data.doctor.report import QUANTILES, ClassStats, Finding, SplitStats, finding
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+_SCALES = (32.0, 96.0)  # pixels: COCO's limits of small and medium
+_LEAST_SIDE = 2.0  # pixels at the input size: below that nothing can be told from noise
+_SLACK = 2.0  # pixels: conventions of where an image ends differ by as much
+_ROUNDING = 0.5  # pixels: of fractions written with few digits
+_ASPECT = 20.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoxTable:
+    """All objects of a split side by side.
+
+    Attributes:
+        records: the images.
+        first_pixel: see `RecordSet`; messages give boxes as the files do.
+        image: int64 (N,), index into `records`.
+        ordinal: int64 (N,), of the object in its annotation, from 1.
+        names: class name of each.
+        boxes: float64 (N, 4), x1 y1 x2 y2 as written, in pixels, 0-based; NaN where they are
+            fractions of an image whose size is not known.
+        inside: float64 (N, 4), clipped to the image; NaN where its size is not known.
+        ratio: float64 (N,), pixels at the network's input size a pixel; NaN likewise.
+    """
+
+    records: Sequence[Record]
+    first_pixel: int
+    image: npt.NDArray[np.int64]
+    ordinal: npt.NDArray[np.int64]
+    names: Sequence[str]
+    boxes: Floats
+    inside: Floats
+    ratio: Floats
+
+    def where(self, i: int) -> str:
+        """An object's image, place in the annotation, class and corners."""
+        corners = ", ".join(f"{value:.6g}" for value in self.boxes[i] + self.first_pixel)
+        record = self.records[self.image[i]]
+        return f"{record.name}, object {self.ordinal[i]}: {self.names[i]} ({corners})"
+
+
+def tabulate(split: RecordSet, facts: Facts, input_size: tuple[int, int]) -> BoxTable:
+    """The objects of all records; an image's size is its file's where known, else as written."""
+    records = split.records
+    sizes: list[tuple[float, float, float]] = []
+    for record in records:
+        found = facts.get(record.image)
+        size = (found.size if found else None) or record.size
+        ratio = fit_size(size, input_size)[1] if size else np.nan
+        sizes.append((*size, ratio) if size else (np.nan, np.nan, ratio))
+    counts = [len(record.boxes) for record in records]
+    image = np.repeat(np.arange(len(records)), counts)
+    height, width, ratio_N = np.array(sizes, dtype=float).reshape(-1, 3)[image].T
+    boxes = np.array([box for r in records for box in r.boxes], dtype=float).reshape(-1, 4)
+    relative = np.array([r.relative for r in records], dtype=bool)[image]
+    full = np.stack([width, height, width, height], axis=1)
+    boxes = np.where(relative[:, None], boxes * full, boxes)
+    return BoxTable(
+        records=records,
+        first_pixel=split.first_pixel,
+        image=image,
+        ordinal=np.array([i for n in counts for i in range(1, n + 1)], dtype=np.int64),
+        names=[name for record in records for name in record.names],
+        boxes=boxes,
+        inside=np.clip(boxes, 0, full),
+        ratio=ratio_N,
+    )
+
+
+def _sides(boxes: Floats) -> tuple[Floats, Floats]:
+    return boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+
+
+# --------------------------------------------------------------------------------------- statistics
+
+
+def split_stats(records: RecordSet, table: BoxTable, classes: Sequence[str]) -> SplitStats:
+    """Objects and box sizes of every class, those of the list first."""
+    width, height = _sides(table.inside)
+    seen = (width > 0) & (height > 0)
+    size = np.sqrt(np.where(seen, width * height, 0)) * table.ratio
+    order = [*classes, *sorted(set(table.names) - set(classes))]
+    index = {name: i for i, name in enumerate(order)}
+    class_N = np.array([index[name] for name in table.names], dtype=np.int64)
+    return SplitStats(
+        title=records.title,
+        images=len(records.records),
+        without_objects=sum(not record.boxes for record in records.records),
+        objects=len(class_N),
+        classes={
+            name: _class_stats(size[seen & mine], table.image[mine])
+            for name, mine in ((name, class_N == i) for name, i in index.items())
+        },
+    )
+
+
+def _class_stats(size: Floats, image: npt.NDArray[np.int64]) -> ClassStats:
+    small, medium = (int((size < limit).sum()) for limit in _SCALES)
+    quantiles = np.quantile(size, QUANTILES).tolist() if len(size) else []
+    return ClassStats(
+        objects=len(image),
+        images=len(np.unique(image)),
+        sizes=tuple(round(value, 2) for value in quantiles),
+        scales=(small, medium - small, len(size) - medium),
+    )
+
+
+# ----------------------------------------------------------------------------------------- findings
+
+
+def box_findings(tables: Mapping[str, BoxTable], input_size: tuple[int, int]) -> list[Finding]:
+    """Boxes that training drops, cuts or cannot learn."""
+    found = {split: _faults(table) for split, table in tables.items()}
+
+    def cases(kind: str) -> list[tuple[str, str]]:
+        return [
+            (split, table.where(int(i)))
+            for split, table in tables.items()
+            for i in np.flatnonzero(found[split][kind])
+        ]
+
+    side = f"{_LEAST_SIDE:g} pixels at {'×'.join(map(str, input_size))}"
+    return [
+        *finding(
+            "warning",
+            "boxes without area",
+            cases("no area"),
+            "Training leaves them out: mend or delete them. Corners in the wrong order count too.",
+        ),
+        *finding(
+            "warning",
+            "boxes wholly outside their image",
+            cases("outside"),
+            "Training leaves them out. Many of them: corners in another unit, order or image size.",
+        ),
+        *finding(
+            "warning",
+            f"boxes that reach more than {_SLACK:g} pixels over the edge of their image",
+            cases("over"),
+            "Training cuts them at the edge: check that annotation and image belong together.",
+        ),
+        *finding(
+            "note",
+            f"boxes that reach up to {_SLACK:g} pixels over the edge of their image",
+            cases("just over"),
+            "Cut at the edge; nothing to do.",
+        ),
+        *finding(
+            "warning",
+            "boxes that are there twice (same class, same corners)",
+            cases("twice"),
+            "Each counts as an object of its own, to learn and to miss: delete the copies.",
+        ),
+        *finding(
+            "warning",
+            f"boxes with a side of less than {side}",
+            cases("tiny"),
+            "They will not be learned: a larger input_size, or tiles cut from the images.",
+        ),
+        *finding(
+            "note",
+            f"boxes more than {_ASPECT:g} times as long as wide",
+            cases("long"),
+            "Likely a slip of the mouse where objects are not like that.",
+        ),
+    ]
+
+
+def _faults(table: BoxTable) -> dict[str, Mask]:
+    """What is wrong, bool (N,) each; a box is told once, by the worst of its faults."""
+    width, height = _sides(table.boxes)
+    known = ~np.isnan(table.inside).any(axis=1)
+    no_area = (width <= 0) | (height <= 0)
+    width, height = _sides(table.inside)
+    outside = known & ~no_area & ((width <= 0) | (height <= 0))
+    usable = ~no_area & ~outside
+    over = np.abs(table.boxes - table.inside).max(axis=1, initial=0)
+    least, most = np.minimum(width, height), np.maximum(width, height)
+    tiny = usable & (least * table.ratio < _LEAST_SIDE)
+    return {
+        "no area": no_area,
+        "outside": outside,
+        "over": usable & (over > _SLACK),
+        "just over": usable & (over > _ROUNDING) & (over <= _SLACK),
+        "twice": usable & _copies(table),
+        "tiny": tiny,
+        "long": usable & ~tiny & (most > _ASPECT * least),
+    }
+
+
+def _copies(table: BoxTable) -> Mask:
+    """Bool (N,): all but the first of the same class and corners in an image."""
+    rows: list[tuple[Any, ...]] = list(
+        zip(table.image.tolist(), table.names, *table.boxes.T.tolist(), strict=True)
+    )
+    seen: Counter[tuple[Any, ...]] = Counter()
+    copies = np.zeros(len(rows), dtype=bool)
+    for i, row in enumerate(rows):
+        copies[i] = seen[row] > 0
+        seen[row] += 1
+    return copies

@@ -1,0 +1,102 @@
+"""What the image files themselves are, found by decoding every one of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from yolox.data.datasets.decoding import decode
+from yolox.data.errors import DataError
+from yolox.utils.progress import track
+
+Flaw = Literal["missing", "unreadable", "empty", "truncated", "undecodable"]
+_JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_FILL = 128  # what a JPEG decoder shows where the file has no more to say
+_BLOCK = 8  # rows: less than that of one grey is no block that the file left out
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """One image file.
+
+    Attributes:
+        flaw: why there are no pixels, None where there are; then all below holds.
+        size: (height, width) as decoded, by EXIF orientation.
+        digest: of the file's bytes; files of the same digest are the same.
+        complete: the file has its format's end mark (always true of formats without).
+        grey: share of a JPEG, from the bottom, for which the file has no data.
+    """
+
+    flaw: Flaw | None = None
+    size: tuple[int, int] | None = None
+    digest: str = ""
+    complete: bool = True
+    grey: float = 0.0
+
+
+Facts = Mapping[Path, ImageFacts]
+
+
+def inspect_images(paths: Iterable[Path], workers: int | None = None) -> dict[Path, ImageFacts]:
+    """Read and decode every image once, in threads, with a progress bar.
+
+    Args:
+        paths: image files; a path that comes twice is read once.
+        workers: threads; None for one a processor.
+    """
+    unique = list(dict.fromkeys(paths))
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(0)  # images are the parallelism
+    pool = ThreadPoolExecutor(workers or os.cpu_count())
+    try:
+        found = track(pool.map(inspect_image, unique), "Images", total=len(unique))
+        return dict(zip(unique, found, strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)  # when stopped by hand: the rest need not be read
+        cv2.setNumThreads(threads)
+
+
+def inspect_image(path: Path) -> ImageFacts:
+    """Read and decode one image file; never raises for what the file holds."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return ImageFacts(flaw="missing")
+    except OSError:
+        return ImageFacts(flaw="unreadable")
+    if not data:
+        return ImageFacts(flaw="empty")
+    complete = _is_complete(data)
+    try:
+        img = decode(path, np.frombuffer(data, dtype=np.uint8), 1)
+    except DataError:
+        return ImageFacts(flaw="undecodable" if complete else "truncated")
+    return ImageFacts(
+        size=(int(img.shape[0]), int(img.shape[1])),
+        digest=hashlib.blake2b(data, digest_size=16).hexdigest(),
+        complete=complete,
+        grey=_grey_share(img) if data.startswith(_JPEG) else 0.0,
+    )
+
+
+def _is_complete(data: bytes) -> bool:
+    if data.startswith(_JPEG):
+        # Neither marker can occur in coded pixels; an end before the scan is a thumbnail's.
+        return data.rfind(_JPEG_END) > data.rfind(_JPEG_SCAN)
+    return not data.startswith(_PNG) or _PNG_END in data[-64:]
+
+
+def _grey_share(img: npt.NDArray[np.uint8]) -> float:
+    filled = (img == _FILL).all(axis=(1, 2))[::-1]
+    rows = len(filled) if filled.all() else int(filled.argmin())
+    return rows / len(img) if rows >= _BLOCK else 0.0

@@ -1,0 +1,199 @@
+"""Images: those that cannot be used, those that are there more than once, those without objects."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+from yolox.data.datasets.records import (
+    ANNOTATION,
+    BROKEN,
+    CLASS_LIST,
+    ENTRY,
+    MISSING,
+    Record,
+    RecordSet,
+)
+from yolox.data.doctor.facts import Facts, Flaw, ImageFacts
+from yolox.data.doctor.report import Finding, finding
+
+Splits = Mapping[str, RecordSet]
+Cases = list[tuple[str, str]]
+
+_REPLACE = "replace the file, or take its name out of the split"
+_PROBLEMS = {
+    MISSING: "images that are not there",
+    BROKEN: "images that cannot be decoded",
+    ENTRY: "entries of images that cannot be used",
+    ANNOTATION: "annotations that cannot be used",
+    CLASS_LIST: "class lists that cannot be used",
+}
+_FLAWS: dict[Flaw, tuple[str, str]] = {
+    "missing": ("images that are not there", f"Training refuses: {_REPLACE}."),
+    "unreadable": (
+        "images that the system does not let read",
+        "Training breaks off: check the file's permissions and the disk.",
+    ),
+    "empty": ("image files of 0 bytes", f"Training refuses: {_REPLACE}."),
+    "truncated": (
+        "images that cannot be decoded: the file is cut off",
+        f"Training breaks off when it comes to one: copy it again, {_REPLACE}.",
+    ),
+    "undecodable": (
+        "images that cannot be decoded",
+        f"Training breaks off when it comes to one: {_REPLACE}.",
+    ),
+}
+
+
+def problem_findings(splits: Splits, classes: Sequence[str] | None) -> list[Finding]:
+    """What the readers could not use, a finding a kind; a given list makes up for the data's."""
+    kinds: defaultdict[str, Cases] = defaultdict(list)
+    for split, records in splits.items():
+        for problem in records.problems:
+            kinds[problem.kind].append((split, f"{problem.where}: {problem.what}"))
+    return [
+        found
+        for kind, cases in kinds.items()
+        for found in (
+            finding("note", _PROBLEMS[kind], cases, "The class list that is given counts instead.")
+            if kind == CLASS_LIST and classes
+            else finding("error", _PROBLEMS[kind], cases, "Training refuses: mend what is named.")
+        )
+    ]
+
+
+def emptiness_findings(splits: Splits) -> list[Finding]:
+    """Splits and images with nothing in them."""
+    bare = [
+        (split, split)
+        for split, records in splits.items()
+        if not any(record.boxes for record in records.records)
+    ]
+    background = [
+        (split, record.name)
+        for split, records in splits.items()
+        for record in records.records
+        if not record.boxes
+    ]
+    return [
+        *finding(
+            "error", "splits without any object", bare, "Give splits whose images have objects."
+        ),
+        *finding(
+            "note",
+            "images without objects",
+            background,
+            "They count as background: check that they show none of the classes.",
+        ),
+    ]
+
+
+# -------------------------------------------------------------------------------------------- files
+
+
+def file_findings(splits: Splits, facts: Facts) -> list[Finding]:
+    """Files without pixels, with some of them only, or of another size than annotated."""
+
+    def cases(example: Callable[[Record, ImageFacts], str]) -> Cases:
+        every = (
+            (split, example(record, facts[record.image]))
+            for split, records in splits.items()
+            for record in records.records
+            if record.image in facts
+        )
+        return [(split, text) for split, text in every if text]
+
+    flawed = [
+        found
+        for flaw, (title, advice) in _FLAWS.items()
+        for found in finding(
+            "error",
+            title,
+            cases(lambda r, f, flaw=flaw: str(r.image) if f.flaw == flaw else ""),  # type: ignore[misc]
+            advice,
+        )
+    ]
+    return [
+        *flawed,
+        *finding(
+            "error",
+            "images of which the lower part is missing from the file",
+            cases(lambda r, f: f"{r.image}: {f.grey:.0%} grey" if f.grey else ""),
+            f"Objects there are learned as grey: copy it again, {_REPLACE}.",
+        ),
+        *finding(
+            "warning",
+            "images of another size than the annotation says",
+            cases(_other_size),
+            "Training takes the file's size and the boxes as pixels of it: look at some of them "
+            "(--sheet).",
+        ),
+        *finding(
+            "note",
+            "image files without an end mark",
+            cases(lambda r, f: "" if f.flaw or f.complete or f.grey else str(r.image)),
+            "The picture is whole here, but other programs may refuse it: save it again.",
+        ),
+    ]
+
+
+def _other_size(record: Record, facts: ImageFacts) -> str:
+    if facts.size is None or record.size in (None, facts.size):
+        return ""
+    assert record.size is not None
+    turned = " (turned, as by its EXIF orientation)" if record.size == facts.size[::-1] else ""
+    said, true = ("×".join(map(str, size)) for size in (record.size, facts.size))
+    return f"{record.name}: height×width {said} in the annotation, {true} in truth{turned}"
+
+
+# ------------------------------------------------------------------------------------------- copies
+
+
+def copy_findings(splits: Splits, facts: Facts | None = None) -> list[Finding]:
+    """Images in two splits, and images that one split holds twice.
+
+    With facts, images are the same if their files are, byte by byte; without, if it is one file.
+    """
+    groups: defaultdict[Hashable, list[tuple[str, Record]]] = defaultdict(list)
+    for split, records in splits.items():
+        for record in records.records:
+            groups[_identity(record, facts)].append((split, record))
+    shared: Cases = []
+    repeated: Cases = []
+    for group in groups.values():
+        if len(group) == 1:
+            continue
+        first: dict[str, Record] = {}
+        for split, record in group:
+            first.setdefault(split, record)
+            if record is not first[split]:
+                repeated.append((split, _repeat(split, record, first[split])))
+        if len(first) > 1:
+            places = [f"{record.name} in {split}" for split, record in first.items()]
+            shared.append((" and ".join(first), " = ".join(places)))
+    return [
+        *finding(
+            "error",
+            "images in more than one split",
+            shared,
+            "AP on images that were trained on says nothing: keep each in one split.",
+        ),
+        *finding(
+            "warning",
+            "images that are in a split again",
+            repeated,
+            "They count twice, and with different annotations against themselves: keep one.",
+        ),
+    ]
+
+
+def _identity(record: Record, facts: Facts | None) -> Hashable:
+    found = facts.get(record.image) if facts else None
+    return (found.digest if found else "") or str(record.image)
+
+
+def _repeat(split: str, record: Record, first: Record) -> str:
+    same = (record.names, record.boxes) == (first.names, first.boxes)
+    differ = "" if same else ", annotated differently"
+    return f"{record.name} = {first.name} in {split}{differ}"

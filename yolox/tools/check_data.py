@@ -1,0 +1,188 @@
+"""Examine a data set before training: what is in it, what is wrong with it, how it looks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loguru import logger
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+
+from yolox.data import DataError, MosaicDetection, RecordSet
+from yolox.data.contact_sheet import augmented_tiles, draw_sheet, record_tiles, save_sheet
+from yolox.data.doctor import Finding, Report, check, find_splits, inspect_images
+from yolox.exp import Exp
+from yolox.tools import cli
+from yolox.utils.errors import UserError
+
+_COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Patient:
+    """What is examined: splits, class list, (height, width) of the input; the Exp where given."""
+
+    splits: dict[str, RecordSet]
+    classes: tuple[str, ...] | None
+    input_size: tuple[int, int]
+    exp: Exp | None
+    seed: int
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, read everything once, print, write; an error at the end if the data has any."""
+    args = _parse(argv)
+    patient = _from_path(args) if _is_path(args) else _from_exp(args)
+    paths = [r.image for records in patient.splits.values() for r in records.records]
+    facts = inspect_images(paths, args.workers)
+    report = check(patient.splits, patient.classes, patient.input_size, facts)
+    _print(report, Console(width=None if Console().is_terminal else 160))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+        logger.info(f"report in {args.json}")
+    if args.sheet:
+        _write_sheet(args, patient, report)
+    if report.failed(args.strict):
+        raise DataError(f"the data has {report.summary()}: see above what to do about each")
+    logger.info(report.summary())
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+def _is_path(args: argparse.Namespace) -> bool:
+    """Whether the words are a place instead of the Exp's keys and values."""
+    return args.exp_file is None and args.name is None and len(args.opts) == 1
+
+
+def _from_path(args: argparse.Namespace) -> _Patient:
+    if args.augmented:
+        raise UserError("--augmented shows what a recipe trains on: name the Exp with -f")
+    size = args.size or 640
+    return _Patient(
+        splits=find_splits(Path(args.opts[0])),
+        classes=None,
+        input_size=(size, size),
+        exp=None,
+        seed=args.seed or 0,
+    )
+
+
+def _from_exp(args: argparse.Namespace) -> _Patient:
+    if args.size:
+        raise UserError("--size goes with a PATH: an Exp says its own input_size")
+    exp = cli.load_exp(args)
+    return _Patient(
+        splits={"train": _records(exp, "train"), "val": _records(exp, "eval")},
+        classes=tuple(exp.class_names) or None,
+        input_size=exp.input_size,
+        exp=exp,
+        seed=(exp.seed or 0) if args.seed is None else args.seed,
+    )
+
+
+def _records(exp: Exp, which: str) -> RecordSet:
+    """The Exp's records, or those of the data set that it builds in a way of its own."""
+    build = "get_dataset" if which == "train" else "get_eval_dataset"
+    if _depth(exp, f"{which}_records") <= _depth(exp, build):
+        records: RecordSet = getattr(exp, f"{which}_records")()
+        return records
+    dataset = exp.get_dataset(cache=False) if which == "train" else exp.get_eval_dataset()
+    found = getattr(dataset, "records", None)
+    if not isinstance(found, RecordSet):
+        raise UserError(
+            f"{build} of the Exp returns a {type(dataset).__name__} without records of its "
+            f"annotations: give the Exp a method {which}_records that returns a RecordSet, or "
+            "check the data by its path: check_data.py PATH"
+        )
+    return found
+
+
+def _depth(exp: Exp, method: str) -> int:
+    """How far up the classes of an Exp a method is defined."""
+    return next(i for i, kind in enumerate(type(exp).__mro__) if method in vars(kind))
+
+
+# ---------------------------------------------------------------------------------------- reporting
+
+
+def _print(report: Report, console: Console) -> None:
+    for table in report.tables():
+        console.print(table)
+    for found in report.findings:
+        _print_finding(found, console)
+
+
+def _print_finding(found: Finding, console: Console) -> None:
+    color = _COLORS[found.severity]
+    console.print(f"\n[{color}]{found.severity}[/]  {escape(found.headline())}", highlight=False)
+    lines = [f"- {example}" for example in found.examples]
+    if found.count > len(lines):
+        lines.append(f"- … and {found.count - len(lines):,} more")
+    for line in [*lines, f"→ {found.advice}"]:
+        console.print(Padding(escape(line), (0, 0, 0, 3), expand=False), highlight=False)
+
+
+def _write_sheet(args: argparse.Namespace, patient: _Patient, report: Report) -> None:
+    split, records = next(iter(patient.splits.items()))
+    title = f"{split}: {records.title}, as annotated"
+    if args.augmented:
+        tiles = augmented_tiles(_training_set(patient), args.count, patient.seed)
+        size = "×".join(map(str, patient.input_size))
+        title = f"{split}: {records.title}, as the network sees it at {size}"
+    else:
+        tiles = record_tiles(records.records, args.count, patient.seed)
+    save_sheet(args.sheet, draw_sheet(tiles, report.classes, title))
+    logger.info(f"{len(tiles)} images in {args.sheet}")
+
+
+def _training_set(patient: _Patient) -> MosaicDetection:
+    assert patient.exp is not None
+    patient.exp.resolve_classes()
+    dataset = patient.exp.get_data_loader(1, False).dataset
+    if not isinstance(dataset, MosaicDetection):
+        raise UserError(
+            f"the Exp trains on a {type(dataset).__name__}: --augmented can show MosaicDetection"
+        )
+    return dataset
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = cli.make_parser(
+        "Examine a data set before training. Exits with status 1 if it has errors.",
+        "python tools/check_data.py -f exps/yolox_voc_s.py --sheet sheet.png --augmented\n"
+        "  python tools/check_data.py datasets/VOCdevkit --json report.json",
+    )
+    add = parser.add_argument
+    add("--strict", action="store_true", help="warnings count as errors")
+    add("--json", type=Path, metavar="FILE", help="write the report here, too")
+    add("--sheet", type=Path, metavar="FILE.png", help="write annotated images as one picture")
+    add("--augmented", action="store_true", help="on the sheet, what the network sees in training")
+    add("--count", type=cli.positive, default=16, help="images on the sheet")
+    add("--seed", type=cli.natural, help="of their choice (the Exp's)")
+    add("--size", type=cli.side, help="of a PATH: the network's input side in pixels (640)")
+    add("--workers", type=cli.positive, help="threads that decode images (one a processor)")
+    group = parser.add_argument_group("data")
+    group.add_argument("-f", "--exp_file", type=Path, help="Exp file")
+    group.add_argument("-n", "--name", help="built-in Exp: yolox-nano … yolox-x, yolov3")
+    group.add_argument(
+        "opts",
+        nargs="*",
+        default=[],
+        metavar="PATH | key value",
+        help="a VOCdevkit or COCO folder, a JSON file, a data.yaml; or Exp fields to set",
+    )
+    args = parser.parse_args(argv)
+    if args.augmented and not args.sheet:
+        parser.error("--augmented says what the sheet shows: name its file with --sheet")
+    return args
+
+
+if __name__ == "__main__":
+    cli.entry(main)
