@@ -17,7 +17,7 @@ import time
 import torch
 
 from yolox.exp import get_exp
-from yolox.exp.default import DEFAULT_EXPS
+from yolox.exp.default import MODELS
 from yolox.exp.prune import probe
 from yolox.models import build_model
 from yolox.pruning import (
@@ -48,7 +48,7 @@ def measure(name: str) -> list[float]:
 
 
 def main() -> None:
-    names = sys.argv[1:] or ["yolox-s", *(name for name in DEFAULT_EXPS if name != "yolox-s")]
+    names = sys.argv[1:] or ["yolox-s", *(name for name in MODELS if name != "yolox-s")]
     base = None
     print("| model | trace | plan | cut | verify | in all | ratio | peak memory |")
     print("|---|---|---|---|---|---|---|---|")
