@@ -191,6 +191,20 @@ def test_coco_classes_follow_the_order_of_the_category_ids() -> None:
     assert {sample.image_id for sample in dataset.samples} == {100, 101, 102}
 
 
+def test_evaluation_needs_no_training_annotations(
+    runs: Any, datadir: Path, tmp_path: Path
+) -> None:
+    coco = tmp_path / "coco"
+    (coco / "annotations").mkdir(parents=True)
+    (coco / "annotations" / "val.json").symlink_to(datadir / "coco" / "annotations" / "val.json")
+    (coco / "val2017").symlink_to(datadir / "coco" / "val2017")
+    checkpoint = tmp_path / "plain.pth"  # as an official one: nothing but weights
+    torch.save({"model": read(runs("coco_fields") / "best_ckpt.pth")["model"]}, checkpoint)
+    file = STYLE / "coco_fields.py"
+    fields = ("data_dir", coco, "output_dir", tmp_path, "test_size", "64,64")
+    assert command(evaluate.main, "-f", file, "-c", checkpoint, *fields) == 0
+
+
 def test_the_twenty_voc_classes_need_not_all_occur(tmp_path: Path) -> None:
     exp = get_exp(STYLE / "voc_datasets.py")
     dataset = exp.get_dataset(cache=False)

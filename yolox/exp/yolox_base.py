@@ -226,7 +226,10 @@ class Exp:
     def find_classes(self) -> tuple[str, ...]:
         """The class names of the training data, in the order of the class ids."""
         if type(self).get_dataset is Exp.get_dataset:
-            names = self.train_records().classes
+            # To evaluate, the annotations of the evaluation images are enough.
+            folder = self.data_folder() / "annotations"
+            alone = (folder / self.val_ann).is_file() and not (folder / self.train_ann).is_file()
+            names = (self.eval_records() if alone else self.train_records()).classes
             if names:
                 return names
         names = tuple(self.get_dataset(cache=False).class_names)

@@ -34,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--output-name model.onnx --decode_in_inference",
     )
     parser.add_argument("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
+    parser.add_argument("-expn", "--experiment-name", help="name of the output folder (the Exp's)")
     parser.add_argument(
         "--output-name", type=Path, default=Path("yolox.onnx"), help="file to write"
     )
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, export, compare, print."""
     args = make_parser().parse_args(argv)
     optional_packages("onnx", "onnxruntime", "onnxscript")
-    source = resolve_weights(args.ckpt or cli.load_exp(args).output_folder() / "best_ckpt.pth")
+    source = resolve_weights(args.ckpt or _folder(args) / "best_ckpt.pth")
     loaded = load_model(source)
     output: Path = args.output_name
     if output.exists() and output.samefile(source):
@@ -109,6 +110,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             "of your objects, or a lower --conf, compares detections too"
         )
     logger.info(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)")
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    return cli.load_exp(args).output_folder(args.experiment_name)
 
 
 def _size(sides: Sequence[int]) -> tuple[int, int]:
