@@ -191,9 +191,7 @@ def test_coco_classes_follow_the_order_of_the_category_ids() -> None:
     assert {sample.image_id for sample in dataset.samples} == {100, 101, 102}
 
 
-def test_evaluation_needs_no_training_annotations(
-    runs: Any, datadir: Path, tmp_path: Path
-) -> None:
+def test_evaluation_needs_no_training_annotations(runs: Any, datadir: Path, tmp_path: Path) -> None:
     coco = tmp_path / "coco"
     (coco / "annotations").mkdir(parents=True)
     (coco / "annotations" / "val.json").symlink_to(datadir / "coco" / "annotations" / "val.json")
