@@ -10,7 +10,7 @@ from yolox.core.failures import (
 )
 from yolox.core.launch import end_with_parent, is_supervised, supervise
 from yolox.core.optim import build_sgd
-from yolox.core.settings import TrainResult, TrainSettings
+from yolox.core.settings import Regularizer, TrainResult, TrainSettings
 from yolox.core.signals import Interrupted, stoppable
 from yolox.core.step import NonFiniteLossError, resize_batch
 from yolox.core.trainer import Trainer
@@ -20,6 +20,7 @@ __all__ = [
     "Interrupted",
     "NonFiniteLossError",
     "PeerLostError",
+    "Regularizer",
     "ResourceError",
     "TrainResult",
     "TrainSettings",

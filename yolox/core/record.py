@@ -9,15 +9,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import torch
 from loguru import logger
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
-from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]
+    HistogramProto,
+    Summary,
+)
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from torch import Tensor
 
-from yolox.core.step import LOSS_NAMES
+from yolox.core.step import loss_names
 from yolox.utils.dist import gather_values
+
+_BINS = 40
 
 
 class Meter:
@@ -28,15 +34,15 @@ class Meter:
         self._reset()
 
     def _reset(self) -> None:
-        self._sums = dict.fromkeys(LOSS_NAMES, 0.0)
+        self._sums: dict[str, float] = {}
         self._batches = 0
         self._images = 0
         self._start = time.perf_counter()
 
     def add(self, losses: Mapping[str, Tensor], images: int) -> None:
         """Count a batch: its losses, and how many images all processes together saw."""
-        for name in LOSS_NAMES:
-            self._sums[name] += float(losses[name].detach())
+        for name in loss_names(losses):
+            self._sums[name] = self._sums.get(name, 0.0) + float(losses[name].detach())
         self._batches += 1
         self._images += images
 
@@ -78,6 +84,23 @@ class Curves:
         """A point of several curves."""
         points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         summary = Summary(value=points)
+        self._write(Event(wall_time=time.time(), step=iteration, summary=summary))
+
+    def histogram(self, iteration: int, tag: str, values: Tensor) -> None:
+        """The distribution of finite values, any shape, at least one."""
+        numbers = values.detach().double().cpu().numpy().ravel()
+        counts, edges = np.histogram(numbers, bins=_BINS)
+        proto = HistogramProto(
+            min=numbers.min(),
+            max=numbers.max(),
+            num=len(numbers),
+            sum=numbers.sum(),
+            sum_squares=(numbers**2).sum(),
+            # A bucket reaches down to the limit before it: the first one is empty.
+            bucket_limit=edges.tolist(),
+            bucket=[0, *counts.tolist()],
+        )
+        summary = Summary(value=[Summary.Value(tag=tag, histo=proto)])
         self._write(Event(wall_time=time.time(), step=iteration, summary=summary))
 
     def __enter__(self) -> Curves:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from torch import Tensor, nn
 
 
 class TrainLoader(Protocol):
@@ -18,6 +20,48 @@ class TrainLoader(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Any]: ...
+
+
+class Regularizer(Protocol):
+    """A penalty on weights beside the loss. `progress` is the fraction of the run that is done."""
+
+    @property
+    def advice_at(self) -> float:
+        """Fraction of the run after which `advice` can tell."""
+        ...
+
+    def add_gradients(self, progress: float) -> None:
+        """Add the penalty's gradients, once an optimizer step, to unscaled and reduced ones."""
+        ...
+
+    def shrink(self, lr: float, progress: float) -> None:
+        """Move the weights after an optimizer step with that learning rate, where one was made."""
+        ...
+
+    def settle(self, average: nn.Module) -> None:
+        """Carry over to the average what it only nears, before it is evaluated and saved."""
+        ...
+
+    def text(self) -> str:
+        """A few words for a line of the log."""
+        ...
+
+    def scalars(self) -> dict[str, float]:
+        """Points of curves, by name."""
+        ...
+
+    def histograms(self) -> dict[str, Tensor]:
+        """Values whose distribution tells, by name, on the CPU."""
+        ...
+
+    def advice(self, remaining: Sequence[tuple[float, float]], steps: int) -> str:
+        """Why the strength will not do, or an empty text.
+
+        Args:
+            remaining: (learning rate, progress) at steps spread evenly over the rest of the run.
+            steps: how many optimizer steps are left.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.ema import ModelEMA
@@ -22,6 +22,7 @@ def capture_state(
     epoch: int,
     best: tuple[float, float],
     recipe: Mapping[str, Any],
+    objective: nn.Module | None = None,
 ) -> dict[str, Any]:
     """The ``train`` entry of a checkpoint, taken between two epochs.
 
@@ -29,7 +30,9 @@ def capture_state(
         epoch: number of epochs done.
         best: AP50-95 and AP50 of the best evaluation so far.
         recipe: settings that decide the run, to tell a resumed run that they changed.
+        objective: what computes the losses, if not the model; see `Trainer`.
     """
+    beside = {name: value.detach().cpu() for name, value in _beside(objective, model).items()}
     return {
         "epoch": epoch,
         "best": list(best),
@@ -40,7 +43,17 @@ def capture_state(
         "optimizer": optimizer.state_dict(),
         "precision": fabric._precision.state_dict(),
         "torch_rng": torch.get_rng_state(),
+        **({"objective": beside} if beside else {}),
     }
+
+
+def _beside(objective: nn.Module | None, model: nn.Module) -> dict[str, Tensor]:
+    """State of what an objective holds beside the model."""
+    if objective is None:
+        return {}
+    own = {id(value) for value in model.state_dict(keep_vars=True).values()}
+    state = objective.state_dict(keep_vars=True)
+    return {name: value for name, value in state.items() if id(value) not in own}
 
 
 def restore_state(
@@ -51,17 +64,28 @@ def restore_state(
     optimizer: torch.optim.Optimizer,
     ema: ModelEMA | None,
     averaged: Mapping[str, Any],
+    objective: nn.Module | None = None,
 ) -> tuple[int, float, float]:
     """Put a captured state back; returns the epochs done, and the best AP50-95 and AP50 so far.
 
     Raises:
-        CheckpointError: the checkpoint holds no training state.
+        CheckpointError: the checkpoint holds no training state, or that of another objective.
     """
     if state is None:
         raise CheckpointError(
             "the checkpoint holds no training state to resume from: use latest_ckpt.pth, or give "
             "it with -c without --resume to start a new run from its weights"
         )
+    beside, saved = _beside(objective, model), state.get("objective", {})
+    if {k: v.shape for k, v in beside.items()} != {k: v.shape for k, v in saved.items()}:
+        raise CheckpointError(
+            "the run was stopped with another objective, so it cannot go on: it also trained "
+            f"{', '.join(saved) or 'nothing'}, this one {', '.join(beside) or 'nothing'}. Resume "
+            "with the same --distill and distill_* fields"
+        )
+    with torch.no_grad():
+        for name, value in beside.items():
+            value.copy_(saved[name])
     model.load_state_dict(state["raw_model"])
     optimizer.load_state_dict(state["optimizer"])
     if ema is not None:

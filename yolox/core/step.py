@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -35,13 +35,19 @@ def resize_batch(images: Tensor, targets: Tensor, size: tuple[int, int]) -> tupl
     return images, targets * targets.new_tensor([1, scale_x, scale_y, scale_x, scale_y])
 
 
+def loss_names(losses: Mapping[str, Tensor]) -> list[str]:
+    """Which of a step's values are losses: `LOSS_NAMES`, and what a run adds, as distill_loss."""
+    return [name for name in losses if name.endswith("_loss")]
+
+
 def forward_losses(
     model: nn.Module, images: Tensor, targets: Tensor, image_names: Sequence[str]
 ) -> dict[str, Tensor]:
     """The batch's losses, of which several processes' mean is that of all their images together.
 
     A model divides by the foreground anchors of its own images, which would give those of a process
-    with few objects more weight. Collective: called by every process of a group.
+    with few objects more weight. What a `Distillation` adds is that of all images already.
+    Collective: called by every process of a group.
 
     Raises:
         NonFiniteLossError: with the names of the batch's images, before any weight is touched.
@@ -63,7 +69,10 @@ def forward_losses(
     # their gradients are averaged, not summed.
     shared = facts_R2[:, 1].sum().clamp(min=1) / get_world_size()
     factor = own_foreground.clamp(min=1) / shared
-    return losses | {name: losses[name] * factor for name in LOSS_NAMES}
+    scaled = {name: losses[name] * factor for name in LOSS_NAMES}
+    if "distill_loss" in losses:
+        scaled["total_loss"] = scaled["total_loss"] + losses["distill_loss"] * (1 - factor)
+    return losses | scaled
 
 
 def _not_finite(losses: dict[str, Tensor], image_names: Sequence[str]) -> NonFiniteLossError:

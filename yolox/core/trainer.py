@@ -13,9 +13,10 @@ from loguru import logger
 from torch import Tensor, nn
 
 from yolox.core.failures import PeerLostError
+from yolox.core.penalty import take_step, watch
 from yolox.core.record import Curves, Meter, clock
 from yolox.core.saving import BEST, CheckpointFolder
-from yolox.core.settings import TrainLoader, TrainResult, TrainSettings
+from yolox.core.settings import Regularizer, TrainLoader, TrainResult, TrainSettings
 from yolox.core.signals import Interrupted
 from yolox.core.state import capture_state, recipe_changes, restore_state
 from yolox.core.step import NonFiniteLossError, forward_losses
@@ -46,9 +47,13 @@ class Trainer:
             none. Called on every process.
         settings: how the run goes.
         ema: the average; None trains without.
+        regularizer: a penalty on the model's weights beside the loss.
         pruning: provenance to carry over into the checkpoints of a pruned model.
         recipe: settings that decide the run, recorded to warn a changed resume.
         resume: content of a ``latest_ckpt.pth`` to go on from.
+        objective: what computes the losses from (images, targets), as `Distillation`, and holds the
+            model; None: the model itself. The average, evaluations and a checkpoint's model are of
+            the model alone; what else it holds is trained and resumed too.
     """
 
     fabric: Fabric
@@ -63,9 +68,11 @@ class Trainer:
     evaluate: Callable[[nn.Module], tuple[float, float, str]]
     settings: TrainSettings
     ema: ModelEMA | None = None
+    regularizer: Regularizer | None = None
     pruning: list[dict[str, Any]] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
     resume: dict[str, Any] | None = None
+    objective: nn.Module | None = None
 
     def train(self) -> TrainResult:
         """Train to the end; writes ``latest_ckpt.pth`` each epoch and ``best_ckpt.pth``.
@@ -99,6 +106,7 @@ class Trainer:
                 optimizer=self.optimizer,
                 ema=self.ema,
                 averaged=self.resume["model"],
+                objective=self.objective,
             )
             self._folder.saved = self._epoch
             best = dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50)
@@ -114,7 +122,8 @@ class Trainer:
 
     def _set_up(self) -> None:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._wrapped, self._optimizer = self.fabric.setup(self.model, self.optimizer)
+        trained = self.model if self.objective is None else self.objective
+        self._wrapped, self._optimizer = self.fabric.setup(trained, self.optimizer)
         if self.ema:
             # In the same layout as the model, or every update would walk memory crosswise.
             self.ema.ema.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -177,7 +186,8 @@ class Trainer:
         if update:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            self._optimizer.step()
+            done = (self._epoch * steps + number) / (self.settings.max_epoch * steps)
+            take_step(self.fabric, self._optimizer, self.regularizer, lr=lr, progress=done)
             self._optimizer.zero_grad()
             if self.ema:
                 self.ema.update(self.model)
@@ -196,16 +206,20 @@ class Trainer:
         means, speed, seconds = meter.read()
         left = (self.settings.max_epoch - epoch) * steps - number
         height, width = images.shape[-2:]
+        distill = f" distill {means['distill_loss']:.3f}" if "distill_loss" in means else ""
         logger.info(
             f"epoch {epoch + 1}/{self.settings.max_epoch} iter {number}/{steps}  "
             f"loss {means['total_loss']:.3f} (iou {means['iou_loss']:.3f} conf "
-            f"{means['conf_loss']:.3f} cls {means['cls_loss']:.3f} l1 {means['l1_loss']:.3f})  "
+            f"{means['conf_loss']:.3f} cls {means['cls_loss']:.3f} l1 {means['l1_loss']:.3f}"
+            f"{distill})  "
             f"lr {lr:.3e}  size {height}×{width}  {speed:.1f} img/s  eta {clock(left * seconds)}"
+            + (f"  {self.regularizer.text()}" if self.regularizer else "")
         )
         scalars.add(
             epoch * steps + number,
             {f"train/{name}": value for name, value in means.items()}
-            | {"train/lr": lr, "train/images_per_second": speed},
+            | {"train/lr": lr, "train/images_per_second": speed}
+            | (self.regularizer.scalars() if self.regularizer else {}),
         )
 
     def _finish_epoch(self, epoch: int, best: TrainResult, scalars: Curves) -> TrainResult:
@@ -215,6 +229,8 @@ class Trainer:
         due = done % self.settings.eval_interval == 0 or done > plain_epochs
         due = due or done == self.settings.max_epoch
         models = (self.model, self.ema.ema) if self.ema else (self.model,)
+        if self.regularizer and self.ema:
+            self.regularizer.settle(self.ema.ema)
         take_buffers_of_first_process(*models)
         self._require_finite_weights(done, models)
         figures = self.evaluate(models[-1]) if due else None
@@ -231,6 +247,16 @@ class Trainer:
     ) -> TrainResult:
         """Report an evaluation, save, and return the best one that is on the disk."""
         new = best
+        if self.regularizer:
+            watch(
+                self.regularizer,
+                scalars,
+                self.schedule,
+                epoch=done,
+                max_epoch=self.settings.max_epoch,
+                steps=len(self.train_loader),
+                accumulate=self.settings.accumulate,
+            )
         if figures is not None:
             ap50_95, ap50, summary = figures
             logger.info(f"epoch {done}: AP50-95 {ap50_95:.4f}  AP50 {ap50:.4f}")
@@ -247,6 +273,7 @@ class Trainer:
             epoch=done,
             best=(new.ap50_95, new.ap50),
             recipe=self.recipe,
+            objective=self.objective,
         )
         averaged = self.ema.ema if self.ema else self.model
         written = self._folder.write(

@@ -16,7 +16,9 @@ from torch import nn
 from yolox.core import Trainer, TrainSettings, make_fabric
 from yolox.data import RecordSet
 from yolox.data.doctor import quick_check
+from yolox.exp.finetune import Teaching, average_of, fine_tuning, require_same_teacher
 from yolox.exp.official import epoch_loader, image_names, input_sizes, optimizer_of, spec_of
+from yolox.exp.sparsity import sparsity_of, sparsity_recipe
 from yolox.models import (
     YOLOX,
     LoadedModel,
@@ -28,7 +30,6 @@ from yolox.models import (
 from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.device import keep_freed_memory
 from yolox.utils.download import resolve_weights
-from yolox.utils.ema import ModelEMA
 from yolox.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class TrainOptions:
         name: output folder's name, over the Exp's ``exp_name``.
         start_epoch: epochs taken as done by a resumed run, over the checkpoint's own number.
         cache: keep decoded images in ``"ram"`` or on ``"disk"``.
+        teacher: checkpoint, or name of published weights, to distil from.
+        given: Exp fields that a person set for this run; fine-tuning leaves them as they are.
     """
 
     checkpoint: Path | None = None
@@ -56,6 +59,8 @@ class TrainOptions:
     name: str | None = None
     start_epoch: int | None = None
     cache: str | None = None
+    teacher: Path | None = None
+    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +90,15 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
         )
     torch.manual_seed(exp.seed or 0)
     start = _starting_point(exp, options)
+    teaching = _teaching(exp, options, start)
     several = fabric.world_size > 1
     loader = exp.get_data_loader(batch_size, several, cache_img=options.cache)
     evaluator = exp.get_evaluator(batch_size, several)
     if fabric.is_global_zero:
         _look_at_data(exp, loader, evaluator)
+    tuned = bool(start.pruning)
+    if tuned:
+        exp = fine_tuning(exp, len(loader), options.given)
     lr = exp.basic_lr_per_img * batch_size * exp.accumulate
     recipe = {
         "batch_size": batch_size,
@@ -99,7 +108,14 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
             for key in ("max_epoch", "no_aug_epochs", "warmup_epochs", "accumulate", "seed")
         },
         "precision": fabric._precision.precision,
+        **sparsity_recipe(exp),
+        **(teaching.recipe if teaching else {}),
     }
+    model = start.model.to(fabric.device)
+    optimizer = optimizer_of(exp, batch_size * exp.accumulate, model)
+    objective = teaching.objective(model) if teaching else None
+    if objective and (beside := list(objective.adapters.parameters())):
+        optimizer.add_param_group({"params": beside})
 
     def evaluate(model: nn.Module) -> tuple[float, float, str]:
         ap50_95, ap50, summary = exp.eval(model, evaluator, several)
@@ -107,9 +123,9 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
 
     return Trainer(
         fabric=fabric,
-        model=start.model.to(fabric.device),
+        model=model,
         spec=start.spec,
-        optimizer=optimizer_of(exp, batch_size * exp.accumulate, start.model),
+        optimizer=optimizer,
         schedule=exp.get_lr_scheduler(lr, len(loader)),
         train_loader=epoch_loader(loader),
         input_size=input_sizes(exp, loader, fabric.global_rank, several),
@@ -125,11 +141,24 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
             accumulate=exp.accumulate,
             save_history=exp.save_history_ckpt,
         ),
-        ema=ModelEMA(start.model, exp.ema_decay) if exp.ema else None,
+        ema=average_of(exp, model, tuned=tuned),
+        regularizer=sparsity_of(exp, model, optimizer),
         pruning=start.pruning,
         recipe=recipe,
         resume=start.resume,
+        objective=objective,
     )
+
+
+def _teaching(exp: Exp, options: TrainOptions, start: _Start) -> Teaching | None:
+    """The teacher that the run asks for; the same one as before where it is resumed."""
+    teaching = None
+    if options.teacher is not None:
+        teaching = Teaching(exp, options.teacher, start.model, start.spec)
+    if start.resume is not None:
+        before = start.resume["train"]["recipe"]
+        require_same_teacher(before, teaching.recipe if teaching else {})
+    return teaching
 
 
 def _look_at_data(exp: Exp, loader: Any, evaluator: Any) -> None:
@@ -162,6 +191,8 @@ def trainer_of_command(exp: Exp, args: argparse.Namespace) -> Trainer:
         name=args.experiment_name,
         start_epoch=args.start_epoch,
         cache=args.cache,
+        teacher=args.distill,
+        given=tuple(args.opts[::2]),
     )
     return build_trainer(exp, fabric, options)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from yolox.exp.sparsity import sparsity_config
 from yolox.models import ACTIVATIONS, ARCHITECTURES
+from yolox.utils.errors import UserError
 from yolox.utils.lr_scheduler import SCHEDULES
 
 if TYPE_CHECKING:
@@ -22,6 +24,11 @@ _LEAST = {
     "warmup_epochs": 0,
     "weight_decay": 0,
     "seed": 0,
+    "finetune_epochs": 0,
+    "distill_cls": 0,
+    "distill_obj": 0,
+    "distill_box": 0,
+    "distill_feature": 0,
 }
 
 
@@ -35,7 +42,7 @@ def problems_of(exp: Exp) -> list[str]:
     for name, least in _LEAST.items():
         if not getattr(exp, name) >= least:
             problems.append(f"{name} must be at least {least}: {getattr(exp, name)}")
-    for name in ("depth", "width", "basic_lr_per_img"):
+    for name in ("depth", "width", "basic_lr_per_img", "finetune_lr", "distill_temperature"):
         if not getattr(exp, name) > 0:
             problems.append(f"{name} must be positive: {getattr(exp, name)}")
     for name in ("ema_decay", "momentum"):
@@ -64,4 +71,8 @@ def problems_of(exp: Exp) -> list[str]:
         )
     if exp.class_names and len(exp.class_names) != len(set(exp.class_names)):
         problems.append(f"class_names holds a name twice: {exp.class_names}")
+    try:
+        sparsity_config(exp)
+    except UserError as error:
+        problems.append(str(error))
     return problems

@@ -62,6 +62,8 @@ class Exp:
     act: str
     depthwise: bool
     finetune_act: str
+    finetune_lr: float
+    finetune_epochs: int
     # data
     data_dir: str | None
     train_ann: str
@@ -106,6 +108,19 @@ class Exp:
     save_history_ckpt: bool
     output_dir: str
     exp_name: str
+    # distillation
+    distill_cls: float
+    distill_obj: float
+    distill_box: float
+    distill_feature: float
+    distill_temperature: float
+    # sparsity training
+    sparsity: float
+    sparsity_form: str
+    sparsity_schedule: str
+    sparsity_warmup: float
+    sparsity_shift: float
+    sparsity_proximal: bool
     # evaluation
     test_size: tuple[int, int]
     test_conf: float
@@ -120,6 +135,9 @@ class Exp:
         self.depthwise = False
         # Activation put into a pruned model when it is fine-tuned; empty keeps its own.
         self.finetune_act = ""
+        # Of fine-tuning a pruned model: factor on basic_lr_per_img; epochs, 0 for max_epoch.
+        self.finetune_lr = 1.0
+        self.finetune_epochs = 0
 
         # A folder; empty stands for the default place, see get_yolox_datadir.
         self.data_dir = ""
@@ -168,6 +186,25 @@ class Exp:
         self.save_history_ckpt = False
         self.output_dir = "YOLOX_outputs"
         self.exp_name = "yolox"
+
+        # What a teacher's terms weigh in the loss, 0 for none of it, where there is a teacher.
+        self.distill_cls = 1.0
+        self.distill_obj = 1.0
+        self.distill_box = 1.0
+        self.distill_feature = 1.0
+        # Of the softmax over the positions of a feature map's channel.
+        self.distill_temperature = 1.0
+
+        # Strength of a penalty on the scales of batch norms, 0 for none; see docs/sparsity.md.
+        self.sparsity = 0.0
+        self.sparsity_form = "l1"
+        self.sparsity_schedule = "constant"
+        # Fraction of the run in which it rises from 0.
+        self.sparsity_warmup = 0.0
+        # Strength of the same penalty on the shifts.
+        self.sparsity_shift = 0.0
+        # Stop at 0, rather than swing around it.
+        self.sparsity_proximal = True
 
         self.test_size = (640, 640)
         self.test_conf = 0.01

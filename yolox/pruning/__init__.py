@@ -16,6 +16,7 @@ from yolox.pruning.report import (
     comparison_table,
     stages_table,
 )
+from yolox.pruning.sparsity import Sparsity, SparsityConfig, make_sparsity
 from yolox.pruning.surgery import apply_plan, mask_plan
 from yolox.pruning.verify import verify_pruned
 
@@ -31,6 +32,8 @@ __all__ = [
     "PruningError",
     "PruningPlan",
     "RandomScorer",
+    "Sparsity",
+    "SparsityConfig",
     "Stage",
     "TaylorScorer",
     "ThresholdHint",
@@ -41,6 +44,7 @@ __all__ = [
     "comparison_table",
     "compensate_cut",
     "make_scorer",
+    "make_sparsity",
     "mask_plan",
     "measure_latency",
     "plan_pruning",

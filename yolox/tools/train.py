@@ -49,6 +49,15 @@ def make_parser() -> argparse.ArgumentParser:
         "-b", "--batch-size", type=cli.positive, help="images a step, over all devices (the Exp's)"
     )
     parser.add_argument("-expn", "--experiment-name", help="name of the output folder (the Exp's)")
+    parser.add_argument(
+        "--distill",
+        type=Path,
+        metavar="TEACHER",
+        help="learn from this checkpoint too, usually the one that was pruned (no teacher)",
+    )
+    parser.add_argument(
+        "--sparsity", type=float, help="strength of the penalty on batch-norm scales (the Exp's)"
+    )
     parser.add_argument("--act", help="activation: silu, mish, relu or lrelu (the Exp's)")
     parser.add_argument(
         "--cache",
@@ -125,6 +134,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     with told_once():
         exp = cli.load_exp(args)
+        if args.sparsity is not None:
+            exp.sparsity = args.sparsity
+            exp.check()
         join_machines(args)
         if start_processes(args, sys.argv[1:] if argv is None else argv):
             return
@@ -134,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info(f"-l {args.logger}: curves are written as TensorBoard files, import them there")
     logger.info(
         f"{exp.exp_name}: {exp.num_classes} classes ({', '.join(exp.class_names)}), "
-        f"{len(trainer.image_names)} training images, {exp.max_epoch} epochs, "
+        f"{len(trainer.image_names)} training images, {trainer.settings.max_epoch} epochs, "
         f"{trainer.fabric.world_size} × {trainer.fabric.device.type}, precision "
         f"{trainer.recipe['precision']}, output in {trainer.settings.output_dir}"
     )

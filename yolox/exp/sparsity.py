@@ -1,0 +1,53 @@
+"""From an Exp's fields to the penalty of sparsity training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from yolox.pruning.sparsity import Sparsity, SparsityConfig, make_sparsity
+
+if TYPE_CHECKING:
+    from yolox.exp.yolox_base import Exp
+
+
+def sparsity_config(exp: Exp) -> SparsityConfig | None:
+    """What the fields ask for; None where `sparsity` is 0.
+
+    Raises:
+        UserError: listing every value that cannot work.
+    """
+    if exp.sparsity == 0:
+        return None
+    return SparsityConfig(
+        strength=exp.sparsity,
+        form=exp.sparsity_form,
+        schedule=exp.sparsity_schedule,
+        warmup=exp.sparsity_warmup,
+        shift=exp.sparsity_shift,
+        proximal=exp.sparsity_proximal,
+    )
+
+
+def sparsity_recipe(exp: Exp) -> dict[str, Any]:
+    """The fields that decide a run with sparsity, by name; none without."""
+    if exp.sparsity == 0:
+        return {}
+    names = ("form", "schedule", "warmup", "shift", "proximal")
+    fields = ("sparsity", *(f"sparsity_{name}" for name in names))
+    return {field: getattr(exp, field) for field in fields}
+
+
+def sparsity_of(exp: Exp, model: nn.Module, optimizer: torch.optim.Optimizer) -> Sparsity | None:
+    """The penalty for training the model, on its device, with an optimizer.
+
+    Raises:
+        UserError: there is no batch norm to penalise.
+    """
+    config = sparsity_config(exp)
+    if config is None:
+        return None
+    momentum = float(optimizer.defaults.get("momentum", 0.0))
+    return make_sparsity(model, config, torch.zeros(1, 3, 64, 64), momentum=momentum)
