@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from loguru import logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
@@ -16,7 +17,8 @@ from tests.e2e.forks import Forked, two_ranks
 from tests.runs import STEPS, command, differences, error_lines, new_trainer, read, write_exp
 from yolox.core import Trainer
 from yolox.core.record import Curves
-from yolox.exp import TrainOptions
+from yolox.exp import Exp, TrainOptions
+from yolox.exp.sparsity import sparsity_of
 from yolox.tools import train
 
 ONE_STEP: dict[str, Any] = {"max_epoch": 1, "no_aug_epochs": 0, "eval_interval": 9, "ema": False}
@@ -271,3 +273,19 @@ def test_histograms_hold_every_value(tmp_path: Path) -> None:
     assert told.bucket_limit[0] == 0
     assert np.all(np.diff(told.bucket_limit) > 0)
     assert sum(second.histogram_value.bucket) == 5
+
+
+def test_weight_decay_on_the_scales_is_told(tiny_exp: Path, tmp_path: Path) -> None:
+    trainer = new_trainer(tiny_exp, tmp_path, sparsity=0.1)
+    exp = Exp()
+    exp.sparsity = 0.1
+    told: list[str] = []
+    sink = logger.add(told.append, level="WARNING")
+    try:
+        sparsity_of(exp, trainer.model, trainer.optimizer)
+        assert not told
+        own = torch.optim.SGD(trainer.model.parameters(), lr=0.1, weight_decay=1e-4)
+        sparsity_of(exp, trainer.model, own)
+    finally:
+        logger.remove(sink)
+    assert "weight decay on the scales of" in told[0]

@@ -132,3 +132,15 @@ def test_the_command_line_wins_and_a_line_tells_the_recipe(
 def test_fields_that_cannot_be(field: str, value: float, message: str) -> None:
     with pytest.raises(ExpError, match=message):
         _exp(**{field: value}).check()
+
+
+def test_a_penalty_of_the_recipe_ends_with_the_pruning(
+    tiny_exp: Path, pruned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = TrainOptions(checkpoint=pruned)
+    assert new_trainer(tiny_exp, tmp_path, options=options, sparsity=0.1).regularizer is None
+    assert "sparsity is off: the model is pruned" in capsys.readouterr().err
+    again = TrainOptions(checkpoint=pruned, given=("sparsity",))
+    trainer = new_trainer(tiny_exp, tmp_path, options=again, sparsity=0.1)
+    assert trainer.regularizer is not None
+    assert trainer.recipe["sparsity"] == 0.1

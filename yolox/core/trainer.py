@@ -19,6 +19,7 @@ from yolox.core.saving import BEST, CheckpointFolder
 from yolox.core.settings import Regularizer, TrainLoader, TrainResult, TrainSettings
 from yolox.core.signals import Interrupted
 from yolox.core.state import capture_state, recipe_changes, restore_state
+from yolox.core.statistics import RecentImages, retake_statistics
 from yolox.core.step import NonFiniteLossError, forward_losses
 from yolox.models import YOLOX, ModelSpec, checkpoint_payload
 from yolox.utils.dist import from_first_process, take_buffers_of_first_process
@@ -85,6 +86,7 @@ class Trainer:
         """
         self._folder = CheckpointFolder(self.settings.output_dir)
         self._epoch = 0
+        self._recent = RecentImages()
         try:
             return self._train()
         except Interrupted as stop:
@@ -141,6 +143,7 @@ class Trainer:
             if not mosaic and epoch:
                 logger.info("mosaic off and L1 loss on from here")
         self.train_loader.set_epoch(epoch, mosaic)
+        self._recent.clear()
         steps = len(self.train_loader)
         meter = Meter(self.fabric.device)
         loader = track(
@@ -149,6 +152,8 @@ class Trainer:
         for number, (images, targets, ids) in enumerate(loader, start=1):
             iteration = epoch * steps + number
             images, targets = self.preprocess(images, targets, self.input_size(epoch, number))
+            if self.regularizer:
+                self._recent.add(images)
             lr = self.schedule(iteration)
             names = [self.image_names.get(index, f"id {index}") for index in ids]
             losses = self._step(images, targets, names, lr, number, steps)
@@ -229,8 +234,11 @@ class Trainer:
         due = done % self.settings.eval_interval == 0 or done > plain_epochs
         due = due or done == self.settings.max_epoch
         models = (self.model, self.ema.ema) if self.ema else (self.model,)
-        if self.regularizer and self.ema:
-            self.regularizer.settle(self.ema.ema)
+        if self.regularizer:
+            if self.ema:
+                self.regularizer.settle(self.ema.ema)
+            with self.fabric.autocast():
+                retake_statistics(models[-1], self.model, self._recent)
         take_buffers_of_first_process(*models)
         self._require_finite_weights(done, models)
         figures = self.evaluate(models[-1]) if due else None

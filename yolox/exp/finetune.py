@@ -49,6 +49,9 @@ def fine_tuning(exp: Exp, steps: int, given: Collection[str]) -> Exp:
     for name, value in recipe.items():
         if name not in given:
             setattr(tuned, name, value)
+    if exp.sparsity and "sparsity" not in given:
+        tuned.sparsity = 0.0
+        logger.info("sparsity is off: the model is pruned (give --sparsity to penalise it again)")
     tuned.check()
     logger.info(
         f"fine-tuning recipe: {epochs} epochs, the last {tuned.no_aug_epochs} without mosaic, "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from loguru import logger
 from torch import nn
 
 from yolox.pruning.sparsity import Sparsity, SparsityConfig, make_sparsity
@@ -50,4 +52,21 @@ def sparsity_of(exp: Exp, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     if config is None:
         return None
     momentum = float(optimizer.defaults.get("momentum", 0.0))
-    return make_sparsity(model, config, torch.zeros(1, 3, 64, 64), momentum=momentum)
+    sparsity = make_sparsity(model, config, torch.zeros(1, 3, 64, 64), momentum=momentum)
+    _warn_of_decay(optimizer, sparsity.scale_parameters())
+    return sparsity
+
+
+def _warn_of_decay(optimizer: torch.optim.Optimizer, scales: Iterable[nn.Parameter]) -> None:
+    """Say so where an optimizer of the person's own decays what is penalised."""
+    decayed = {
+        id(parameter)
+        for group in optimizer.param_groups
+        if group.get("weight_decay")
+        for parameter in group["params"]
+    }
+    if count := sum(id(parameter) in decayed for parameter in scales):
+        logger.warning(
+            f"the optimizer has weight decay on the scales of {count} batch norms that sparsity "
+            "penalises: both pull at them; leave batch norms out of weight decay in get_optimizer"
+        )

@@ -127,6 +127,10 @@ class Sparsity:
         self._member_SM = _members(slot_C).to(device)
         self._weight_C = slot_C.bincount().double().sqrt()[slot_C].to(device)
 
+    def scale_parameters(self) -> list[nn.Parameter]:
+        """The γ of every batch norm that is penalised, at least in part."""
+        return [norm.layer.weight for norm in self._norms]
+
     @property
     def advice_at(self) -> float:
         """Fraction of the run after which `advice` can tell."""
