@@ -32,7 +32,7 @@ from yolox.exp import Exp
 from yolox.exp.prune import follow_checkpoint
 from yolox.models import ModelSpec, load_model
 from yolox.tools import cli
-from yolox.tools.train import join_machines
+from yolox.tools.processes import join_machines
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import machine, resolve_precision
 from yolox.utils.dist import is_main_process

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from loguru import logger
 
-from yolox.core import (
-    end_with_parent,
-    is_supervised,
-    outer_launch,
-    processes_here,
-    supervise,
-    told_once,
-)
+from yolox.core import end_with_parent, is_supervised, told_once
 from yolox.tools import cli
+from yolox.tools.processes import join_machines, start_processes
 from yolox.utils.dist import get_rank
-from yolox.utils.errors import UserError
 from yolox.utils.logger import setup_logger
 
 
@@ -84,49 +75,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def join_machines(args: argparse.Namespace) -> None:
-    """Tell Fabric where the machines meet, in the official flags' way.
-
-    Raises:
-        UserError: several machines without a meeting point, or a number that none of them has.
-    """
-    if args.num_machines == 1 or outer_launch():
-        return  # alone, or started by torchrun or SLURM, which know
-    if args.machine_rank >= args.num_machines:
-        raise UserError(
-            f"--machine_rank {args.machine_rank}: the {args.num_machines} machines of "
-            f"--num_machines are numbered from 0 to {args.num_machines - 1}"
-        )
-    try:
-        meeting = urlsplit(args.dist_url or "")
-        place = meeting.hostname, meeting.port
-    except ValueError:
-        place = None, None
-    if not all(place):
-        raise UserError(
-            f"--num_machines {args.num_machines} needs --dist-url tcp://HOST:PORT of the first "
-            f"machine on each of them, got {args.dist_url!r}; or start with torchrun"
-        )
-    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = map(str, place)
-    os.environ["NODE_RANK"] = str(args.machine_rank)
-
-
-def start_processes(args: argparse.Namespace, argv: Sequence[str]) -> bool:
-    """Run the command once a device, where that is still to be done; whether it was.
-
-    Raises:
-        SystemExit: with the status of the process that failed.
-        UserError: see `supervise`; and for more devices than there are.
-    """
-    processes = processes_here(args.devices)
-    if processes == 1 or outer_launch() or "LOCAL_RANK" in os.environ:
-        return False
-    command = [sys.executable, "-m", "yolox.tools.train", *argv]
-    if status := supervise(command, processes, machines=args.num_machines):
-        raise SystemExit(status)
-    return True
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, build, train."""
     if is_supervised():
@@ -138,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             exp.sparsity = args.sparsity
             exp.check()
         join_machines(args)
-        if start_processes(args, sys.argv[1:] if argv is None else argv):
+        words = sys.argv[1:] if argv is None else argv
+        if start_processes(args, words, module="yolox.tools.train"):
             return
         trainer = exp.get_trainer(args)
     setup_logger(trainer.settings.output_dir, get_rank())

@@ -1,0 +1,144 @@
+"""Commands one after the other, each done once: a run that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from yolox.utils.errors import UserError
+from yolox.utils.files import replacing
+
+Command = Callable[[Sequence[str] | None], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One of the project's commands, and what it leaves.
+
+    Attributes:
+        name: of the stage, once in a run.
+        tool: name of the command's file in tools/, for the line that a person would type.
+        main: the command.
+        words: its arguments.
+        outputs: files that are there when it is done.
+        folders: its own, removed before it is begun anew.
+        seconds: that it is expected to take.
+        checkpoint: where this is there, a stage that was cut off goes on with `resumed`.
+        resumed: arguments for that.
+    """
+
+    name: str
+    tool: str
+    main: Command
+    words: tuple[str, ...]
+    outputs: tuple[Path, ...]
+    folders: tuple[Path, ...] = ()
+    seconds: float = 0.0
+    checkpoint: Path | None = None
+    resumed: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """The command as a person would type it."""
+        return f"python tools/{self.tool}.py {shlex.join(self.words)}"
+
+
+class Record:
+    """What has been done in a folder: a JSON file, rewritten whole as stages begin and end.
+
+    A stage counts as done only by the arguments that it was done with, those of every stage before
+    it, and what they all started from.
+    """
+
+    def __init__(self, path: Path, origin: str) -> None:
+        """Args: the file; a digest of what the whole run starts from.
+
+        Raises:
+            UserError: the file is there and cannot be read.
+        """
+        self._path, self._origin = path, origin
+        self._stages: dict[str, dict[str, Any]] = {}
+        if path.is_file():
+            try:
+                self._stages = dict(json.loads(path.read_text(encoding="utf-8"))["stages"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"cannot read {path} ({error}): delete it to begin anew, or choose another "
+                    "output folder"
+                ) from error
+
+    def marks(self, stages: Sequence[Stage]) -> list[str]:
+        """A mark a stage that changes with it, with a stage before it, and with the origin."""
+        marks, mark = [], self._origin
+        for stage in stages:
+            text = json.dumps([mark, stage.name, stage.tool, *stage.words])
+            mark = hashlib.sha256(text.encode()).hexdigest()
+            marks.append(mark)
+        return marks
+
+    def is_done(self, stage: Stage, mark: str) -> bool:
+        """Whether it ended with this mark and its outputs are still there."""
+        entry = self._stages.get(stage.name, {})
+        return (
+            entry.get("mark") == mark
+            and "seconds" in entry
+            and all(output.is_file() for output in stage.outputs)
+        )
+
+    def was_begun(self, stage: Stage, mark: str) -> bool:
+        """Whether it was begun with this mark."""
+        return self._stages.get(stage.name, {}).get("mark") == mark
+
+    def begin(self, stage: Stage, mark: str) -> None:
+        """Note that a stage begins."""
+        self._stages[stage.name] = {"mark": mark, "command": stage.line()}
+        self._write()
+
+    def end(self, stage: Stage, seconds: float) -> None:
+        """Note that it ended, and how long it took since it was begun or resumed."""
+        self._stages[stage.name]["seconds"] = round(seconds, 1)
+        self._write()
+
+    def _write(self) -> None:
+        with replacing(self._path) as temporary:
+            content = {"origin": self._origin, "stages": self._stages}
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def run_stages(stages: Sequence[Stage], record: Record) -> None:
+    """Run what is not done yet, in order; a stage that fails ends the run, and what is done stays.
+
+    Args:
+        stages: each may read the outputs of those before it.
+        record: of the folder.
+    """
+    marks = record.marks(stages)
+    for number, (stage, mark) in enumerate(zip(stages, marks, strict=True), start=1):
+        title = f"stage {number} of {len(stages)}, {stage.name}"
+        if record.is_done(stage, mark):
+            logger.info(f"{title}: done before")
+            continue
+        resumes = (
+            record.was_begun(stage, mark)
+            and stage.checkpoint is not None
+            and stage.checkpoint.is_file()
+        )
+        if not record.was_begun(stage, mark):
+            for folder in stage.folders:
+                shutil.rmtree(folder, ignore_errors=True)
+        record.begin(stage, mark)
+        logger.info(f"{title}{', going on where it was' if resumes else ''}\n$ {stage.line()}")
+        start = time.monotonic()
+        stage.main(stage.resumed if resumes else stage.words)
+        missing = [str(output) for output in stage.outputs if not output.is_file()]
+        if missing:
+            raise UserError(f"{title}: it ended without writing {', '.join(missing)}")
+        record.end(stage, time.monotonic() - start)
