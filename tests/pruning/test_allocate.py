@@ -574,7 +574,7 @@ def test_layers_go_with_their_modes() -> None:
             {"mode": "layer", "layers": ("*",), "per": "cost"},
             "no per cost",
         ),
-        ({"target": "latency=0.5"}, "target must be params=FRACTION or macs=FRACTION"),
+        ({"target": "latency=fast"}, "target must be params=FRACTION, macs=FRACTION"),
         ({"target": "macs=1"}, "target must be"),
         ({"target": "macs=half"}, "target must be"),
         ({"target": "macs"}, "target must be"),

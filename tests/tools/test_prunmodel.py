@@ -213,7 +213,7 @@ CONTRADICTIONS = [
     ("--scope uniform --per cost", ["scope uniform", "no per cost"]),
     ("--plan none.json", ["none.json"]),
     ("--target macs=0.001", ["cannot be reached", "least left", "max_sparsity"]),
-    ("--target flops=0.5", ["params=FRACTION or macs=FRACTION"]),
+    ("--target flops=0.5", ["params=FRACTION, macs=FRACTION, latency=FRACTION"]),
     ("--steps 2 --mode layer --layers head", ["--steps", "--mode global"]),
     ("--steps 2 --plan x.json", ["--steps", "no --plan"]),
     ("--importance magic", ["invalid choice: 'magic'"]),

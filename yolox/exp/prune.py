@@ -14,10 +14,12 @@ from loguru import logger
 from torch import Tensor, nn
 
 from yolox.data import DataError
+from yolox.exp.latency import LatencySettings, plan_for_latency, time_models
 from yolox.exp.yolox_base import Exp
 from yolox.models import LoadedModel, ModelSpec, checkpoint_payload
 from yolox.pruning import (
     CRITERIA,
+    LatencyRecord,
     PruneConfig,
     PruneRecord,
     PruneResult,
@@ -26,8 +28,11 @@ from yolox.pruning import (
     Stage,
     ThresholdHint,
     measure_latency,
+    plan_pruning,
     prune_model,
+    trace_groups,
 )
+from yolox.pruning.importance import make_scorer
 from yolox.utils.checkpoint import CheckpointError, file_digest, save_checkpoint
 from yolox.utils.device import machine
 from yolox.utils.progress import track
@@ -182,7 +187,8 @@ class PruneJob:
         images: how many of them to score on.
         plan: carried out in place of one made here.
         evaluate: AP and AP50 of a model, to be measured at each stage; None leaves it out.
-        time_it: measure latency before and after.
+        time_it: measure latency before and after, in PyTorch unless `latency` names a runtime.
+        latency: what a latency is measured in; a target in latency needs it.
         command: the line that does it again, for the record.
     """
 
@@ -195,6 +201,7 @@ class PruneJob:
     plan: PruningPlan | None = None
     evaluate: Callable[[nn.Module], tuple[float, float]] | None = None
     time_it: bool = True
+    latency: LatencySettings | None = None
     command: str = ""
 
     @property
@@ -204,6 +211,34 @@ class PruneJob:
             self.calibration, batches=self.calibration.batches[: self.images]
         )
         return part if len(part) else None
+
+    def make_plan(
+        self, on_hint: Callable[[ThresholdHint], None] | None = None
+    ) -> tuple[PruningPlan, LatencyRecord | None]:
+        """The plan, given or made, and what was measured for a target in latency.
+
+        Raises:
+            PruningError: see `yolox.pruning.plan_pruning` and `plan_for_latency`.
+        """
+        if self.plan is not None:
+            return self.plan, None
+        model, config = self.loaded.model, self.config
+        groups = trace_groups(model, probe())
+        if config.target_kind() != "latency":
+            plan = plan_pruning(
+                model,
+                groups,
+                config,
+                batches=self.scored,
+                loss=total_loss,
+                count_input=torch.zeros(1, 3, *self.loaded.spec.input_size),
+                on_hint=on_hint,
+            )
+            return plan, None
+        if self.latency is None:
+            raise PruningError(f"target {config.target} needs a runtime that it is measured in")
+        scorer = make_scorer(config, self.scored, total_loss)
+        return plan_for_latency(self.loaded, groups, config, self.latency, scorer, on_hint=on_hint)
 
     def run(self, on_hint: Callable[[ThresholdHint], None] | None = None) -> PruneRecord:
         """Prune, verify, measure, and write checkpoint, plan and report.
@@ -219,14 +254,8 @@ class PruneJob:
                 on_hint(hint)
 
         stages = [self._stage("before", self.loaded.model)]
-        result = prune(
-            self.loaded,
-            self.config,
-            self.calibration,
-            images=self.images,
-            plan=self.plan,
-            on_hint=hinted,
-        )
+        plan, timing = self.make_plan(hinted)
+        result = prune(self.loaded, self.config, self.calibration, plan=plan)
         if self._measures and self._compensates:
             bare = dataclasses.replace(self.config, absorb=False, reconstruct=0, bn_recalibrate=0)
             cut = prune(self.loaded, bare, plan=result.plan).model
@@ -234,13 +263,8 @@ class PruneJob:
         stages.append(
             self._stage("cut and compensated" if self._compensates else "cut", result.model)
         )
-        size = torch.rand(1, 3, *self.loaded.spec.input_size)
-        latency = None
-        if self.time_it:
-            old, new = measure_latency(
-                [self.loaded.model, result.model], 255 * size, at_most=LATENCY_SECONDS
-            )
-            latency = (old, new)
+        if timing is None and self.latency is not None:
+            timing = time_models(self.loaded, result.model, self.latency)
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._save_checkpoint(result, date)
         record = PruneRecord(
@@ -250,7 +274,8 @@ class PruneJob:
             source=str(self.source),
             output=str(self.output),
             file_bytes=(self.source.stat().st_size, self.output.stat().st_size),
-            latency_ms=latency,
+            latency_ms=self._latency(result, timing),
+            latency=timing,
             machine=machine(),
             stages=tuple(stages) if self._measures else (),
             hint=tuple(hints),
@@ -259,6 +284,19 @@ class PruneJob:
         result.plan.save(self.output.with_suffix(".plan.json"))
         record.save(self.output)
         return record
+
+    def _latency(
+        self, result: PruneResult, timing: LatencyRecord | None
+    ) -> tuple[float, float] | None:
+        """Milliseconds before and after."""
+        if timing is not None:
+            return timing.parent_ms, timing.result_ms
+        if not self.time_it:
+            return None
+        image = 255 * torch.rand(1, 3, *self.loaded.spec.input_size)
+        models = [self.loaded.model, result.model]
+        old, new = measure_latency(models, image, at_most=LATENCY_SECONDS)
+        return old, new
 
     @property
     def _measures(self) -> bool:

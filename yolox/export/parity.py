@@ -16,12 +16,29 @@ from torch import Tensor
 
 from yolox.utils.boxes import bboxes_iou, postprocess
 
-# Relative to the largest value. float32 in another order of summation, batch norms folded, gives up
-# to some 1e-5; a wrong operation, weight or layout is far above this.
-TOLERANCE = 1e-3
-# A box exactly at the least score or the IoU of NMS may fall on either side: at most this part.
-UNMATCHED = 0.005
-_SAME_IOU, _SAME_SCORE = 0.999, 1e-3
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """How far two runtimes may be apart.
+
+    Attributes:
+        relative: difference of outputs over the largest value.
+        iou, score: at least and at most, between two detections that are the same.
+        unmatched: part of the detections that may not be the same: a box exactly at the least score
+            or at the IoU of NMS may fall on either side.
+    """
+
+    relative: float
+    iou: float
+    score: float
+    unmatched: float
+
+
+# float32 in another order of summation, batch norms folded, gives up to some 1e-5; a wrong
+# operation, weight or layout is far above this. Weights rounded to float16 have three digits; over
+# the depth of a YOLOX-nano that moves single scores by 0.1, boxes likewise, and AP hardly.
+FP32 = Tolerance(relative=1e-3, iou=0.999, score=1e-3, unmatched=0.005)
+FP16 = Tolerance(relative=0.2, iou=0.8, score=0.1, unmatched=0.1)
 
 Run = Callable[[Tensor], Tensor]
 
@@ -36,6 +53,7 @@ class Parity:
         score_abs, score_rel: likewise of objectness and class probabilities.
         detections: how many PyTorch has after NMS.
         unmatched: detections of either that the other does not have.
+        tolerance: what is allowed.
     """
 
     images: int
@@ -45,16 +63,17 @@ class Parity:
     score_rel: float
     detections: int
     unmatched: int
+    tolerance: Tolerance = FP32
 
     @property
     def problem(self) -> str:
         """What is beyond tolerance; empty when the two compute the same."""
         problems = [
-            f"{what} differ by {worst:.1e} relative (at most {TOLERANCE:.0e})"
+            f"{what} differ by {worst:.1e} relative (at most {self.tolerance.relative:.0e})"
             for what, worst in (("boxes", self.box_rel), ("scores", self.score_rel))
-            if not worst <= TOLERANCE
+            if not worst <= self.tolerance.relative
         ]
-        if self.unmatched > UNMATCHED * self.detections:
+        if self.unmatched > self.tolerance.unmatched * self.detections:
             problems.append(f"{self.unmatched} of {self.detections} detections are not the same")
         return "; ".join(problems)
 
@@ -72,18 +91,21 @@ def measure_parity(
     candidate: Run,
     batches: Iterable[Tensor],
     *,
-    decode: Run,
+    decode: Callable[[Tensor, tuple[int, int]], Tensor],
     num_classes: int,
     conf: float,
     nms: float,
+    tolerance: Tolerance = FP32,
 ) -> Parity:
     """Run both on the same images and compare outputs and detections.
 
     Args:
         reference, candidate: images (B, 3, H, W) → predictions (B, A, 5 + C).
         batches: images, float32, at least one.
-        decode: predictions → boxes in pixels and probabilities, for NMS.
+        decode: predictions of images of a (height, width) → boxes in pixels and probabilities,
+            for NMS.
         num_classes, conf, nms: as `postprocess` takes them.
+        tolerance: what is allowed.
     """
     images = detections = unmatched = 0
     # Of boxes and of scores: largest difference, largest value.
@@ -97,10 +119,11 @@ def measure_parity(
             difference = largest_difference(expected[..., columns], got[..., columns])
             worst[part] = max(worst[part], difference)
             scale[part] = max(scale[part], expected[..., columns].abs().max())
-        found = (postprocess(decode(x), num_classes, conf, nms) for x in (expected, got))
+        size = (batch.shape[2], batch.shape[3])
+        found = (postprocess(decode(x, size), num_classes, conf, nms) for x in (expected, got))
         for ours, theirs in zip(*found, strict=True):
             detections += 0 if ours is None else len(ours)
-            unmatched += count_unmatched(ours, theirs)
+            unmatched += count_unmatched(ours, theirs, tolerance)
     relative = worst / scale.clamp(min=torch.finfo(torch.float32).tiny)
     return Parity(
         images=images,
@@ -110,7 +133,37 @@ def measure_parity(
         score_rel=float(relative[1]),
         detections=detections,
         unmatched=unmatched,
+        tolerance=tolerance,
     )
+
+
+@torch.no_grad()
+def measure_detections(
+    reference: Run,
+    candidate: Run,
+    batches: Iterable[Tensor],
+    *,
+    num_classes: int,
+    conf: float,
+    nms: float,
+    tolerance: Tolerance = FP32,
+) -> tuple[int, int]:
+    """How many detections the reference has, and how many of either the other does not have.
+
+    Args:
+        reference: images → decoded predictions, which go through `postprocess`.
+        candidate: images → predictions of which all that are finite were kept by its own NMS.
+        batches, num_classes, conf, nms, tolerance: as `measure_parity` takes them.
+    """
+    detections = unmatched = 0
+    for batch in batches:
+        expected = postprocess(reference(batch), num_classes, conf, nms)
+        # An IoU of 1 suppresses nothing: what the candidate kept is all compared.
+        got = postprocess(candidate(batch), num_classes, 0.0, 1.0)
+        for ours, theirs in zip(expected, got, strict=True):
+            detections += 0 if ours is None else len(ours)
+            unmatched += count_unmatched(ours, theirs, tolerance)
+    return detections, unmatched
 
 
 def largest_difference(a: Tensor, b: Tensor) -> Tensor:
@@ -118,14 +171,14 @@ def largest_difference(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(a == b, 0, (a - b).abs()).nan_to_num(torch.inf, torch.inf).max()
 
 
-def count_unmatched(a: Tensor | None, b: Tensor | None) -> int:
+def count_unmatched(a: Tensor | None, b: Tensor | None, tolerance: Tolerance = FP32) -> int:
     """Rows (k, 7) of `postprocess` in either that have no counterpart of class, box and score."""
     if a is None or b is None:
         return sum(len(rows) for rows in (a, b) if rows is not None)
     same = (
         (a[:, None, 6] == b[None, :, 6])
-        & (bboxes_iou(a[:, :4], b[:, :4]) >= _SAME_IOU)
-        & ((a[:, None, 4:6] - b[None, :, 4:6]).abs().amax(dim=2) <= _SAME_SCORE)
+        & (bboxes_iou(a[:, :4], b[:, :4]) >= tolerance.iou)
+        & ((a[:, None, 4:6] - b[None, :, 4:6]).abs().amax(dim=2) <= tolerance.score)
     )
     return int((~same.any(dim=1)).sum() + (~same.any(dim=0)).sum())
 

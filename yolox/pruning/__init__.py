@@ -6,6 +6,7 @@ from yolox.pruning.groups import Group, Member, trace_groups
 from yolox.pruning.hint import ThresholdHint, threshold_hint
 from yolox.pruning.importance import RandomScorer, TaylorScorer, WeightScorer, make_scorer
 from yolox.pruning.latency import measure_latency
+from yolox.pruning.latency_record import LatencyRecord
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.pruner import PruneResult, carry_out, compensate_cut, plan_pruning, prune_model
 from yolox.pruning.report import (
@@ -23,6 +24,7 @@ from yolox.pruning.verify import verify_pruned
 __all__ = [
     "CRITERIA",
     "Group",
+    "LatencyRecord",
     "Member",
     "ModelFigures",
     "PruneConfig",

@@ -14,7 +14,7 @@ SCOPES = ("uniform", "global", "isomorphic")
 AGGREGATES = ("sum", "mean", "max")
 NORMALIZATIONS = ("none", "mean", "max")
 PRICES = ("none", "cost", "memory")
-TARGETS = ("params", "macs")
+TARGETS = ("params", "macs", "latency")
 
 
 class PruningError(UserError):
@@ -48,6 +48,38 @@ CRITERIA = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatencyTarget:
+    """What a pruned model shall take: a fraction of its parent's time, or milliseconds.
+
+    Attributes:
+        text: as a person wrote it, ``latency=0.5`` or ``latency=12ms``.
+        value: the number in it, above 0; a fraction is below 1.
+        absolute: whether it is in milliseconds.
+    """
+
+    text: str
+    value: float
+    absolute: bool
+
+    @classmethod
+    def parse(cls, text: str) -> LatencyTarget | None:
+        """The target of a text, None where it is not one."""
+        kind, _, amount = text.partition("=")
+        absolute = amount.endswith("ms")
+        try:
+            value = float(amount.removesuffix("ms"))
+        except ValueError:
+            return None
+        if kind != "latency" or not 0 < value < (math.inf if absolute else 1):
+            return None
+        return cls(text=text, value=value, absolute=absolute)
+
+    def milliseconds(self, parent: float) -> float:
+        """What is wanted where the parent takes as many milliseconds."""
+        return self.value if self.absolute else self.value * parent
+
+
+@dataclass(frozen=True, kw_only=True)
 class PruneConfig:
     """What to prune, by how much, on what grounds, and what is done for accuracy afterwards.
 
@@ -55,7 +87,8 @@ class PruneConfig:
         mode: ``conv`` (the named convolutions), ``layer`` (all whose names match a pattern) or
             ``global`` (the whole model).
         ch_sparsity: fraction of the chosen convolutions' output channels to remove, in (0, 1).
-        target: instead of a ratio, what shall remain: ``params=0.5`` or ``macs=0.5``, in (0, 1).
+        target: instead of a ratio, what shall remain: ``params=0.5``, ``macs=0.5`` or
+            ``latency=0.5``, in (0, 1), or ``latency=12ms``.
         layers: names or patterns (``*`` and ``?``) for ``conv`` and ``layer``.
         layer_sparsity: ratio in [0, 1) by pattern, the last one that matches; other layers stay
             whole, unless they are coupled with one that matches.
@@ -108,9 +141,13 @@ class PruneConfig:
         for name, value in (
             ("scope", scope),
             ("normalize", self.normalize or criterion.normalize),
-            ("per", self.per or (criterion.per if scope == "global" else "none")),
+            ("per", self.per or (criterion.per if self._divides(scope) else "none")),
         ):
             object.__setattr__(self, name, value)
+
+    def _divides(self, scope: str) -> bool:
+        """Whether scores are divided by a price; the knapsack weighs them itself."""
+        return scope == "global" and self.target_kind() != "latency"
 
     def _chosen_scope(self) -> str:
         by_ratio = bool(self.layer_sparsity) or (self.mode != "global" and self.target is None)
@@ -145,8 +182,8 @@ class PruneConfig:
                 problems.append(f"{name} must be at least {least}: {getattr(self, name)}")
         if self.target is not None and not _readable_target(self.target):
             problems.append(
-                f"target must be {' or '.join(f'{t}=FRACTION' for t in TARGETS)} with a "
-                f"fraction between 0 and 1, exclusive: {self.target!r}"
+                f"target must be {', '.join(f'{t}=FRACTION' for t in TARGETS)} with a fraction "
+                f"between 0 and 1, exclusive, or latency=NUMBERms: {self.target!r}"
             )
         return problems
 
@@ -164,6 +201,13 @@ class PruneConfig:
         scope = self._chosen_scope()
         if scope != "global" and self.per not in (None, "none"):
             problems.append(f"scope {scope} gives layers equal shares: no per {self.per}")
+        if self.target_kind() == "latency":
+            if scope != "global":
+                problems.append(f"a target in latency ranks the whole model: no scope {scope}")
+            if self.per not in (None, "none"):
+                problems.append(
+                    f"a target in latency weighs importance against milliseconds: no per {self.per}"
+                )
         return problems
 
     @property
@@ -177,8 +221,14 @@ class PruneConfig:
         return float(self.target.partition("=")[2])
 
     def target_kind(self) -> str | None:
-        """``params`` or ``macs``, or None for a ratio of channels."""
+        """``params``, ``macs`` or ``latency``, or None for a ratio of channels."""
         return self.target.partition("=")[0] if self.target else None
+
+    def latency_target(self) -> LatencyTarget:
+        """The target of kind ``latency``."""
+        target = LatencyTarget.parse(self.target or "")
+        assert target is not None
+        return target
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and for the checkpoint's provenance."""
@@ -194,6 +244,8 @@ class PruneConfig:
 
 def _readable_target(target: str) -> bool:
     kind, _, fraction = target.partition("=")
+    if kind == "latency":
+        return LatencyTarget.parse(target) is not None
     try:
         return kind in TARGETS and 0 < float(fraction) < 1 and math.isfinite(float(fraction))
     except ValueError:

@@ -5,13 +5,43 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from yolox.pruning.groups import PRODUCERS, Axis, Group
 from yolox.utils.model_utils import count_macs
+
+AXES: tuple[Axis, Axis] = ("in", "out")
+
+Counts = NDArray[np.int64]
+Values = NDArray[np.float64]
+
+
+class ChannelCost(Protocol):
+    """A layer's cost as a function of its channels."""
+
+    def width(self, axis: Axis) -> int | None:
+        """Channels of the whole layer on an axis; None where they do not matter to the cost."""
+
+    def at(self, inputs: Counts, outputs: Counts) -> Values:
+        """Costs (n,) at n pairs of channels left; an axis that does not matter may hold any."""
+
+
+class SlotCosts(Protocol):
+    """What a model costs as a function of the slots that each group keeps, in any form."""
+
+    def at(self, kept: Sequence[int]) -> float:
+        """The whole model's cost."""
+
+    def choices(self, group: int, counts: Counts, kept: Sequence[int]) -> Values:
+        """Costs (n,) if a group kept each of n counts and the others stayed as they are.
+
+        The part of the model that does not depend on the group may be left out.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +55,15 @@ class LayerCost:
     def width(self, axis: Axis) -> int | None:
         """Channels on an axis."""
         return self.outputs if axis == "out" else self.inputs
+
+    def at(self, inputs: Counts, outputs: Counts) -> Values:
+        """See `ChannelCost`."""
+        left = np.full(len(outputs), float(self.cost))
+        if self.outputs is not None:
+            left *= outputs / self.outputs
+        if self.inputs is not None:
+            left *= inputs / self.inputs
+        return left
 
 
 class _Part(NamedTuple):
@@ -80,6 +119,64 @@ class CostModel:
         saved = self.remove(group, slots)
         self._shift(group, -slots)
         return saved
+
+
+class LayerSum:
+    """A constant and the costs of layers, whatever functions of their channels these are."""
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        layers: Mapping[str, ChannelCost],
+        *,
+        scale: float = 1.0,
+        constant: float = 0.0,
+    ) -> None:
+        """Args: the groups in the order of their numbers; `scale` multiplies each layer's cost."""
+        self._layers = dict(layers)
+        self._scale, self._constant = scale, constant
+        # Of each axis: channels in no group, and the groups with the channels that a slot is.
+        self._rest: dict[tuple[str, Axis], int] = {}
+        self._shares: dict[tuple[str, Axis], dict[int, int]] = {}
+        for name, layer in self._layers.items():
+            for axis in AXES:
+                self._rest[name, axis] = layer.width(axis) or 0
+                self._shares[name, axis] = {}
+        self._touched: list[list[str]] = []
+        for number, group in enumerate(groups):
+            members = [m for m in group.members if m.name in layers]
+            members = [m for m in members if self._layers[m.name].width(m.axis) is not None]
+            self._touched.append(list(dict.fromkeys(member.name for member in members)))
+            for member in members:
+                self._rest[member.name, member.axis] -= member.index.size
+                shares = self._shares[member.name, member.axis]
+                shares[number] = shares.get(number, 0) + member.index.shape[1]
+
+    def at(self, kept: Sequence[int]) -> float:
+        """See `SlotCosts`."""
+        layers = sum(
+            float(layer.at(*(self._left(name, axis, kept) for axis in AXES))[0])
+            for name, layer in self._layers.items()
+        )
+        return self._constant + self._scale * layers
+
+    def choices(self, group: int, counts: Counts, kept: Sequence[int]) -> Values:
+        """See `SlotCosts`."""
+        total = np.zeros(len(counts))
+        for name in self._touched[group]:
+            left = []
+            for axis in AXES:
+                now = self._left(name, axis, kept)
+                per_slot = self._shares[name, axis].get(group, 0)
+                left.append(now + per_slot * (counts - kept[group]))
+            total += self._layers[name].at(*left)
+        return self._scale * total
+
+    def _left(self, name: str, axis: Axis, kept: Sequence[int]) -> Counts:
+        shares = self._shares[name, axis]
+        return np.array(
+            [self._rest[name, axis] + sum(kept[g] * slots for g, slots in shares.items())]
+        )
 
 
 def channel_costs(groups: Sequence[Group]) -> dict[str, LayerCost]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from yolox.utils.model_utils import fuse_model
-
-MIN_RUNS = 3
+from yolox.utils.timing import interleave
 
 
 @torch.inference_mode()
@@ -27,29 +26,20 @@ def measure_latency(
     """Median milliseconds of one evaluation forward pass, batch norms folded, float32.
 
     Args:
-        models: timed in turn, run by run, so that a slow moment of the machine hurts all alike.
+        models: timed in turn, see :func:`yolox.utils.timing.interleave`.
         example_input: float (B, 3, H, W) on the models' device.
-        runs: timed passes a model.
-        warmup: passes before them.
-        at_most: seconds after which no more runs are begun, once each model has been timed thrice.
+        runs, warmup, at_most: as there.
     """
     x = example_input.contiguous(memory_format=torch.channels_last)
-    ready = [fuse_model(model).to(memory_format=torch.channels_last) for model in models]  # type: ignore[call-overload]
-    times: list[list[float]] = [[] for _ in ready]
-    begun = time.perf_counter()
-    for run in range(warmup + runs):
-        if run >= warmup + MIN_RUNS and time.perf_counter() - begun > at_most:
-            break
-        for model, record in zip(ready, times, strict=True):
-            _synchronize(x)
-            start = time.perf_counter()
-            model(x)
-            _synchronize(x)
-            if run >= warmup:
-                record.append(1e3 * (time.perf_counter() - start))
+    works: list[Callable[[], object]] = [
+        partial(_forward, fuse_model(model).to(memory_format=torch.channels_last), x)  # type: ignore[call-overload]
+        for model in models
+    ]
+    times = interleave(works, runs=runs, warmup=warmup, at_most=at_most)
     return [statistics.median(record) for record in times]
 
 
-def _synchronize(x: Tensor) -> None:
+def _forward(model: nn.Module, x: Tensor) -> None:
+    model(x)
     if x.is_cuda:
         torch.cuda.synchronize(x.device)

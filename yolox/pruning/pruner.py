@@ -81,6 +81,11 @@ def make_costs(model: nn.Module, config: PruneConfig, count_input: Tensor | None
         PruningError: they are counted at an input, and there is none.
     """
     kind = config.target_kind()
+    if kind == "latency":
+        raise PruningError(
+            f"target {config.target} has to be measured in a runtime: see "
+            "yolox.exp.latency.plan_for_latency"
+        )
     if count_input is None and (kind == "macs" or config.per == "memory"):
         what = "a target in MACs" if kind == "macs" else "a price in memory"
         raise PruningError(f"{what} needs count_input, the input that it is counted at")

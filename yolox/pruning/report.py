@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 from torch import Tensor, nn
 
+from yolox.pruning.latency_record import LatencyRecord
 from yolox.utils.model_utils import count_macs, count_params
 
 MISS = 0.01  # of the whole, by which a budget may be missed without a word
@@ -98,11 +99,13 @@ class PruneRecord:
         config: the plan's config: criterion, scope, budget, seed and so on.
         command: the line that does it again.
         source, output: files.
-        file_bytes, latency_ms: before and after; latency is PyTorch's on this machine, float32.
+        file_bytes, latency_ms: before and after; latency is that of `latency`, or else PyTorch's on
+            this machine, float32.
         machine: where that was.
         stages: before, after the bare cut, after compensation.
         hint: lines of the threshold hint.
         date: ISO 8601.
+        latency: of a runtime, where one was named.
     """
 
     report: PruneReport
@@ -116,12 +119,29 @@ class PruneRecord:
     stages: tuple[Stage, ...]
     hint: tuple[str, ...]
     date: str
+    latency: LatencyRecord | None = None
+
+    @property
+    def slower(self) -> str:
+        """A sentence where the pruned model takes longer than its parent; empty otherwise."""
+        if self.latency_ms is None or self.latency_ms[1] <= self.latency_ms[0]:
+            return ""
+        old, new = self.latency_ms
+        return (
+            f"the pruned model is slower than its parent in {self.runtime}: {new:.2f} ms instead "
+            f"of {old:.2f}"
+        )
+
+    @property
+    def runtime(self) -> str:
+        """What the latency was measured in."""
+        return self.latency.setting if self.latency else "PyTorch"
 
     @property
     def missed(self) -> str:
         """A sentence where the budget was met by more than a hundredth; empty otherwise."""
         kind, _, wanted = str(self.config.get("target") or "").partition("=")
-        if not kind:
+        if not kind or kind == "latency":
             return ""
         before, after = self.report.params if kind == "params" else self.report.macs
         if abs(after / before - float(wanted)) <= MISS:
@@ -147,15 +167,21 @@ class PruneRecord:
         ]
         if self.latency_ms:
             old, new = self.latency_ms
-            rows.append(("latency, ms", f"{old:.1f}", f"{new:.1f}", f"{old / new:.2f} × as fast"))
+            times = (f"{old:.2f}", f"{new:.2f}", f"{old / new:.2f} × as fast")
+            rows.append((f"latency in {self.runtime}, ms", *times))
         text = [
             f"# {self.output}",
             "",
+            *([f"{_sentence(self.slower)}", ""] if self.slower else []),
             f"Pruned from {self.source}, {self.date}. {self.machine}.",
             f"Pruned and masked outputs differ by {report.difference:.0e} (relative, float64).",
             "",
             *_markdown_table(("", "before", "after", "change"), rows),
         ]
+        if self.latency and self.latency.target:
+            tries = ("model", "budget, ms", "predicted, ms", "measured, ms", "parent, ms", "")
+            text += ["", _sentence(self.latency.outcome)]
+            text += ["", *_markdown_table(tries, self.latency.rows())]
         if self.stages:
             columns = ("", "loss", "AP50-95", "AP50")
             figures = [
@@ -195,6 +221,10 @@ def stages_table(stages: Sequence[Stage]) -> Table:
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [columns, ["---"] * len(columns), *rows]
     return ["| " + " | ".join(cells) + " |" for cells in lines]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _figure(value: float | None) -> str:

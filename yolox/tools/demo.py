@@ -20,8 +20,10 @@ from yolox.data.tiles import Window, tile_windows
 from yolox.evaluators import ImageDetections
 from yolox.evaluators.tiled import merge_tiles
 from yolox.exp import Exp
-from yolox.models import load_model
+from yolox.export import is_exported
+from yolox.models import ModelSpec, load_model
 from yolox.tools import cli
+from yolox.tools.exported import open_file, warn_of_nms
 from yolox.utils.boxes import postprocess
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
@@ -56,7 +58,7 @@ class Detector:
     """A model with what it takes to detect with it.
 
     Attributes:
-        model: in evaluation mode, where it is to run.
+        model: in evaluation mode, where it is to run; or an exported file.
         size: (height, width) of its input, pixels.
         num_classes: of the model.
         conf: least score of a detection, in [0, 1].
@@ -81,7 +83,7 @@ class Detector:
         """
         transform = ValTransform(legacy=self.legacy)
         pixels = np.stack([transform(image, None, self.size)[0] for image in images])
-        device = next(self.model.parameters()).device
+        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
         with self._precision(device):
             prediction = self.model(batch)
@@ -143,7 +145,9 @@ def make_parser() -> argparse.ArgumentParser:
         "python tools/demo.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth --path photos",
     )
     parser.add_argument("demo", nargs="?", default="image", help="image: what --path names")
-    parser.add_argument("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
+    parser.add_argument(
+        "-c", "--ckpt", type=Path, help="checkpoint or exported file (the Exp's best_ckpt.pth)"
+    )
     parser.add_argument("--path", type=Path, required=True, help="image or folder")
     parser.add_argument(
         "--save_dir", type=Path, default=Path("YOLOX_outputs/demo"), help="where pictures go"
@@ -191,17 +195,15 @@ def _load(args: argparse.Namespace) -> tuple[Detector, Sequence[str] | None]:
         exp = cli.load_exp(argparse.Namespace(**vars(args), opts=[]))
     if args.ckpt is None and exp is not None:
         args.ckpt = exp.output_folder(args.experiment_name) / "best_ckpt.pth"
-    loaded = load_model(resolve_weights(args.ckpt))
-    spec = loaded.spec
+    gpu = torch.cuda.is_available() and args.device != "cpu"
+    model, spec = _load_file(args) if is_exported(args.ckpt) else _load_checkpoint(args, gpu)
     size = (args.tsize, args.tsize) if args.tsize else spec.input_size
     names: Sequence[str] = spec.class_names or (exp.class_names if exp else ())
     if not names and spec.num_classes == len(COCO_CLASSES):
         names = COCO_CLASSES
-    gpu = torch.cuda.is_available() and args.device != "cpu"
-    model = fuse_model(loaded.model) if args.fuse else loaded.model
     half = torch.float16 if gpu else torch.bfloat16
     detector = Detector(
-        model=model.to("cuda" if gpu else "cpu", memory_format=torch.channels_last),  # type: ignore[call-overload]
+        model=model,
         size=size,
         num_classes=spec.num_classes,
         conf=args.conf,
@@ -210,6 +212,20 @@ def _load(args: argparse.Namespace) -> tuple[Detector, Sequence[str] | None]:
         autocast=half if args.fp16 else None,
     )
     return detector, names if len(names) == spec.num_classes else None
+
+
+def _load_checkpoint(args: argparse.Namespace, gpu: bool) -> tuple[torch.nn.Module, ModelSpec]:
+    loaded = load_model(resolve_weights(args.ckpt))
+    model = fuse_model(loaded.model) if args.fuse else loaded.model
+    device = "cuda" if gpu else "cpu"
+    return model.to(device, memory_format=torch.channels_last), loaded.spec  # type: ignore[call-overload]
+
+
+def _load_file(args: argparse.Namespace) -> tuple[torch.nn.Module, ModelSpec]:
+    flags = {"--fuse": args.fuse, "--fp16": args.fp16, "--device gpu": args.device == "gpu"}
+    model, spec = open_file(args.ckpt, tsize=args.tsize, flags=flags)
+    warn_of_nms(model, args.conf, args.nms)
+    return model, spec
 
 
 def _write(target: Path, picture: NDArray[np.uint8]) -> None:

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on a data set."""
+"""Evaluate a checkpoint, or a file exported from one, on a data set."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ from yolox.evaluators.report import write_report
 from yolox.evaluators.tiled import merge_to_whole
 from yolox.exp import Exp
 from yolox.exp.prune import follow_checkpoint
+from yolox.export import ExportedModel, is_exported
 from yolox.models import ModelSpec, load_model
 from yolox.tools import cli
+from yolox.tools.exported import open_file, warn_of_nms
 from yolox.tools.processes import join_machines
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import machine, resolve_precision
@@ -55,24 +57,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.seed is not None:
         torch.manual_seed(args.seed)
     folder = exp.output_folder(args.experiment_name)
-    source = resolve_weights(args.ckpt or folder / "best_ckpt.pth")
-    loaded = load_model(source)
-    _prepare(exp, loaded.spec, args)
+    source: Path = args.ckpt or folder / "best_ckpt.pth"
+    if not is_exported(source):
+        source = resolve_weights(source)
+    model, spec = _load(source, args)
+    _prepare(exp, spec, args)
     distributed = fabric.world_size > 1
     evaluator = exp.get_evaluator(
         1 if args.speed else args.batch_size, distributed, args.test, args.legacy
     )
-    model = fuse_model(loaded.model) if args.fuse else loaded.model
-    precision = _precision(args, fabric.device)
+    exported = model if isinstance(model, ExportedModel) else None
+    if exported:
+        warn_of_nms(exported, exp.test_conf, exp.nmsthre)
+    precision = exported.info.precision if exported else _precision(args, fabric.device)
     inference = evaluator.infer(
-        model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        model,
         device=fabric.device,
-        precision=precision,
+        precision=None if exported else precision,
         distributed=distributed,
     )
     if is_main_process():
         about = _about(args, exp, source, fabric) | {
             "precision": precision,
+            "runtime": exported.runtime if exported else "torch",
             "command": f"python tools/eval.py {shlex.join(sys.argv[1:] if argv is None else argv)}",
         }
         _report(args, evaluator, inference, about, folder / "eval" / source.stem)
@@ -122,10 +129,12 @@ def _report(
 def make_parser() -> argparse.ArgumentParser:
     """The flags, official ones among them."""
     parser = cli.make_parser(
-        "Evaluate a checkpoint, dense or pruned.",
+        "Evaluate a checkpoint, dense or pruned, or a file exported from one, in its own runtime.",
         "python tools/eval.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth --plots -b 32",
     )
-    parser.add_argument("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
+    parser.add_argument(
+        "-c", "--ckpt", type=Path, help="checkpoint or exported file (the Exp's best_ckpt.pth)"
+    )
     parser.add_argument("-expn", "--experiment-name", help="name of the output folder (the Exp's)")
     parser.add_argument(
         "-b", "--batch-size", type=cli.positive, default=16, help="images a step, over all devices"
@@ -144,9 +153,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--speed", action="store_true", help="time forward and NMS of each image alone"
     )
-    parser.add_argument(
-        "--trt", action="store_true", help="not supported, see tools/export_onnx.py"
-    )
+    parser.add_argument("--trt", action="store_true", help="not supported, see docs/export.md")
     parser.add_argument(
         "--local_rank", "--local-rank", type=int, help="accepted for old launchers; not needed"
     )
@@ -179,10 +186,24 @@ def _refuse(args: argparse.Namespace) -> None:
     if args.trt:
         raise UserError(
             "--trt: TensorRT is not supported; evaluate the checkpoint without it, and convert the "
-            "file of tools/export_onnx.py with TensorRT's own tools"
+            "file of tools/export.py with TensorRT's own tools"
         )
     if args.speed and ((args.devices or 1) > 1 or args.num_machines > 1):
         raise UserError("--speed times one process: leave out -d and --num_machines")
+
+
+def _load(source: Path, args: argparse.Namespace) -> tuple[torch.nn.Module, ModelSpec]:
+    """The model of a checkpoint, or an exported file in its place, and its spec."""
+    if is_exported(source):
+        flags = {
+            "--fuse": args.fuse,
+            "--fp16": args.fp16,
+            f"--precision {args.precision}": args.precision != "fp32",
+        }
+        return open_file(source, tsize=args.tsize, flags=flags)
+    loaded = load_model(source)
+    model = fuse_model(loaded.model) if args.fuse else loaded.model
+    return model.to(memory_format=torch.channels_last), loaded.spec  # type: ignore[call-overload]
 
 
 def _prepare(exp: Exp, spec: ModelSpec, args: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from torch import nn
 
 from yolox.core import make_fabric
 from yolox.exp import Exp
-from yolox.exp.prune import Calibration, PruneJob, calibrate, probe, prune, total_loss
+from yolox.exp.prune import Calibration, PruneJob, calibrate, probe, prune
 from yolox.exp.steps import prune_in_steps
 from yolox.models import LoadedModel, checkpoint_payload, load_model
 from yolox.pruning import (
@@ -29,19 +28,15 @@ from yolox.pruning import (
     PruningError,
     PruningPlan,
     ThresholdHint,
-    plan_pruning,
     stages_table,
     trace_groups,
 )
-from yolox.pruning.config import AGGREGATES, NORMALIZATIONS, PRICES, SCOPES
 from yolox.tools import cli
+from yolox.tools.prune_args import latency_settings, parse_args, prune_config
 from yolox.utils.checkpoint import save_checkpoint
 from yolox.utils.download import resolve_weights
 from yolox.utils.model_utils import count_macs, count_params
 
-ROUND_TO = 8  # runtimes are slow on odd channel counts
-MODES = ("save", "list", "conv", "layer", "global")
-IMAGES = 64  # for reconstruction
 HARM = 1.5  # times the loss before: the detector is likely to need training first
 
 
@@ -110,7 +105,7 @@ def list_layers(loaded: LoadedModel) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, do what the mode says, print."""
-    args = _parse(argv)
+    args = parse_args(argv)
     exp = cli.load_exp(args)
     folder = exp.output_folder()
     source = resolve_weights(args.ckpt or folder / "best_ckpt.pth")
@@ -165,7 +160,7 @@ def _make_job(
     output: Path,
     argv: Sequence[str],
 ) -> PruneJob:
-    config, plan = _config(args, exp.seed or 0), None
+    config, plan = prune_config(args, exp.seed or 0), None
     if args.plan:
         plan = PruningPlan.load(args.plan).without_layers(
             trace_groups(loaded.model, probe()), config.ignore
@@ -181,7 +176,7 @@ def _make_job(
         config,
         args.images,
         keep=args.opts[::2],
-        optional=args.reconstruct is None and args.bn_recalibrate is None and not args.eval,
+        optional=not (args.reconstruct or args.bn_recalibrate or args.eval),
     )
     return PruneJob(
         loaded=loaded,
@@ -193,6 +188,7 @@ def _make_job(
         plan=plan,
         evaluate=_evaluation(exp) if args.eval else None,
         time_it=args.latency,
+        latency=latency_settings(args),
         command=f"python tools/prunmodel.py {shlex.join(map(str, argv))}",
     )
 
@@ -207,90 +203,13 @@ def _evaluation(exp: Exp) -> Any:
     return evaluate
 
 
-def _config(args: argparse.Namespace, seed: int) -> PruneConfig:
-    """The flags as a config.
-
-    Raises:
-        PruningError: flags that contradict each other.
-    """
-    budgets = {
-        "--ch-sparsity": args.ch_sparsity is not None,
-        "--target": args.target is not None,
-        "--layer-sparsity": bool(args.layer_sparsity),
-        "--plan": args.plan is not None,
-    }
-    given = [flag for flag, is_given in budgets.items() if is_given]
-    if len(given) > 1:
-        raise PruningError(f"{' and '.join(given)} each say how much goes: give one of them")
-    if args.steps > 1 and (args.plan or args.dry_run):
-        raise PruningError("--steps plans each round on what training left: no --plan or --dry-run")
-    if args.plan and args.layers:
-        raise PruningError("--plan says which layers lose what: it goes without --layers")
-    ratios = _layer_ratios(args.layer_sparsity)
-    fields = {
-        "ch_sparsity": args.ch_sparsity,
-        "reconstruct": IMAGES if args.reconstruct is None else args.reconstruct,
-        "bn_recalibrate": args.bn_recalibrate or 0,
-    }
-    return PruneConfig(
-        mode="layer" if ratios else args.mode,
-        target=args.target,
-        layers=tuple(args.layers),
-        layer_sparsity=ratios,
-        ignore=tuple(args.ignore),
-        **{name: value for name, value in fields.items() if value is not None},
-        **{name: getattr(args, name) for name in _SAME_NAMES},
-        seed=seed,
-    )
-
-
-_SAME_NAMES = (
-    *("scope", "importance", "aggregate", "normalize", "per", "rounds"),
-    *("round_to", "min_channels", "max_sparsity", "absorb"),
-)
-
-
-def _layer_ratios(words: Sequence[str]) -> dict[str, float]:
-    """``PATTERN=RATIO`` words, or one JSON file of them as tools/sensitivity.py writes."""
-    if len(words) == 1 and words[0].endswith(".json"):
-        try:
-            content = json.loads(Path(words[0]).read_text(encoding="utf-8"))
-            if not content:
-                raise ValueError("it is empty")
-            return {str(pattern): float(ratio) for pattern, ratio in content.items()}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise PruningError(
-                f"cannot read layer ratios from {words[0]}: {error}; expected a JSON object "
-                'such as {"backbone.*": 0.3}'
-            ) from error
-    ratios = {}
-    for word in words:
-        pattern, sign, ratio = word.rpartition("=")
-        try:
-            ratios[pattern] = float(ratio)
-        except ValueError:
-            sign = ""
-        if not sign or not pattern:
-            raise PruningError(
-                f"--layer-sparsity takes PATTERN=RATIO, such as 'backbone.*=0.3': {word!r}"
-            )
-    return ratios
-
-
 def _write_plan(job: PruneJob) -> None:
-    groups = trace_groups(job.loaded.model, probe())
-    plan = job.plan or plan_pruning(
-        job.loaded.model,
-        groups,
-        job.config,
-        batches=job.scored,
-        loss=total_loss,
-        count_input=torch.zeros(1, 3, *job.loaded.spec.input_size),
-        on_hint=_show_hint,
-    )
+    plan, timing = job.make_plan(_show_hint)
     path = job.output.with_suffix(".plan.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     plan.save(path)
+    if timing:
+        logger.info(f"{timing.setting}: {timing.outcome}")
     slots = sum(map(len, plan.removed.values()))
     logger.info(
         f"nothing cut: the plan to remove {slots} channels from {len(plan.removed)} groups is in "
@@ -300,6 +219,8 @@ def _write_plan(job: PruneJob) -> None:
 
 def _print(record: PruneRecord, console: Console) -> None:
     report = record.report
+    if record.slower:
+        logger.warning(record.slower)
     console.print(report.table())
     if record.stages:
         console.print(stages_table(record.stages))
@@ -315,92 +236,18 @@ def _print(record: PruneRecord, console: Console) -> None:
     if record.latency_ms:
         old, new = record.latency_ms
         logger.info(
-            f"latency {old:.1f} → {new:.1f} ms ({old / new:.2f} × as fast), {record.machine}"
+            f"latency {old:.2f} → {new:.2f} ms ({old / new:.2f} × as fast) in {record.runtime}, "
+            f"{record.machine}"
         )
+    if record.latency and record.latency.target:
+        level = "INFO" if record.latency.met else "WARNING"
+        logger.log(level, record.latency.outcome)
     if record.missed:
         logger.warning(record.missed)
     logger.info(
         f"params {report.params[0]:,} → {report.params[1]:,}, "
         f"MACs {report.macs[0]:,} → {report.macs[1]:,}, written to {record.output}"
     )
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.make_parser(
-        "Save a whole model, list its prunable convolutions, or prune it.",
-        "python tools/prunmodel.py --mode global --ch-sparsity 0.4",
-    )
-    defaults = PruneConfig()
-    add = parser.add_argument
-    add("--mode", choices=MODES, default="global", help="what to do")
-    add("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
-    add("-o", "--output", type=Path, help="file to write (in the Exp's output folder)")
-
-    budget = parser.add_argument_group("how much (one of these)")
-    add = budget.add_argument
-    add(
-        "--ch-sparsity",
-        type=float,
-        help=f"fraction of channels to go ({defaults.ch_sparsity} if none of these is given)",
-    )
-    add("--target", help="what shall remain: macs=0.5 or params=0.5")
-    add(
-        "--layer-sparsity",
-        nargs="+",
-        default=[],
-        metavar="PATTERN=RATIO",
-        help="a ratio for each pattern, the last that matches; or a JSON file of them",
-    )
-    add("--plan", type=Path, help="a saved plan, edited or not, instead of a new one")
-
-    which = parser.add_argument_group("which")
-    add = which.add_argument
-    add("--layers", nargs="+", default=[], help="names (mode conv) or patterns (mode layer)")
-    add("--ignore", nargs="+", default=[], help="names or patterns of layers that stay whole")
-    add("--importance", choices=tuple(CRITERIA), default=defaults.importance, help="criterion")
-    add("--scope", choices=SCOPES, help="how layers share the loss (global; by ratio uniform)")
-    add("--aggregate", choices=AGGREGATES, default=defaults.aggregate, help="over coupled layers")
-    add("--normalize", choices=NORMALIZATIONS, help="scores within a group (the criterion's)")
-    add("--per", choices=PRICES, help="what a score is divided by (the criterion's)")
-    add("--images", type=cli.positive, default=64, help="training images to score on")
-    add(
-        "--rounds",
-        type=cli.positive,
-        default=defaults.rounds,
-        help="rounds of scoring, each with the channels of the earlier ones silenced",
-    )
-    add("--round-to", type=cli.positive, default=ROUND_TO, help="channels left: a multiple of it")
-    add("--min-channels", type=int, default=defaults.min_channels, help="least of a layer")
-    add("--max-sparsity", type=float, default=defaults.max_sparsity, help="most a layer may lose")
-
-    after = parser.add_argument_group("accuracy kept without training")
-    add = after.add_argument
-    add(
-        "--absorb",
-        action=argparse.BooleanOptionalAction,
-        default=defaults.absorb,
-        help="constants of removed channels go into the next layer",
-    )
-    add("--reconstruct", type=int, help=f"images to refit layers on, 0 for none ({IMAGES})")
-    add("--bn-recalibrate", type=int, help="images to correct batch norms on, 0 for none (0)")
-
-    iterate = parser.add_argument_group("in steps, with fine-tuning between them")
-    add = iterate.add_argument
-    add("--steps", type=cli.positive, default=1, help="rounds of pruning; goes on if stopped")
-    add("--step-epochs", type=cli.positive, default=10, help="epochs of training between two")
-
-    out = parser.add_argument_group("what is measured and written")
-    add = out.add_argument
-    add("--eval", action="store_true", help="AP before, after the cut, and compensated")
-    add(
-        "--latency",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="time the model before and after",
-    )
-    add("--dry-run", action="store_true", help="write the plan, cut nothing")
-    cli.add_exp_arguments(parser)
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -48,12 +48,17 @@ def keep_freed_memory() -> None:
         libc.mallopt(_MALLOC_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def machine() -> str:
-    """What a time was measured on: processor, threads, versions."""
-    processor = platform.processor() or platform.machine()
+def processor() -> str:
+    """The processor's name, where the system tells it."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
         named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        processor = named[0] if named else processor
-    return f"{processor}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+        if named:
+            return named[0]
+    return platform.processor() or platform.machine()
+
+
+def machine() -> str:
+    """What a time was measured on: processor, threads, versions."""
+    return f"{processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"

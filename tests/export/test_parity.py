@@ -1,0 +1,80 @@
+"""The comparison of two runtimes tells each kind of difference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from yolox.export import Parity, measure_parity
+from yolox.export.parity import FP16, FP32, measure_detections
+
+BASE = torch.tensor([[[20.0, 20, 10, 10, 0.9, 0.8, 0.1], [50, 50, 9, 9, 0.9, 0.1, 0.7]]])
+OPTIONS: dict[str, Any] = {"num_classes": 2, "conf": 0.3, "nms": 0.45}
+SCENES = [torch.zeros(1, 3, 32, 32)]
+
+
+def measure(other: Tensor, **options: Any) -> Parity:
+    runs = (lambda _: BASE, lambda _: other)
+    return measure_parity(*runs, SCENES, decode=lambda x, _: x, **OPTIONS, **options)
+
+
+def test_each_kind_of_difference() -> None:
+    assert measure(BASE).problem == ""
+    assert measure(BASE).detections == 2
+    moved = BASE.clone()
+    moved[0, 0, 0] += 1
+    assert measure(moved).box_abs == 1
+    assert measure(moved).box_rel == pytest.approx(1 / 50)
+    assert "boxes" in measure(moved).problem
+    assert "scores" not in measure(moved).problem
+    swapped = BASE.clone()
+    swapped[0, 1, 5:] = BASE[0, 1, 5:].flip(0)
+    assert measure(swapped).unmatched == 2
+    assert "scores" in measure(swapped).problem
+    assert "2 of 2 detections" in measure(swapped).problem
+    broken = BASE.clone()
+    broken[0, 0, 4] = torch.nan
+    assert measure(broken).score_abs == torch.inf
+    assert "scores" in measure(broken).problem
+    with pytest.raises(ValueError, match="expected"):
+        measure(BASE[:, :1])
+    assert FP32.relative < 1 / 50
+
+
+def test_float16_is_allowed_more_but_not_another_answer() -> None:
+    near = BASE.clone()
+    near[..., 4] += 0.03
+    near[..., 0] += 0.3
+    assert measure(near).problem
+    assert measure(near, tolerance=FP16).problem == ""
+    far = BASE.clone()
+    far[0, 0, 4] -= 0.4
+    assert "scores" in measure(far, tolerance=FP16).problem
+
+
+def test_boxes_are_decoded_for_the_size_of_each_batch() -> None:
+    seen = []
+
+    def decode(prediction: Tensor, size: tuple[int, int]) -> Tensor:
+        seen.append(size)
+        return prediction
+
+    scenes = [torch.zeros(1, 3, 32, 64), torch.zeros(1, 3, 96, 32)]
+    measure_parity(lambda _: BASE, lambda _: BASE, scenes, decode=decode, **OPTIONS)
+    assert seen == [(32, 64)] * 2 + [(96, 32)] * 2
+
+
+def test_detections_that_went_through_another_nms() -> None:
+    """A third box of the first class overlaps the first: one NMS or the other has dropped it."""
+    twin = BASE[:, :1] + torch.tensor([1.0, 0, 0, 0, -0.1, 0, 0])
+    everything = torch.cat((BASE, twin), dim=1)
+    missing = torch.full((1, 2, 7), torch.nan)
+    kept = torch.cat((BASE.flip(1), missing), dim=1)
+    assert measure_detections(lambda _: everything, lambda _: kept, SCENES, **OPTIONS) == (2, 0)
+    not_dropped = measure_detections(lambda _: everything, lambda _: everything, SCENES, **OPTIONS)
+    assert not_dropped == (2, 1)
+    dropped = measure_detections(lambda _: everything, lambda _: kept[:, :1], SCENES, **OPTIONS)
+    assert dropped == (2, 1)

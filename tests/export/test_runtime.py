@@ -1,0 +1,177 @@
+"""Exported files in place of a model, and files that are not what they should be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.export.helpers import SIZE, images, reference
+from yolox.export import (
+    FORMATS,
+    ExportError,
+    ExportSettings,
+    is_exported,
+    open_exported,
+    write_model,
+)
+from yolox.export.ncnn import require_layers
+from yolox.export.settings import PACKAGES, SUFFIXES
+from yolox.models import load_model
+
+for package in {name for names in PACKAGES.values() for name in names}:
+    pytest.importorskip(package, reason="needs the export extra", exc_type=ImportError)
+ncnn: Any = pytest.importorskip("ncnn")
+onnx: Any = pytest.importorskip("onnx")
+
+Files = Callable[..., Path]
+
+
+def copied(file: Path, folder: Path) -> Path:
+    """The file and those beside it, in another folder."""
+    for part in file.parent.glob(file.stem + ".*"):
+        shutil.copy(part, folder)
+    return folder / file.name
+
+
+def problem(file: Path, **options: Any) -> str:
+    with pytest.raises(ExportError) as raised:
+        open_exported(file, **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("torchscript", {"batch_size": 2}),
+        ("torchscript", {"decode": False, "dynamic": True}),
+        ("torchscript", {"decode": False, "batch_size": 4}),
+        ("ncnn", {"decode": False}),
+        ("ncnn", {"decode": True}),
+    ],
+)
+def test_any_number_of_images_passes_through_decoded(
+    kind: str, settings: dict[str, Any], checkpoint: Files, exported: Files
+) -> None:
+    file = exported(kind, **settings)
+    model = open_exported(file, threads=1)
+    assert is_exported(file)
+    assert not is_exported(checkpoint())
+    x = images(3)
+    out = model(x)
+    torch.testing.assert_close(out, reference(checkpoint(), x), rtol=1e-3, atol=2e-2)
+    assert torch.get_num_threads() >= 1
+    assert (model.info.checkpoint_sha256, model.info.format) == ("abc", kind)
+
+
+def test_an_onnx_file_runs_in_openvino_too(checkpoint: Files, exported: Files) -> None:
+    file = exported("onnx")
+    x = images(1)
+    ours = open_exported(file, runtime="openvino", threads=1)
+    assert (ours.runtime, open_exported(file).runtime) == ("openvino", "onnxruntime")
+    torch.testing.assert_close(ours(x), reference(checkpoint(), x), rtol=1e-3, atol=2e-2)
+    assert "onnxruntime and openvino can" in problem(file, runtime="ncnn")
+    assert "f32, bf16, default" in problem(file, runtime="openvino", precision="f8")
+
+
+def test_images_of_another_size_are_refused(exported: Files) -> None:
+    for kind in ("torchscript", "ncnn"):
+        model = open_exported(exported(kind))
+        with pytest.raises(ExportError, match=r"takes images of \(1, 3, 64, 64\)"):
+            model.run(images(2).numpy())
+        with pytest.raises(ExportError, match="export it for that size"):
+            model(images(1, (32, 96)))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_part_that_is_missing_or_damaged(kind: str, exported: Files, tmp_path: Path) -> None:
+    main, *others = SUFFIXES[kind]
+    assert "make one with tools/export.py" in problem(tmp_path / f"none{main}")
+    for suffix in others:
+        file = copied(exported(kind), tmp_path)
+        file.with_suffix(suffix).unlink()
+        said = problem(file)
+        assert str(file.with_suffix(suffix)) in said
+        assert f"beside {file.name}" in said
+    for suffix in (main, *others[:1]):
+        file = copied(exported(kind), tmp_path)
+        part = file.with_suffix(suffix)
+        part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+        assert str(file) in problem(file)
+
+
+def test_files_of_other_programs(exported: Files, tmp_path: Path) -> None:
+    file = copied(exported("onnx"), tmp_path)
+    proto = onnx.load(file)
+    for text, change in (
+        ("[96, 64]", {"input_size": "[96, 64]"}),
+        ("1 × 3 × 96 × 64 in the one and 1 × 3 × 64 × 64", {"input_size": "[96, 64]"}),
+        ("1 × 63 × 8", {"strides": "[8, 16]"}),
+        ("num_classes", {"num_classes": "4"}),
+    ):
+        onnx.helper.set_model_props(
+            proto,
+            {entry.key: entry.value for entry in onnx.load(exported("onnx")).metadata_props}
+            | change,
+        )
+        onnx.save(proto, file)
+        said = problem(file)
+        assert text in said or "disagree" in said
+    del proto.metadata_props[:]
+    onnx.save(proto, file)
+    assert "does not say how it is to be run" in problem(file)
+    assert "expected an exported file" in problem(tmp_path / "model.tflite")
+
+
+def test_ncnn_metadata_of_another_export(exported: Files, tmp_path: Path) -> None:
+    file = copied(exported("ncnn"), tmp_path)
+    facts = json.loads(file.with_suffix(".json").read_text())
+    weights = file.with_suffix(".bin")
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    assert "are not the files that" in problem(file)
+    copied(exported("ncnn"), tmp_path)
+    facts["num_classes"], facts["class_names"] = "2", "[]"
+    file.with_suffix(".json").write_text(json.dumps(facts))
+    model = open_exported(file)
+    with pytest.raises(ExportError, match="7 columns in the one and 8 in the other"):
+        model.run(images(1).numpy())
+
+
+def test_a_layer_that_ncnn_lacks_is_named(exported: Files, tmp_path: Path) -> None:
+    file = copied(exported("ncnn"), tmp_path)
+    require_layers(ncnn, file)
+    lines = file.read_text().splitlines()
+    _, name = lines[5].split()[:2]
+    lines[5] = lines[5].replace(lines[5].split()[0], "Imagined", 1)
+    file.write_text("\n".join(lines))
+    with pytest.raises(ExportError, match=rf"has no layer Imagined \({name}\)"):
+        require_layers(ncnn, file)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino", "ncnn"])
+def test_a_runtime_that_is_not_installed(
+    kind: str,
+    checkpoint: Files,
+    exported: Files,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = exported(kind)
+    name = {"onnx": "onnxruntime"}.get(kind, kind)
+    monkeypatch.setitem(sys.modules, name, None)
+    said = problem(file)
+    assert name in said
+    assert 'pip install "yolox-with-pruning[export]"' in said
+    if kind != "onnx":
+        output = tmp_path / file.name
+        settings = ExportSettings(format=kind, size=SIZE)
+        with pytest.raises(ExportError, match="pip install"):
+            write_model(load_model(checkpoint()), output, settings)
+        assert list(tmp_path.iterdir()) == []

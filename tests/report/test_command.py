@@ -1,0 +1,272 @@
+"""The report command on a trained and a pruned model: figures, files, refusals."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.report.made_up import SECTIONS, Page
+from tests.runs import command, error_lines
+from yolox.exp import get_exp
+from yolox.exp.report import ReportSettings, gather_report
+from yolox.export import ExportSettings, write_model
+from yolox.export.bench import Measurement, Times
+from yolox.export.bench_results import MeasuredModel, Result, to_json
+from yolox.models import checkpoint_payload, load_model
+from yolox.report import Fact, Latency, ModelRow, Report
+from yolox.tools import report
+from yolox.utils.checkpoint import file_digest, save_checkpoint
+from yolox.utils.errors import UserError
+from yolox.utils.model_utils import count_params
+
+
+@pytest.fixture(scope="module")
+def old(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained model, made to see squares of 32 and of 16 pixels everywhere."""
+    file = tmp_path_factory.mktemp("old") / "old.pth"
+    return _opinionated(trained / "best_ckpt.pth", file, (2.0, 1.0, -9.0))
+
+
+@pytest.fixture(scope="module")
+def new(pruned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pruned model, made to see some on the finest grid alone."""
+    file = tmp_path_factory.mktemp("new") / "new.pth"
+    record = json.dumps({"command": "python tools/prunmodel.py -c old.pth"})
+    file.with_suffix(".report.json").write_text(record)
+    return _opinionated(pruned, file, (2.0, -9.0, -9.0))
+
+
+def _opinionated(source: Path, file: Path, sureness: tuple[float, ...]) -> Path:
+    """A checkpoint with biases of its last layers that make it sure of something at once."""
+    loaded = load_model(source)
+    head = loaded.model.head
+    with torch.no_grad():
+        for level, logit in enumerate(sureness):
+            head.obj_preds[level].bias.fill_(logit)
+            head.cls_preds[level].bias.copy_(torch.tensor([3.0, 0.0, -3.0]))
+            head.reg_preds[level].bias[2:] = 0.0 if level else float(np.log(4))
+    payload = checkpoint_payload(loaded.model, loaded.spec, loaded.pruning)
+    save_checkpoint(file, payload)
+    return file
+
+
+def _measured(label: str, file: Path, runtime: str, ms: float) -> Result:
+    times = Times(median=ms, p90=ms, least=ms, runs=3)
+    model = MeasuredModel(
+        label=label,
+        path=str(file),
+        pruned=False,
+        sha256="",
+        params=None,
+        macs=None,
+        file_bytes=5_000_000,
+    )
+    measurement = Measurement(
+        runtime=runtime,
+        precision="fp32",
+        threads=2,
+        batch=4,
+        preprocess=times,
+        forward=times,
+        postprocess=times,
+        whole=times,
+        detections=1,
+    )
+    return Result(model=model, measurement=measurement, file_bytes=1)
+
+
+def _bench(path: Path, *results: Result) -> Path:
+    """What tools/bench.py writes."""
+    about = {"machine": {"processor": "A Processor", "cores": 2}}
+    path.write_text(json.dumps({**about, **to_json(results)}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def gathered(tiny_exp: Path, old: Path, new: Path) -> Report:
+    """Of both models."""
+    exp = get_exp(tiny_exp)
+    settings = ReportSettings(
+        labels=("old", "new"),
+        score=0.5,
+        images=2,
+        measured=(
+            ModelRow(label="old", latencies=(Latency(setting="torch", ms=4.0),)),
+            ModelRow(label="else", latencies=(Latency(setting="torch", ms=1.0),)),
+        ),
+        asked=(Fact(name="runtime", value="torch"),),
+        commands=("one", "two"),
+    )
+    return gather_report([old, new], exp, settings)
+
+
+def test_figures_are_those_of_the_models(
+    gathered: Report, tiny_exp: Path, old: Path, new: Path
+) -> None:
+    before, after, other = gathered.models
+    assert [row.label for row in gathered.models] == ["old", "new", "else"]
+    assert (gathered.before, gathered.after) == (before, after)
+    assert before.ms("torch") == 4.0
+    assert (other.role, other.params, other.ms("torch")) == ("", None, 1.0)
+    assert after.params == count_params(load_model(new).model) < (before.params or 0)
+    assert after.file_bytes == new.stat().st_size
+    exp = get_exp(tiny_exp)
+    exp.resolve_classes()
+    result = exp.get_evaluator(4).run(load_model(old).model)
+    assert before.ap50_95 == pytest.approx(result.ap50_95)
+    assert before.ap50 == pytest.approx(result.ap50)
+    assert result.ap50 > 0
+    assert [(row.name, row.objects) for row in gathered.classes] == [
+        (row.name, row.objects) for row in result.per_class
+    ]
+    assert [row.before for row in gathered.classes] == [row.ap50_95 for row in result.per_class]
+    objects = sum(row.objects for row in result.per_class)
+    assert gathered.data == f"AP on 3 images with {objects} objects, by COCO's rule."
+
+
+def test_curves_layers_and_scales_are_those_of_the_models(gathered: Report, new: Path) -> None:
+    mean, *classes = gathered.curves
+    assert len(classes) == len([row for row in gathered.classes if row.objects])
+    assert mean.name == f"mean of {len(classes)} classes"
+    assert np.mean([curve.after for curve in classes], axis=0) == pytest.approx(mean.after)
+    model = load_model(new).model.requires_grad_(False)
+    sizes = {n: len(m.weight) for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d)}
+    assert {bar.name: bar.after for bar in gathered.layers} == sizes
+    parts = dict.fromkeys(bar.part for bar in gathered.layers)
+    assert list(parts) == ["backbone", "neck", "head"]
+    assert gathered.scales
+    norms = [m.weight for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    found = gathered.scales.models[1]
+    assert sum(found.counts) == sum(map(len, norms))
+    assert found.median == pytest.approx(float(torch.cat(norms).abs().quantile(0.5)), rel=1e-3)
+
+
+def test_pictures_are_of_the_images_that_differ_most(gathered: Report) -> None:
+    assert len(gathered.pairs) == 2
+    assert gathered.pairs[0].difference >= gathered.pairs[1].difference > 0
+    for pair in gathered.pairs:
+        # The 4 × 4 squares of the middle grid.
+        assert (pair.lost, pair.gained) == (16, 0)
+        assert [picture.label for picture in pair.pictures] == ["old", "new", "annotated"]
+        for picture in pair.pictures:
+            data = base64.b64decode(picture.uri.partition(",")[2])
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            assert image.shape == (picture.height, picture.width, 3)
+
+
+def test_where_it_comes_from_is_told(gathered: Report, new: Path) -> None:
+    asked = {fact.name: fact.value for fact in gathered.asked}
+    assert asked["runtime"] == "torch"
+    assert asked["budget"] == "40 % of the channels removed"
+    assert asked["criterion"] == "l1, global scope"
+    assert "absorption" in asked["compensation"]
+    versions = {fact.name: fact.value for fact in gathered.versions}
+    assert versions["torch"] == torch.__version__
+    assert versions["new"] == f"new.pth, sha256 {file_digest(new)[:16]}…"
+    assert gathered.commands == ("one", "two")
+
+
+def test_command_writes_a_page(
+    tiny_exp: Path, old: Path, new: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "deep" / "report.html"
+    bench = _bench(
+        tmp_path / "bench.json",
+        _measured("x/old.pth", old, "onnxruntime", 3.0),
+        _measured("x/new.pth", new, "onnxruntime", 1.5),
+        _measured("other.onnx", tmp_path / "other.onnx", "onnxruntime", 2.0),
+    )
+    args = ("-c", old, new, "--labels", "before", "after", "--bench", bench, "-o", output)
+    args = (*args, "--conf", 0.5, "-f", tiny_exp, "nmsthre", 0.6)
+    assert command(report.main, *args) == 0
+    assert f"report in {output}" in capsys.readouterr().err
+    html = output.read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.ids() == {*SECTIONS, "again"}
+    assert "2.00\u202f× as fast, was 3.00\u202fms" in html
+    assert "onnxruntime, 2 threads, batch 4" in page.text
+    assert "other.onnx" in page.text
+    assert "5.00 MB" in page.text
+    assert "median time of a run on A Processor (2 cores)." in page.text
+    told = re.search(r"<pre[^>]*>(.*?)</pre>", html, re.DOTALL)
+    assert told
+    assert told[1].splitlines()[0] == "python tools/prunmodel.py -c old.pth"
+    own = " ".join(map(str, args))
+    assert told[1].splitlines()[-1] == f"python tools/report.py {own}"
+
+
+def test_without_data_there_is_no_accuracy(old: Path, new: Path, tmp_path: Path) -> None:
+    output, bench = tmp_path / "report.html", tmp_path / "compress.json"
+    stages = {"pruning": {"command": "python tools/prunmodel.py -c a.pth", "seconds": 3}}
+    bench.write_text(json.dumps({"origin": "", "stages": stages}))
+    args = ("-c", old, new, "--no-eval", "-o", output)
+    assert command(report.main, *args, "--compress", bench) == 0
+    page = Page(output.read_text(encoding="utf-8"))
+    assert page.ids() == {"asked", "models", "channels", "scales", "again"}
+    assert "python tools/prunmodel.py -c a.pth python tools/report.py" in page.text
+    assert "AP50" not in page.text
+
+
+def test_exported_files_are_evaluated_like_checkpoints(
+    tiny_exp: Path, old: Path, tmp_path: Path
+) -> None:
+    loaded = load_model(old)
+    settings = ExportSettings(format="torchscript", size=loaded.spec.input_size)
+    file = write_model(loaded, tmp_path / "m.torchscript", settings)
+    found = gather_report([old, file], get_exp(tiny_exp), ReportSettings())
+    before, after = found.models
+    assert (after.params, after.macs, after.file_bytes) == (None, None, file.stat().st_size)
+    assert after.ap50 == pytest.approx(before.ap50, abs=1e-3)
+    assert found.layers == ()
+    assert found.scales
+    assert [model.label for model in found.scales.models] == ["old"]
+
+
+def _not_json(folder: Path) -> Path:
+    (folder / "bad.json").write_text("{")
+    return folder / "bad.json"
+
+
+def _other_json(folder: Path) -> Path:
+    (folder / "other.json").write_text('{"a": 1}')
+    return folder / "other.json"
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (lambda folder: ("--labels", "one"), "1 labels for 2 checkpoints"),
+        (lambda folder: ("--labels", "one", "one"), "two models share a label: one"),
+        (lambda folder: ("--conf", "2"), "must be in [0, 1]"),
+        (lambda folder: ("--bench", _not_json(folder)), "give the file of tools/bench.py"),
+        (lambda folder: ("--bench", _other_json(folder)), "is not what tools/bench.py --json"),
+        (lambda folder: ("--compress", folder / "none"), "give the file of tools/compress.py"),
+        (lambda folder: ("-o", folder), "it is a folder"),
+    ],
+)
+def test_what_it_refuses(
+    old: Path,
+    new: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: Any,
+    complaint: str,
+) -> None:
+    args = ("-c", old, new, "--no-eval", *flags(tmp_path))
+    assert command(report.main, "-o", tmp_path / "report.html", *args) == 1
+    (line,) = error_lines(capsys.readouterr().err)
+    assert complaint in line
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_images_cannot_be_fewer_than_none() -> None:
+    with pytest.raises(UserError, match="images must be at least 0, got -1; score must be in"):
+        ReportSettings(images=-1, score=2)

@@ -1,0 +1,187 @@
+"""The page: what is in it, what is left out, what it must never hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from tests.report.made_up import HOSTILE, SECTIONS, Page, full_report
+from yolox.report import Curve, ModelRow, Picture, Report, render, save_report
+from yolox.report.formats import count, file_size, milliseconds, share
+from yolox.report.render import MOST_CURVES, chosen_curves
+from yolox.report.tables import class_table, model_table, tiles
+from yolox.utils.errors import UserError
+
+
+def _svgs(html: str) -> list[str]:
+    return re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+
+
+def test_every_section_is_there_and_nothing_comes_from_outside() -> None:
+    html = render(full_report())
+    page = Page(html)
+    assert page.ids() == {*SECTIONS, "again"}
+    assert set(re.findall(r"https?://[^\s\"'<]*", html)) == {"http://www.w3.org/2000/svg"}
+    for source in (*page.attribute("src"), *page.attribute("href")):
+        assert source.startswith("data:")
+    policy = page.attribute("content")
+    assert any(text.startswith("default-src 'none'; img-src data:;") for text in policy)
+    assert "@import" not in html
+    assert "url(" not in html
+
+
+def test_diagrams_are_valid_xml_with_title_and_description() -> None:
+    svgs = _svgs(render(full_report(HOSTILE)))
+    # Trade-offs, classes, curves, channels, scales.
+    assert len(svgs) == 2 + 4 + 2 + 1 + 1
+    for svg in svgs:
+        root = ET.fromstring(svg)
+        assert root.get("role") == "img"
+        first, second = (child.tag.rpartition("}")[2] for child in root[:2])
+        assert (first, second) == ("title", "desc")
+        assert root[0].text
+
+
+@pytest.mark.parametrize(
+    ("field", "section"),
+    [
+        ("asked", "asked"),
+        ("classes", "classes"),
+        ("curves", "curves"),
+        ("layers", "channels"),
+        ("scales", "scales"),
+        ("pairs", "pictures"),
+    ],
+)
+def test_a_part_that_is_missing_is_left_out(field: str, section: str) -> None:
+    empty = None if field == "scales" else ()
+    page = Page(render(dataclasses.replace(full_report(), **{field: empty})))
+    assert page.ids() == {*SECTIONS, "again"} - {section}
+
+
+def test_one_model_with_nothing_known_is_a_page_too() -> None:
+    row = ModelRow(label="alone", role="before", params=1234)
+    page = Page(render(Report(title="t", date="2026-01-02", models=(row,))))
+    assert page.ids() == {"models"}
+    assert [tag for tag, _ in page.tags].count("th") == 3  # model, parameters; the row's
+    assert "as fast" not in page.text
+    assert "1.23 k" in page.text
+
+
+def test_without_latency_there_is_neither_column_nor_diagram() -> None:
+    report = full_report()
+    rows = tuple(dataclasses.replace(row, latencies=()) for row in report.models)
+    html = render(dataclasses.replace(report, models=rows))
+    assert "onnxruntime" not in html
+    assert "atency" not in html
+    assert len(_svgs(html)) == 1 + 4 + 2 + 1 + 1
+
+
+def test_hostile_names_are_text() -> None:
+    page = Page(render(full_report(HOSTILE)))
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert page.text.count("<script>window.broken = 1</script>") >= 8
+
+
+def test_a_model_that_became_slower_is_named_at_the_top() -> None:
+    report = full_report()
+    assert "slower" not in Page(render(report)).text
+    swapped = {"before": "after", "after": "before", "": ""}
+    rows = tuple(dataclasses.replace(row, role=swapped[row.role]) for row in report.models)
+    text = Page(render(dataclasses.replace(report, models=rows))).text
+    assert "before is slower than after in onnxruntime, 1 thread." in text
+    assert text.index("is slower than") < text.index("AP50-95")
+
+
+def test_figures_relative_to_the_model_before() -> None:
+    report = full_report()
+    table = model_table(report)
+    assert table.columns == (
+        *("model", "MACs", "parameters", "file", "onnxruntime, 1 thread", "AP50-95", "AP50"),
+    )
+    assert [cell.text for cell in table.rows[2]] == [
+        *("after", "200\u202fM", "2.00\u202fM", "8.00\u202fMB", "12.5\u202fms", "0.480", "0.790"),
+    ]
+    assert [cell.note for cell in table.rows[2][1:]] == [
+        *("50\u202f%", "50\u202f%", "50\u202f%", "1.60\u202f× as fast", "−0.020", "−0.010"),
+    ]
+    assert [cell.tone for cell in table.rows[2][4:]] == ["better", "worse", "worse"]
+    assert all(not cell.note for cell in table.rows[0])
+    headline = tiles(report)
+    assert [tile.name for tile in headline] == [
+        *("AP50-95", "MACs", "parameters", "file", "onnxruntime, 1 thread"),
+    ]
+    assert headline[4].note == "1.60\u202f× as fast, was 20.0\u202fms"
+    assert "better" in Page(render(report)).attribute("class")
+
+
+def test_classes_without_objects_have_no_figure_to_sort_by() -> None:
+    table = class_table(full_report().classes, compared=True)
+    assert [cell.text for cell in table.rows[0][1:5]] == ["10", "0.500", "0.250", "−0.250"]
+    assert table.rows[0][4].value == pytest.approx(-0.25)
+    assert [(cell.text, cell.value) for cell in table.rows[2][2:5]] == 3 * [("–", None)]
+    assert table.rows[3][4].text == "±0"
+    alone = class_table(full_report().classes, compared=False)
+    assert alone.columns == ("class", "objects", "AP50-95", "0 to 1")
+
+
+def test_of_many_classes_the_mean_and_those_that_changed_most_are_drawn() -> None:
+    flat = (0.5, 0.5)
+    curves = [
+        Curve(name=f"c{i}", objects=1, before=flat, after=(0.5, 0.5 + (i % 7) / 20))
+        for i in range(40)
+    ]
+    chosen = chosen_curves(curves)
+    assert len(chosen) == MOST_CURVES
+    assert chosen[0] is curves[0]
+    left = [abs(c.after[1] - 0.5) for c in curves[1:] if c not in chosen]
+    assert min(abs(c.after[1] - 0.5) for c in chosen[1:]) >= max(left)
+    page = Page(render(dataclasses.replace(full_report(), curves=tuple(curves))))
+    assert "The 28 classes that changed least are not drawn." in page.text
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (count(897_144), "897 k"),
+        (count(1_239_000_000), "1.24 G"),
+        (count(999), "999"),
+        (file_size(691_323), "691 kB"),
+        (file_size(3_852_155), "3.85 MB"),
+        (milliseconds(0.1234), "0.123 ms"),
+        (milliseconds(9.996), "10.0 ms"),
+        (milliseconds(1234.5), "1,234 ms"),
+        (share(113, 897), "13 %"),
+        (share(8, 100), "8.0 %"),
+    ],
+)
+def test_figures_as_texts(shown: str, expected: str) -> None:
+    assert shown.replace("\u202f", " ") == expected
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "report.html"
+    save_report(full_report(), path)
+    assert path.read_text(encoding="utf-8") == render(full_report())
+    assert path.stat().st_size < 100_000
+    with pytest.raises(UserError, match="it is a folder"):
+        save_report(full_report(), tmp_path)
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+
+
+def test_what_cannot_be_a_report() -> None:
+    row = ModelRow(label="a", role="before")
+    for models, complaint in (
+        ((), "one model with the role before"),
+        ((row, row), "two models share a label: a"),
+    ):
+        with pytest.raises(UserError, match=complaint):
+            Report(title="", date="", models=models)
+    with pytest.raises(UserError, match="data:image/"):
+        Picture(label="", uri="http://example.org/a.png", width=1, height=1, found=0)
+    with pytest.raises(UserError, match="role of 'a'"):
+        ModelRow(label="a", role="middle")

@@ -1,0 +1,65 @@
+"""What a model is made of, as values for a report: channels of its layers, scales of its norms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from yolox.models import channel_table
+from yolox.report import Histogram, LayerBar, ScaleHistograms
+
+__all__ = ["layer_bars", "scale_histograms"]
+
+_BINS = 48
+
+
+def layer_bars(before: nn.Module, after: nn.Module) -> tuple[LayerBar, ...]:
+    """Output channels of each convolution; empty for other layers or the same channels."""
+    old, new = channel_table(before), channel_table(after)
+    if old.keys() != new.keys() or old == new:
+        return ()
+    return tuple(
+        LayerBar(name=name, part=_part(name), before=row[1], after=new[name][1])
+        for name, row in old.items()
+    )
+
+
+def scale_histograms(models: Mapping[str, nn.Module]) -> ScaleHistograms | None:
+    """|γ| of all batch norms of each model by its label; None where a model has no batch norm."""
+    values = {label: _scales(model) for label, model in models.items()}
+    if not values or any(not len(scales) for scales in values.values()):
+        return None
+    top = max(float(scales.max()) for scales in values.values()) or 1.0
+    edges = np.linspace(0, top, _BINS + 1)
+    return ScaleHistograms(
+        edges=tuple(edges.tolist()),
+        models=tuple(
+            Histogram(
+                label=label,
+                counts=tuple(np.histogram(scales, edges)[0].tolist()),
+                median=float(np.median(scales)),
+            )
+            for label, scales in values.items()
+        ),
+    )
+
+
+def _part(name: str) -> str:
+    if name.startswith("backbone."):
+        return "backbone" if name.startswith("backbone.backbone.") else "neck"
+    return "head"
+
+
+def _scales(model: nn.Module) -> npt.NDArray[Any]:
+    """|γ| of all channels, float64 (channels,)."""
+    layers = [
+        module.weight.detach().double().abs().cpu().numpy()
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and isinstance(module.weight, nn.Parameter)
+    ]
+    return np.concatenate([np.zeros(0), *layers])

@@ -1,0 +1,39 @@
+"""A detector as an OpenVINO model, by its own converter from the ONNX graph."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from yolox.export.onnx import quiet, to_onnx
+from yolox.export.settings import ExportError, ExportSettings, optional_packages
+from yolox.models import YOLOX
+
+SECTION = "yolox"  # of the runtime information, under which the metadata is
+
+
+def to_openvino(model: YOLOX, settings: ExportSettings) -> Any:
+    """The model as an ``openvino.Model``, without metadata.
+
+    Raises:
+        ExportError: a package is missing, or an exporter cannot do it.
+    """
+    (openvino,) = optional_packages("openvino")
+    proto = to_onnx(model, settings)
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(proto.SerializeToString())
+        try:
+            return openvino.convert_model(path)
+        except RuntimeError as error:  # the base of all its exceptions
+            raise ExportError(
+                f"openvino {openvino.__version__} cannot convert this model: {error}"
+            ) from error
+
+
+def stamp(model: Any, metadata: Mapping[str, str]) -> None:
+    """Write metadata into an ``openvino.Model``, in place."""
+    for key, value in metadata.items():
+        model.set_rt_info(value, [SECTION, key])

@@ -1,0 +1,315 @@
+"""Measure checkpoints and exported files on their runtimes: latency, throughput, memory, size."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from yolox.export import is_exported, sample_scene
+from yolox.export.bench import measure
+from yolox.export.bench_cases import (
+    BENCH_RUNTIMES,
+    BenchError,
+    Case,
+    CompileError,
+    Entry,
+    open_case,
+)
+from yolox.export.bench_memory import can_measure, measure_memory
+from yolox.export.bench_plan import (
+    BenchSettings,
+    Subject,
+    file_bytes,
+    make_cases,
+    read_subjects,
+)
+from yolox.export.bench_results import MeasuredModel, Result, slower_line, tables, to_json
+from yolox.export.runtime import OPENVINO_PRECISIONS
+from yolox.tools import cli
+from yolox.utils.device import processor
+from yolox.utils.download import resolve_weights
+from yolox.utils.errors import UserError
+from yolox.utils.files import replacing
+from yolox.utils.progress import track
+
+SCENE = (720, 1280)  # height and width of the picture where none is given
+FORMAT, VERSION = "yolox-bench", 1
+_PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "numpy", "opencv-python-headless")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = cli.make_parser(
+        "Measure checkpoints and exported files on this machine's CPU: latency, throughput, "
+        "memory, size. Ratios are to the first.",
+        "python tools/bench.py best_ckpt.pth pruned.pth --runtimes torch onnxruntime openvino "
+        "--threads 1 2 --batch 1 4 --json bench.json",
+    )
+    parser.add_argument(
+        "files", type=Path, nargs="+", help="checkpoints, .onnx, .xml, .param, .torchscript"
+    )
+    parser.add_argument("--labels", nargs="+", help="a name a file (the ends of their paths)")
+    cases = parser.add_argument_group("what is measured")
+    cases.add_argument(
+        "--runtimes",
+        nargs="+",
+        choices=BENCH_RUNTIMES,
+        default=["torch", "onnxruntime"],
+        help="of the checkpoints, which are exported for it; an exported file runs in those of "
+        "them that can run it, else in its own",
+    )
+    cases.add_argument(
+        "--threads", type=cli.positive, nargs="+", default=[_cores()], help="threads of a run"
+    )
+    cases.add_argument("--batch", type=cli.positive, nargs="+", default=[1], help="images a run")
+    cases.add_argument(
+        "--tsize",
+        type=cli.side,
+        nargs="+",
+        metavar=("H", "W"),
+        help="input size, one number for a square (the first file's)",
+    )
+    cases.add_argument(
+        "--openvino-precision",
+        choices=OPENVINO_PRECISIONS,
+        default="f32",
+        help="arithmetic of OpenVINO; default is its own choice, bf16 on some CPUs",
+    )
+    cases.add_argument("--no-memory", action="store_true", help="leave memory out: it takes longer")
+    scene = parser.add_argument_group("picture")
+    scene.add_argument("--image", type=Path, help="picture to detect on (a made-up scene)")
+    scene.add_argument("--conf", type=cli.fraction, default=0.3, help="least score")
+    scene.add_argument("--nms", type=cli.fraction, default=0.45, help="IoU of NMS")
+    runs = parser.add_argument_group("runs")
+    runs.add_argument("--runs", type=cli.positive, default=30, help="timed runs of each")
+    runs.add_argument("--warmup", type=cli.natural, default=5, help="runs of each before them")
+    runs.add_argument(
+        "--at-most",
+        type=cli.positive,
+        default=300,
+        help="seconds after which no more runs are begun, three of each apart",
+    )
+    parser.add_argument("--json", type=Path, help="file for every figure (none)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, read, export, open, time, print."""
+    args = make_parser().parse_args(argv)
+    image = _read_image(args.image)
+    subjects = read_subjects(_resolve(args.files), args.labels)
+    settings = BenchSettings(
+        runtimes=tuple(dict.fromkeys(args.runtimes)),
+        threads=tuple(dict.fromkeys(args.threads)),
+        batches=tuple(dict.fromkeys(args.batch)),
+        size=_size(args.tsize) if args.tsize else subjects[0].size,
+        openvino_precision=args.openvino_precision,
+    )
+    # Opened first, so that a place that cannot be written to shows before the work is done.
+    with replacing(args.json, BenchError) if args.json else nullcontext() as file:
+        results, notes = _measure(subjects, settings, image, args)
+        _print(results, notes, settings)
+        if file is not None:
+            command = shlex.join(map(str, sys.argv[1:] if argv is None else argv))
+            about = _about(args, settings, f"python tools/bench.py {command}")
+            content = {**about, **to_json(results), "notes": notes}
+            file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _measure(
+    subjects: Sequence[Subject],
+    settings: BenchSettings,
+    image: NDArray[np.uint8],
+    args: argparse.Namespace,
+) -> tuple[list[Result], list[str]]:
+    """All figures, and what a person should know of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        ready, entries, notes = _open(make_cases(subjects, settings, Path(folder)))
+        measurements = measure(
+            entries,
+            image,
+            conf=args.conf,
+            nms=args.nms,
+            runs=args.runs,
+            warmup=args.warmup,
+            at_most=args.at_most,
+            description="Timing",
+        )
+        models = {subject.label: _figures(subject, settings.size) for subject in subjects}
+        results = [
+            Result(
+                model=models[subject.label],
+                measurement=measurement,
+                file_bytes=file_bytes(case.path),
+            )
+            for (subject, case), measurement in zip(ready, measurements, strict=True)
+        ]
+        if not args.no_memory:
+            results = _with_memory(results, [case for _, case in ready], notes)
+    if not any(result.measurement.detections for result in results):
+        notes.append(
+            f"nothing reached a score of {args.conf:g}, so NMS had nothing to do: give --image a "
+            "picture of your objects, or a lower --conf"
+        )
+    return results, notes
+
+
+def _open(
+    cases: Sequence[tuple[Subject, Case]],
+) -> tuple[list[tuple[Subject, Case]], list[Entry], list[str]]:
+    """Those that can run, opened, and why others cannot: only torch.compile may be left out."""
+    ready: list[tuple[Subject, Case]] = []
+    entries: list[Entry] = []
+    notes: list[str] = []
+    for subject, case in track(cases, "Opening"):
+        if notes and case.runtime == "torch.compile":
+            continue  # found out before, and finding out takes a minute
+        try:
+            entries.append(open_case(case))
+        except CompileError as error:
+            notes.append(f"{error}; it is left out")
+        else:
+            ready.append((subject, case))
+    if not entries:
+        raise BenchError(notes[0])
+    return ready, entries, notes
+
+
+def _with_memory(
+    results: Sequence[Result], cases: Sequence[Case], notes: list[str]
+) -> list[Result]:
+    if not can_measure():
+        notes.append("memory was not measured: only Linux tells a process's peak")
+        return list(results)
+    measured = []
+    for result, case in track(list(zip(results, cases, strict=True)), "Memory"):
+        try:
+            measured.append(replace(result, memory=measure_memory(case)))
+        except BenchError as error:
+            notes.append(str(error))
+            measured.append(result)
+    return measured
+
+
+def _figures(subject: Subject, size: tuple[int, int]) -> MeasuredModel:
+    params, macs = subject.count(size)
+    return MeasuredModel(
+        label=subject.label,
+        path=str(subject.path),
+        pruned=subject.pruned,
+        sha256=subject.sha256,
+        params=params,
+        macs=macs,
+        file_bytes=file_bytes(subject.path),
+    )
+
+
+def _print(results: Sequence[Result], notes: Sequence[str], settings: BenchSettings) -> None:
+    console = Console(width=None if Console().is_terminal else 160, highlight=False)
+    if line := slower_line(results):
+        console.print(line, style="bold red", markup=False, soft_wrap=True)
+    for table in tables(results, settings.size):
+        if not console.is_terminal:
+            table.box = None
+        console.print(table)
+    runs = results[0].measurement.forward.runs
+    console.print(
+        f"{processor()}, {_cores()} cores; {runs} runs of each, taken in turns", soft_wrap=True
+    )
+    for note in notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+
+
+def _about(args: argparse.Namespace, settings: BenchSettings, command: str) -> dict[str, Any]:
+    """What the figures belong to."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "machine": {
+            "processor": processor(),
+            "cores": _cores(),
+            "system": platform.platform(),
+            "python": platform.python_version(),
+        },
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "settings": {
+            "runtimes": settings.runtimes,
+            "threads": settings.threads,
+            "batches": settings.batches,
+            "size": settings.size,
+            "openvino_precision": settings.openvino_precision,
+            "image": str(args.image or f"made-up scene of {SCENE[0]}×{SCENE[1]}"),
+            "conf": args.conf,
+            "nms": args.nms,
+            "runs": args.runs,
+            "warmup": args.warmup,
+            "at_most": args.at_most,
+        },
+    }
+
+
+def _resolve(files: Sequence[Path]) -> list[Path]:
+    """Published weights by their names; every file that is not there in one error."""
+    paths, problems = [], []
+    for file in files:
+        try:
+            if is_exported(file) and not file.is_file():
+                raise BenchError(f"no file {file}: make one with tools/export.py")
+            paths.append(file if is_exported(file) else resolve_weights(file))
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise BenchError("; ".join(problems))
+    return paths
+
+
+def _read_image(path: Path | None) -> NDArray[np.uint8]:
+    if path is None:
+        return sample_scene(SCENE)
+    image: NDArray[np.uint8] | None = cv2.imread(str(path)) if path.is_file() else None
+    if image is None:
+        raise BenchError(f"--image {path} is no picture that OpenCV reads: give another file")
+    return image
+
+
+def _size(sides: Sequence[int]) -> tuple[int, int]:
+    if len(sides) > 2:
+        raise BenchError(f"--tsize takes height and width, got {' '.join(map(str, sides))}")
+    return sides[0], sides[-1]
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,410 @@
+"""From a trained checkpoint and a target to a small, fine-tuned, exported, measured model."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from loguru import logger
+from rich.console import Console
+from rich.table import Table
+
+from yolox.exp import Exp
+from yolox.exp.forecast import Forecast, forecast
+from yolox.exp.prune import follow_checkpoint, probe
+from yolox.export.settings import FORMATS, PACKAGES, SUFFIXES, optional_packages
+from yolox.models import load_model
+from yolox.pruning import PruneConfig, trace_groups
+from yolox.tools import bench, cli, eval, export, prunmodel, report, sensitivity, train
+from yolox.tools.stages import Command, Record, Stage, run_stages
+from yolox.utils.checkpoint import file_digest
+from yolox.utils.download import resolve_weights
+from yolox.utils.errors import UserError
+from yolox.utils.files import require_writable
+
+RUNTIME_OF = {
+    "onnx": "onnxruntime",
+    "openvino": "openvino",
+    "ncnn": "ncnn",
+    "torchscript": "torch",
+}
+EXPORT_SECONDS, BENCH_SECONDS = 30.0, 60.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Road:
+    """What the stages have in common.
+
+    Attributes:
+        args: the flags.
+        exp: the recipe.
+        source: the trained checkpoint.
+        folder: everything is written below it.
+        recipe: flags that name the Exp.
+        fields: Exp fields set on the command line, ``key value`` words.
+        time: what things take here.
+    """
+
+    args: argparse.Namespace
+    exp: Exp
+    source: Path
+    folder: Path
+    recipe: tuple[str, ...]
+    fields: tuple[str, ...]
+    time: Forecast
+
+    def stages(self) -> Iterator[Stage]:
+        """In order; each reads what those before it wrote."""
+        current = self.source
+        if self.args.sparsity is not None:
+            stage = self._sparsity(current)
+            current = stage.outputs[0]
+            yield stage
+        if self.args.sensitivity:
+            yield self._sensitivity(current)
+        pruning = self._pruning(current)
+        yield pruning
+        tuning = self._fine_tuning(pruning.outputs[0])
+        final = tuning.outputs[0]
+        yield tuning
+        for form in self.args.formats:
+            yield from self._deployment(form, final)
+        measured = self.folder / "bench.json"
+        yield self._measurement(final, measured)
+        yield self._report([self.source, pruning.outputs[0], final], measured)
+
+    def _last_words(self, *fields: object) -> tuple[str, ...]:
+        return (*self.recipe, *self.fields, *map(str, fields))
+
+    def _training(
+        self, name: str, checkpoint: Path, words: Sequence[object], epochs: int, *, tuning: bool
+    ) -> Stage:
+        """A run of the trainer in a folder of its own; its last epoch's checkpoint is the result.
+
+        The best one would be chosen by the evaluation images.
+        """
+        latest = self.folder / name / "latest_ckpt.pth"
+        plain = min(self.exp.no_aug_epochs, epochs // 4)
+        fields = ("output_dir", self.folder, "max_epoch", epochs, "no_aug_epochs", plain)
+        last = ("-expn", name, *map(str, words), *self._last_words(*fields))
+        evaluations = plain + epochs // self.exp.eval_interval
+        return Stage(
+            name=name,
+            tool="train",
+            main=train.main,
+            words=("-c", str(checkpoint), *last),
+            outputs=(latest,),
+            folders=(self.folder / name,),
+            seconds=self.time.training(epochs, evaluations, tuning=tuning),
+            checkpoint=latest,
+            resumed=("-c", str(latest), "--resume", *last),
+        )
+
+    def _sparsity(self, checkpoint: Path) -> Stage:
+        args = self.args
+        words = ("--sparsity", args.sparsity)
+        return self._training("sparse", checkpoint, words, args.sparsity_epochs, tuning=False)
+
+    def _sensitivity(self, checkpoint: Path) -> Stage:
+        folder = self.folder / "sensitivity"
+        words = ("-c", checkpoint, "-o", folder, "--metric", "loss", "--images", self.args.images)
+        return Stage(
+            name="sensitivity",
+            tool="sensitivity",
+            main=sensitivity.main,
+            words=(*map(str, words), *self._last_words()),
+            outputs=(folder / "sensitivity.jsonl",),
+            folders=(folder,),
+            seconds=240 * self.args.images * self.time.infer_image,
+        )
+
+    def _pruning(self, checkpoint: Path) -> Stage:
+        args = self.args
+        output = self.folder / "pruned" / "pruned.pth"
+        words: list[object] = ["-c", checkpoint, "-o", output, "--target", args.target]
+        words += ["--importance", args.importance, "--images", args.images]
+        if args.round_to:
+            words += ["--round-to", args.round_to]
+        if _in_latency(args.target):
+            words += ["--runtime", args.runtime, "--threads", args.threads]
+        seconds = self.time.pruning(args.images, PruneConfig().rounds) + BENCH_SECONDS
+        if args.steps > 1:
+            words += ["--steps", args.steps, "--step-epochs", args.step_epochs]
+            between = self.time.training(args.step_epochs, 1, tuning=True)
+            seconds = args.steps * seconds + (args.steps - 1) * between
+        prune: Command = prunmodel.main
+        if args.sensitivity:
+            prune = partial(_prune_the_rest, checkpoint, self.folder / "sensitivity")
+        return Stage(
+            name="pruning",
+            tool="prunmodel",
+            main=prune,
+            words=(
+                *map(str, words),
+                *self._last_words("output_dir", self.folder, "exp_name", "pruned"),
+            ),
+            outputs=(output,),
+            folders=(self.folder / "pruned", self.folder / "pruned_steps"),
+            seconds=seconds,
+        )
+
+    def _fine_tuning(self, checkpoint: Path) -> Stage:
+        teacher = ("--distill", self.source) if self.args.distill else ()
+        return self._training("finetuned", checkpoint, teacher, self.args.epochs, tuning=True)
+
+    def _deployment(self, form: str, checkpoint: Path) -> Iterator[Stage]:
+        """Export, and AP of the file in its own runtime."""
+        output = self.folder / "export" / f"model{SUFFIXES[form][0]}"
+        yield Stage(
+            name=f"export to {form}",
+            tool="export",
+            main=export.main,
+            words=tuple(
+                map(str, ("-c", checkpoint, "--format", form, "--output-name", output, "--decode"))
+            ),
+            outputs=(output,),
+            seconds=EXPORT_SECONDS,
+        )
+        results = self.folder / "eval" / form
+        yield Stage(
+            name=f"AP of the {form} file",
+            tool="eval",
+            main=eval.main,
+            words=(*map(str, ("-c", output, "--plots", results)), *self._last_words()),
+            outputs=(results / "metrics.json",),
+            folders=(results,),
+            seconds=self.time.evaluation(),
+        )
+
+    def _measurement(self, final: Path, output: Path) -> Stage:
+        args = self.args
+        runtimes = ["torch", *dict.fromkeys([args.runtime, *map(RUNTIME_OF.get, args.formats)])]
+        words = (
+            *(self.source, final),
+            *("--labels", "before", "after"),
+            *("--runtimes", *dict.fromkeys(runtimes)),
+            *("--threads", args.threads, "--json", output),
+        )
+        return Stage(
+            name="measurement",
+            tool="bench",
+            main=bench.main,
+            words=tuple(map(str, words)),
+            outputs=(output,),
+            seconds=BENCH_SECONDS * len(set(runtimes)),
+        )
+
+    def _report(self, checkpoints: Sequence[Path], measured: Path) -> Stage:
+        output = self.folder / "report.html"
+        words = ("-c", *checkpoints, "--labels", "before", "pruned", "after", "--bench", measured)
+        words = (*words, "--compress", self.folder / "compress.json", "-o", output)
+        return Stage(
+            name="report",
+            tool="report",
+            main=report.main,
+            words=(*map(str, words), *self._last_words()),
+            outputs=(output,),
+            seconds=len(checkpoints) * self.time.evaluation() + 10,
+        )
+
+
+def _prune_the_rest(checkpoint: Path, folder: Path, words: Sequence[str] | None) -> None:
+    """Prune with the layers kept whole that cost too much at every ratio that was measured.
+
+    Raises:
+        UserError: those are all layers.
+    """
+    ratios = folder / "ratios.json"
+    fine = json.loads(ratios.read_text(encoding="utf-8")) if ratios.is_file() else {}
+    groups = trace_groups(load_model(checkpoint).model, probe())
+    roots = dict.fromkeys(group.producers[0].name for group in groups)
+    spared = [name for name in roots if name not in fine]
+    if len(spared) == len(roots):
+        raise UserError(f"every layer is sensitive ({folder}): leave out --sensitivity")
+    logger.info(f"{len(spared)} sensitive layers stay whole: {', '.join(spared) or 'none'}")
+    prunmodel.main([*(["--ignore", *spared] if spared else []), *(words or ())])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, forecast, run what is left to do."""
+    args = _parse(argv)
+    exp = cli.load_exp(args)
+    source = resolve_weights(args.ckpt or exp.output_folder() / "best_ckpt.pth")
+    loaded = load_model(source)
+    _check(args)
+    follow_checkpoint(exp, loaded.spec, keep=args.opts[::2])
+    folder = args.output or exp.output_folder(f"{exp.exp_name}_compress")
+    recipe = ("-n", args.name) if args.name and not args.exp_file else ()
+    road = Road(
+        args=args,
+        exp=exp,
+        source=source,
+        folder=folder,
+        recipe=recipe or ("-f", str(args.exp_file or cli.DEFAULT_EXP)),
+        fields=tuple(args.opts),
+        time=forecast(exp, loaded),
+    )
+    stages = list(road.stages())
+    record = Record(folder / "compress.json", _origin(exp, source))
+    _show(stages, record, folder)
+    if args.dry_run:
+        return
+    require_writable(folder)
+    run_stages(stages, record)
+    logger.info(f"done: {folder / 'report.html'} tells it all")
+
+
+def _origin(exp: Exp, source: Path) -> str:
+    """A digest of what everything follows from: the checkpoint and the recipe."""
+    fields = {name: repr(value) for name, value in vars(exp).items() if not name.startswith("_")}
+    text = json.dumps([file_digest(source), fields], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _show(stages: Sequence[Stage], record: Record, folder: Path) -> None:
+    """The plan, with the time that each stage is expected to take on this machine."""
+    table = Table(title=f"Plan, in {folder}", show_footer=True)
+    done = [record.is_done(*pair) for pair in zip(stages, record.marks(stages), strict=True)]
+    left = sum(stage.seconds for stage, is_done in zip(stages, done, strict=True) if not is_done)
+    table.add_column("stage", footer="left to do")
+    table.add_column("about", footer=_minutes(left), justify="right")
+    for stage, is_done in zip(stages, done, strict=True):
+        table.add_row(stage.name, "done" if is_done else _minutes(stage.seconds))
+    console = Console(width=None if Console().is_terminal else 160)
+    console.print(table)
+    for stage in stages:  # whole lines, to be copied
+        console.print(stage.line(), soft_wrap=True, highlight=False, markup=False)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _in_latency(target: str) -> bool:
+    return target.startswith("latency=")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse before hours of work what would fail at their end.
+
+    Raises:
+        UserError: listing all of it.
+    """
+    problems = []
+    try:
+        PruneConfig(target=args.target, importance=args.importance)
+    except UserError as error:
+        problems.append(str(error))
+    if _in_latency(args.target) and args.steps > 1:
+        problems.append("--steps goes towards a target in macs or params, not in latency")
+    for form in args.formats:
+        try:
+            optional_packages(*PACKAGES[form])
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = cli.make_parser(
+        "Compress a trained checkpoint: (sparsity) → (sensitivity) → prune → fine-tune → export → "
+        "evaluate → measure → report. The same line again goes on with a stopped run.",
+        "python tools/compress.py -f exps/yolox_voc_s.py --target macs=0.5 --steps 2 --epochs 30",
+    )
+    add = parser.add_argument
+    add("-c", "--ckpt", type=Path, help="trained checkpoint (the Exp's best_ckpt.pth)")
+    add("-o", "--output", type=Path, help="folder (EXP_compress in the Exp's output folder)")
+    add("--config", type=Path, help="YAML file with these flags, such as 'target: macs=0.5' (none)")
+    add("--dry-run", action="store_true", help="print the plan and the time that it would take")
+    pruning = parser.add_argument_group("pruning")
+    add = pruning.add_argument
+    add("--target", default="macs=0.5", help="what shall remain: macs=, params= or latency=")
+    add("--importance", default=PruneConfig().importance, help="criterion")
+    add("--round-to", type=cli.positive, help="channels left: a multiple of it (prunmodel's)")
+    add("--images", type=cli.positive, default=64, help="training images to score on")
+    add(
+        "--sensitivity", action="store_true", help="measure layers first, keep sensitive ones whole"
+    )
+    add("--steps", type=cli.positive, default=1, help="rounds of pruning, with training between")
+    add("--step-epochs", type=cli.positive, default=5, help="epochs of training between two rounds")
+    training = parser.add_argument_group("training")
+    add = training.add_argument
+    add("--sparsity", type=float, help="strength of sparsity training before pruning (none)")
+    add("--sparsity-epochs", type=cli.positive, default=20, help="its length")
+    add("--epochs", type=cli.positive, default=20, help="fine-tuning")
+    add(
+        "--distill",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="let the fine-tuned model learn from the trained one",
+    )
+    deployment = parser.add_argument_group("deployment")
+    add = deployment.add_argument
+    add("--formats", nargs="*", choices=FORMATS, default=["onnx"], help="files to export")
+    add(
+        "--runtime",
+        choices=tuple(dict.fromkeys(RUNTIME_OF.values())),
+        default="onnxruntime",
+        help="that a target in latency is measured in",
+    )
+    add("--threads", type=cli.positive, default=2, help="of measurements")
+    cli.add_exp_arguments(parser)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = parser.parse_args(words)
+    if args.config is None:
+        return args
+    flags, fields = _words_of(args.config, parser)
+    # The command line comes later, so it wins.
+    args = parser.parse_args([*flags, *words])
+    args.opts = [*fields, *args.opts]
+    return args
+
+
+def _words_of(path: Path, parser: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+    """A YAML file's entries as flags; and those of its ``exp``, which are fields of the Exp.
+
+    Raises:
+        UserError: not readable, not a mapping, or keys that are no flags.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: expected flags and their values, such as 'target: macs=0.5'")
+    fields = content.get("exp") or {}
+    if not isinstance(fields, Mapping):
+        raise UserError(f"{path}: exp holds fields of the Exp and their values: {fields!r}")
+    content = {str(key): value for key, value in content.items() if key != "exp"}
+    flags = {flag for action in parser._actions for flag in action.option_strings}
+    unknown = [key for key in content if f"--{key}" not in flags or key in ("config", "help")]
+    if unknown:
+        known = ", ".join(sorted(flag[2:] for flag in flags if flag.startswith("--")))
+        raise UserError(f"{path}: unknown {', '.join(unknown)}; there are {known}")
+    words: list[str] = []
+    for key, value in content.items():
+        words += _flag(key, value, flags)
+    return words, [str(word) for pair in fields.items() for word in pair]
+
+
+def _flag(key: str, value: Any, flags: Collection[str]) -> list[str]:
+    if isinstance(value, bool):
+        name = f"--{key}" if value else f"--no-{key}"
+        return [name] if name in flags else []
+    if value is None:
+        return []
+    values = value if isinstance(value, list) else [value]
+    return [f"--{key}", *map(str, values)]
+
+
+if __name__ == "__main__":
+    cli.entry(main)

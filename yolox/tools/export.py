@@ -1,0 +1,230 @@
+"""Export a checkpoint for another runtime, and keep the file only if it agrees with PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from loguru import logger
+from numpy.typing import NDArray
+from torch import Tensor
+
+from yolox.data import preproc
+from yolox.export import (
+    FORMATS,
+    ExportError,
+    ExportSettings,
+    export_model,
+    optional_packages,
+    sample_scene,
+)
+from yolox.export.settings import OPSET, PACKAGES, SUFFIXES
+from yolox.models import load_model
+from yolox.tools import cli
+from yolox.tools.demo import find_images
+from yolox.utils.checkpoint import file_digest
+from yolox.utils.download import resolve_weights
+from yolox.utils.errors import UserError
+
+SCENE_GROWTH = (32, 64)  # rows and columns more, of a second scene for files of any size
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = cli.make_parser(
+        "Export a checkpoint, dense or pruned, for another runtime; the file is run in that "
+        "runtime and kept if it computes what PyTorch does.",
+        "python tools/export.py -c YOLOX_outputs/yolox_voc_s/pruned.pth --format openvino",
+    )
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="what to export to")
+    parser.add_argument(
+        "-o", "--output-name", type=Path, help="file to write (beside the checkpoint)"
+    )
+    add_source_arguments(parser)
+    graph = parser.add_argument_group("graph")
+    graph.add_argument(
+        "--decode",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="boxes in pixels; --no-decode leaves the head's offsets and log sizes",
+    )
+    graph.add_argument(
+        "--nms-in-graph",
+        action="store_true",
+        help="non-maximum suppression in the file, with --conf and --nms (onnx, openvino)",
+    )
+    graph.add_argument(
+        "--half", action="store_true", help="weights in float16 (onnx, openvino, ncnn)"
+    )
+    graph.add_argument(
+        "--dynamic-size",
+        action="store_true",
+        help="any height and width, multiples of 32 (not ncnn); slow to export",
+    )
+    graph.add_argument("--opset", type=cli.positive, default=OPSET, help="ONNX opset")
+    add_graph_arguments(graph)
+    add_check_arguments(parser)
+    cli.add_exp_arguments(parser)
+    return parser
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is exported."""
+    parser.add_argument("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
+    parser.add_argument("-expn", "--experiment-name", help="name of the output folder (the Exp's)")
+
+
+def add_graph_arguments(graph: argparse._ArgumentGroup) -> None:
+    """What the graph is to look like: the flags that the official command has too."""
+    graph.add_argument("--input", default="images", help="name of the input")
+    graph.add_argument("--output", default="output", help="name of the output")
+    graph.add_argument("--batch-size", type=cli.positive, default=1, help="images a run")
+    graph.add_argument("--dynamic", action="store_true", help="any number of images a run")
+    graph.add_argument(
+        "--tsize",
+        type=cli.side,
+        nargs="+",
+        metavar=("H", "W"),
+        help="input size, one number for a square (the checkpoint's)",
+    )
+    graph.add_argument(
+        "--slim",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="simplify ONNX with onnxslim where it is installed",
+    )
+
+
+def add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is compared."""
+    check = parser.add_argument_group("check")
+    check.add_argument("--path", type=Path, help="image or folder to compare on too")
+    check.add_argument(
+        "--conf", type=cli.fraction, default=0.3, help="least score; goes into the file"
+    )
+    check.add_argument(
+        "--nms", type=cli.fraction, default=0.45, help="IoU of NMS; goes into the file"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, export."""
+    export(make_parser().parse_args(argv))
+
+
+def export(args: argparse.Namespace) -> None:
+    """Load, export, compare, print."""
+    optional_packages(*PACKAGES[args.format])
+    source = resolve_weights(args.ckpt or _folder(args) / "best_ckpt.pth")
+    loaded = load_model(source)
+    output: Path = args.output_name or _beside(source, args.format)
+    if output.exists() and output.samefile(source):
+        raise ExportError(f"{output} is the checkpoint itself: choose another --output-name")
+    settings = ExportSettings(
+        format=args.format,
+        size=_size(args.tsize) if args.tsize else loaded.spec.input_size,
+        batch_size=args.batch_size,
+        dynamic=args.dynamic,
+        dynamic_size=args.dynamic_size,
+        opset=args.opset,
+        input_name=args.input,
+        output_name=args.output,
+        decode=args.decode,
+        nms=args.nms_in_graph,
+        half=args.half,
+        slim=args.format == "onnx" and args.slim and _has_onnxslim(),
+        conf=args.conf,
+        nms_iou=args.nms,
+    )
+    images = find_images(args.path) if args.path else []
+    logger.info(f"exporting {source} for {args.format}: {_what(settings)}")
+    parity = export_model(
+        loaded,
+        output,
+        settings,
+        list(_batches(images, settings)),
+        source_sha256=file_digest(source),
+    )
+    logger.info(f"{args.format} and PyTorch, {parity}")
+    if not parity.detections:
+        logger.info(
+            f"no score reached {args.conf}, so only raw outputs were compared: --path with images "
+            "of your objects, or a lower --conf, compares detections too"
+        )
+    files = settings.beside(output)
+    size = sum(file.stat().st_size for file in files) / 1e6
+    others = "".join(f", {file.name}" for file in files[1:])
+    logger.info(f"wrote {output}{others} ({size:.1f} MB)")
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    return cli.load_exp(args).output_folder(args.experiment_name)
+
+
+def _beside(source: Path, kind: str) -> Path:
+    # ncnn's .bin would otherwise have the name of OpenVINO's.
+    ending = f".{kind}" if kind == "ncnn" else ""
+    return source.with_name(f"{source.stem}{ending}{SUFFIXES[kind][0]}")
+
+
+def _size(sides: Sequence[int]) -> tuple[int, int]:
+    if len(sides) > 2:
+        raise ExportError(f"--tsize takes height and width, got {' '.join(map(str, sides))}")
+    return sides[0], sides[-1]
+
+
+def _has_onnxslim() -> bool:
+    try:
+        optional_packages("onnxslim")
+    except ExportError:
+        logger.info("onnxslim is not installed, so the graph stays as torch wrote it")
+        return False
+    return True
+
+
+def _what(settings: ExportSettings) -> str:
+    height, width = settings.size
+    parts = [
+        f"any size, tried at {height}×{width}" if settings.dynamic_size else f"{height}×{width}",
+        f"batch {'of any size' if settings.dynamic else settings.batch_size}",
+        f"opset {settings.opset}" if settings.format == "onnx" else "",
+        "float16 weights" if settings.half else "",
+        f"boxes {'decoded' if settings.decode else 'not decoded'}",
+        "NMS in the graph" if settings.nms else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _batches(images: Sequence[Path], settings: ExportSettings) -> Iterator[Tensor]:
+    """The made-up scene and the images, in full batches; pictures come again to fill the last."""
+    pictures = itertools.chain([sample_scene(settings.size)], map(_read, images))
+    inputs = (torch.from_numpy(preproc(picture, settings.size)[0]) for picture in pictures)
+    size = 1 if settings.dynamic else settings.batch_size
+    first = None
+    while group := list(itertools.islice(inputs, size)):
+        first = group[0] if first is None else first
+        yield torch.stack((group * size)[:size])
+    if settings.dynamic and first is not None:
+        yield torch.stack([first, first.flip(-1), first.flip(-2)])
+    if settings.dynamic_size:
+        height, width = (
+            side + more for side, more in zip(settings.size, SCENE_GROWTH, strict=True)
+        )
+        larger = torch.from_numpy(preproc(sample_scene((height, width)), (height, width))[0])
+        yield larger.expand(size, -1, -1, -1).contiguous()
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    image: NDArray[np.uint8] | None = cv2.imread(str(path))
+    if image is None:
+        raise UserError(f"{path} cannot be decoded as an image: take it out of --path")
+    return image
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,128 @@
+"""Quantize a checkpoint to int8, and leave layers in float until AP is kept."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from loguru import logger
+from rich.console import Console
+from torch import nn
+
+from yolox.exp.quantize import QuantizeJob, QuantizeRecord, calibration_images
+from yolox.export.quantize import METHODS, QuantizationError, QuantizeSettings, require_packages
+from yolox.export.settings import SUFFIXES
+from yolox.models import load_model
+from yolox.tools import cli
+from yolox.utils.checkpoint import file_digest
+from yolox.utils.device import processor
+from yolox.utils.download import resolve_weights
+
+EVAL_BATCH = 16
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = cli.make_parser(
+        "Quantize a checkpoint, dense or pruned, to int8 after training; layers that AP depends on "
+        "stay in float.",
+        "python tools/quantize.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth --format openvino",
+    )
+    add = parser.add_argument
+    add("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
+    add("-expn", "--experiment-name", help="name of the output folder (the Exp's)")
+    add("--format", choices=tuple(METHODS), default="onnx", help="what to write")
+    add("-o", "--output-name", type=Path, help="file to write (<checkpoint>_int8 beside it)")
+    add("--calibration-images", type=cli.positive, default=128, help="training images to use")
+    methods = "; ".join(f"{name}: {', '.join(able)}" for name, able in METHODS.items())
+    add("--calibration", default="", help=f"how ranges are found, the first unless said: {methods}")
+    add("--max-drop", type=cli.fraction, default=0.01, help="AP50-95 that may be lost")
+    add(
+        "--keep-anyway",
+        action="store_true",
+        help="write the best file found even where it loses more",
+    )
+    add(
+        "--tsize",
+        type=cli.side,
+        nargs="+",
+        metavar=("H", "W"),
+        help="input size, one number for a square (the checkpoint's)",
+    )
+    add("--dynamic", action="store_true", help="a file for any number of images a run")
+    cli.add_exp_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, load, quantize, print."""
+    args = make_parser().parse_args(argv)
+    settings = QuantizeSettings(
+        format=args.format,
+        method=args.calibration,
+        max_drop=args.max_drop,
+        keep_anyway=args.keep_anyway,
+    )
+    require_packages(settings.format)
+    exp = cli.load_exp(args)
+    source = resolve_weights(args.ckpt or exp.output_folder(args.experiment_name) / "best_ckpt.pth")
+    loaded = load_model(source)
+    spec = loaded.spec
+    if args.tsize:
+        spec = dataclasses.replace(spec, input_size=_size(args.tsize))
+    images = calibration_images(exp, spec, args.calibration_images, keep=args.opts[::2])
+    evaluator = exp.get_evaluator(EVAL_BATCH)
+
+    def evaluate(model: nn.Module) -> tuple[float, float]:
+        result = evaluator.run(model)
+        return result.ap50_95, result.ap50
+
+    job = QuantizeJob(
+        loaded=loaded,
+        source_sha256=file_digest(source),
+        output=args.output_name or _beside(source, settings.format),
+        settings=settings,
+        size=exp.test_size,
+        dynamic=args.dynamic,
+        images=images,
+        evaluate=evaluate,
+    )
+    _report(job.run(), settings, exp.test_size)
+
+
+def _report(record: QuantizeRecord, settings: QuantizeSettings, size: tuple[int, int]) -> None:
+    """Print the table, what stayed in float, and what a person should know of them."""
+    runtime = "onnxruntime" if settings.format == "onnx" else "openvino"
+    title = f"{size[0]}×{size[1]}, batch 1, {runtime}, {processor()}"
+    Console(width=None if Console().is_terminal else 160).print(record.table(title))
+    kept = ", ".join(record.kept) or "none"
+    logger.info(
+        f"in float beside the prediction convolutions: {len(record.kept)} of {record.layers} "
+        f"layers: {kept}"
+    )
+    if record.after.latency_ms >= record.before.latency_ms:
+        logger.warning(
+            "int8 is not faster than float32 here: without VNNI, or with many small layers, a CPU "
+            "gains little; measure it where it is to run"
+        )
+    if not record.met:
+        logger.warning(
+            f"AP50-95 falls by {record.drop:.4f}, more than {settings.max_drop:g}: kept as asked"
+        )
+    logger.info(f"wrote {record.output} ({record.after.file_bytes / 1e6:.2f} MB)")
+
+
+def _size(sides: Sequence[int]) -> tuple[int, int]:
+    if len(sides) > 2:
+        raise QuantizationError(f"--tsize takes height and width, got {' '.join(map(str, sides))}")
+    return sides[0], sides[-1]
+
+
+def _beside(source: Path, kind: str) -> Path:
+    return source.with_name(f"{source.stem}_int8{SUFFIXES[kind][0]}")
+
+
+if __name__ == "__main__":
+    cli.entry(main)
