@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from yolox.export import Parity, measure_parity
-from yolox.export.parity import FP16, FP32, measure_detections
+from yolox.export.parity import FP16, FP32, count_unmatched, measure_detections
 
 BASE = torch.tensor([[[20.0, 20, 10, 10, 0.9, 0.8, 0.1], [50, 50, 9, 9, 0.9, 0.1, 0.7]]])
 OPTIONS: dict[str, Any] = {"num_classes": 2, "conf": 0.3, "nms": 0.45}
@@ -42,6 +42,12 @@ def test_each_kind_of_difference() -> None:
     with pytest.raises(ValueError, match="expected"):
         measure(BASE[:, :1])
     assert FP32.relative < 1 / 50
+
+
+def test_a_sliver_moved_by_a_hair_is_the_same_box() -> None:
+    slim, moved = (torch.tensor([[x, 0.0, x + 0.1, 90, 0.9, 0.8, 1]]) for x in (20.0, 20.02))
+    assert count_unmatched(slim, moved) == 0
+    assert count_unmatched(slim, slim + torch.tensor([0.1, 0, 0.1, 0, 0, 0, 0])) == 2
 
 
 def test_float16_is_allowed_more_but_not_another_answer() -> None:

@@ -169,6 +169,24 @@ def test_verification_sees_wrong_channels_of_an_untrained_model() -> None:
             verify_pruned(apply_plan(model, groups, plan_of(groups, {group.name: (2,)})), masked, x)
 
 
+def test_verification_tells_rounding_that_a_model_magnifies_from_a_wrong_channel() -> None:
+    """Maps of four values through a hundred rectified layers: the last bit grows to 1e-9."""
+    model = enliven(build_model(dataclasses.replace(SLIM_SPECS["yolox-x"], act="relu"))).eval()
+    x = image()
+    groups = trace_groups(model, x)
+    nudged = copy.deepcopy(model).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in nudged.parameters():
+            noise = torch.rand(parameter.shape, generator=generator, dtype=torch.float64) - 0.5
+            parameter.mul_(1 + 4 * 2**-52 * noise)
+    assert 1e-9 < verify_pruned(nudged, model, x) < 1e-6
+    for group in groups[:: len(groups) // 2]:
+        masked = mask_plan(model, groups, plan_of(groups, {group.name: (1,)}))
+        with pytest.raises(PruningError, match="differs"):
+            verify_pruned(apply_plan(model, groups, plan_of(groups, {group.name: (2,)})), masked, x)
+
+
 def test_verification_refuses_nan() -> None:
     model = enliven(ResNet()).eval()
     broken = copy.deepcopy(model)

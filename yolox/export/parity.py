@@ -23,13 +23,16 @@ class Tolerance:
 
     Attributes:
         relative: difference of outputs over the largest value.
-        iou, score: at least and at most, between two detections that are the same.
+        iou, pixels, score: between two detections that are the same, the least IoU or else the
+            most that a side may be moved (of a sliver, a hair's breadth halves the IoU), and the
+            most that a probability may change.
         unmatched: part of the detections that may not be the same: a box exactly at the least score
             or at the IoU of NMS may fall on either side.
     """
 
     relative: float
     iou: float
+    pixels: float
     score: float
     unmatched: float
 
@@ -37,8 +40,8 @@ class Tolerance:
 # float32 in another order of summation, batch norms folded, gives up to some 1e-5; a wrong
 # operation, weight or layout is far above this. Weights rounded to float16 have three digits; over
 # the depth of a YOLOX-nano that moves single scores by 0.1, boxes likewise, and AP hardly.
-FP32 = Tolerance(relative=1e-3, iou=0.999, score=1e-3, unmatched=0.005)
-FP16 = Tolerance(relative=0.2, iou=0.8, score=0.1, unmatched=0.1)
+FP32 = Tolerance(relative=1e-3, iou=0.999, pixels=0.05, score=1e-3, unmatched=0.005)
+FP16 = Tolerance(relative=0.2, iou=0.8, pixels=1, score=0.1, unmatched=0.1)
 
 Run = Callable[[Tensor], Tensor]
 
@@ -175,9 +178,10 @@ def count_unmatched(a: Tensor | None, b: Tensor | None, tolerance: Tolerance = F
     """Rows (k, 7) of `postprocess` in either that have no counterpart of class, box and score."""
     if a is None or b is None:
         return sum(len(rows) for rows in (a, b) if rows is not None)
+    moved = (a[:, None, :4] - b[None, :, :4]).abs().amax(dim=2)
     same = (
         (a[:, None, 6] == b[None, :, 6])
-        & (bboxes_iou(a[:, :4], b[:, :4]) >= tolerance.iou)
+        & ((bboxes_iou(a[:, :4], b[:, :4]) >= tolerance.iou) | (moved <= tolerance.pixels))
         & ((a[:, None, 4:6] - b[None, :, 4:6]).abs().amax(dim=2) <= tolerance.score)
     )
     return int((~same.any(dim=1)).sum() + (~same.any(dim=0)).sum())

@@ -229,6 +229,7 @@ def _print(results: Sequence[Result], notes: Sequence[str], settings: BenchSetti
         if not console.is_terminal:
             table.box = None
         console.print(table)
+        console.print()
     runs = results[0].measurement.forward.runs
     console.print(
         f"{processor()}, {_cores()} cores; {runs} runs of each, taken in turns", soft_wrap=True
