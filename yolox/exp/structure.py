@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from yolox.models import channel_table
 from yolox.report import Histogram, LayerBar, ScaleHistograms
+from yolox.utils.model_utils import batch_norm_scales
 
 __all__ = ["layer_bars", "scale_histograms"]
 
@@ -31,7 +29,10 @@ def layer_bars(before: nn.Module, after: nn.Module) -> tuple[LayerBar, ...]:
 
 def scale_histograms(models: Mapping[str, nn.Module]) -> ScaleHistograms | None:
     """|γ| of all batch norms of each model by its label; None where a model has no batch norm."""
-    values = {label: _scales(model) for label, model in models.items()}
+    values = {
+        label: np.concatenate([np.zeros(0), *batch_norm_scales(model).values()])
+        for label, model in models.items()
+    }
     if not values or any(not len(scales) for scales in values.values()):
         return None
     top = max(float(scales.max()) for scales in values.values()) or 1.0
@@ -53,13 +54,3 @@ def _part(name: str) -> str:
     if name.startswith("backbone."):
         return "backbone" if name.startswith("backbone.backbone.") else "neck"
     return "head"
-
-
-def _scales(model: nn.Module) -> npt.NDArray[Any]:
-    """|γ| of all channels, float64 (channels,)."""
-    layers = [
-        module.weight.detach().double().abs().cpu().numpy()
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and isinstance(module.weight, nn.Parameter)
-    ]
-    return np.concatenate([np.zeros(0), *layers])

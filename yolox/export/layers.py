@@ -106,10 +106,13 @@ def _image(kind: ConvKind, channels: int) -> NDArray[np.float32]:
     return rng.standard_normal((1, channels, *kind.size), dtype=np.float32)
 
 
-def conv_graph(kind: ConvKind, pairs: Sequence[Pair]) -> Any:
+def conv_graph(kind: ConvKind, pairs: Sequence[Pair], *, plain_mish: bool = True) -> Any:
     """An ONNX model with a branch a pair, convolution and activation, from an input a width.
 
     Every node's name, and the tensor that it makes, begins with ``layer<number of the pair>_``.
+
+    Args:
+        plain_mish: see `yolox.export.graph.deployed`.
     """
     onnx, _ = optional_packages("onnx", "onnx.helper")
     make, tensor = onnx.helper, onnx.numpy_helper.from_array
@@ -130,7 +133,11 @@ def conv_graph(kind: ConvKind, pairs: Sequence[Pair]) -> Any:
                 group=pair[0] if kind.depthwise else 1,
             )
         )
-        nodes += _activation_nodes(make, kind.act, stem)
+        if kind.act == "mish" and plain_mish:
+            constants.append(tensor(np.ones((), np.float32), f"{stem}one"))
+            nodes += _plain_mish_nodes(make, stem)
+        else:
+            nodes += _activation_nodes(make, kind.act, stem)
         shape = [1, pair[1], None, None]
         outputs.append(
             make.make_tensor_value_info(nodes[-1].output[0], onnx.TensorProto.FLOAT, shape)
@@ -158,6 +165,23 @@ def _activation_nodes(make: Any, act: str, stem: str) -> list[Any]:
     if act == "lrelu":
         return [make.make_node("LeakyRelu", [conv], [out], name=out, alpha=_SLOPE)]
     return [make.make_node({"mish": "Mish", "relu": "Relu"}[act], [conv], [out], name=out)]
+
+
+def _plain_mish_nodes(make: Any, stem: str) -> list[Any]:
+    """As `yolox.export.graph.SigmoidMish` is exported."""
+    steps = (
+        ("Neg", "negative", "conv"),
+        ("Sigmoid", "sigmoid", "negative"),
+        ("Mul", "square", "sigmoid", "sigmoid"),
+        ("Sub", "above", "one", "square"),
+        ("Add", "below", "one", "square"),
+        ("Div", "gate", "above", "below"),
+        ("Mul", "act", "conv", "gate"),
+    )
+    return [
+        make.make_node(op, [stem + name for name in given], [stem + made], name=stem + made)
+        for op, made, *given in steps
+    ]
 
 
 def _feed(kind: ConvKind, pairs: Sequence[Pair]) -> dict[str, NDArray[np.float32]]:
@@ -214,7 +238,7 @@ def _openvino(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float
     (runtime,) = optional_packages("openvino")
     core = runtime.Core()
     compiled = core.compile_model(
-        core.read_model(conv_graph(kind, pairs).SerializeToString()),
+        core.read_model(conv_graph(kind, pairs, plain_mish=False).SerializeToString()),
         "CPU",
         {
             "PERF_COUNT": True,
@@ -264,7 +288,9 @@ def _channels_last(kind: ConvKind, channels: int) -> Tensor:
 def _ncnn(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
     """A layer behind a copy of its input, less the copy alone: ncnn does not time its layers."""
     (ncnn,) = optional_packages("ncnn")
-    images = {width: ncnn.Mat(_image(kind, width)[0]) for width in {i for i, _ in pairs}}
+    # Copies: a Mat of an array points into it without keeping it alive.
+    arrays = {width: _image(kind, width)[0] for width in {i for i, _ in pairs}}
+    images = {width: ncnn.Mat(array).clone() for width, array in arrays.items()}
     empty = _NcnnNet(ncnn, ncnn_text(kind, None), b"", threads)
     works: list[Callable[[], object]] = []
     nets = []

@@ -262,7 +262,7 @@ def _open_ncnn(path: Path, threads: int | None) -> _Opened:
 
     def run(x: Array) -> Array:
         with net.create_extractor() as extractor:
-            # A copy: the layers may write where they read, past a row's end too.
+            # A copy: a Mat of an array does not keep it alive, and the layers may write to it.
             extractor.input(given, ncnn.Mat(x[0]).clone())
             status, out = extractor.extract(made)
             if status:

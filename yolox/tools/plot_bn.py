@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from yolox.models import load_model
 from yolox.tools import cli
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
+from yolox.utils.model_utils import batch_norm_scales
 
 Array = npt.NDArray[np.float64]
 
@@ -63,11 +63,7 @@ def read_scales(model: nn.Module, label: str) -> Scales:
     Raises:
         UserError: there are none.
     """
-    layers = {
-        name: module.weight.detach().double().abs().cpu().numpy()
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and isinstance(module.weight, nn.Parameter)
-    }
+    layers = batch_norm_scales(model)
     if not layers:
         raise UserError(
             f"{label} has no batch norm with a scale: give the checkpoint that was trained, not "

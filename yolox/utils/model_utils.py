@@ -6,9 +6,12 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from loguru import logger
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -40,6 +43,15 @@ def count_macs(model: nn.Module, example_input: Tensor) -> dict[str, int]:
         if name.startswith(prefix + "."):
             macs[name.removeprefix(prefix + ".")] = sum(by_op.values()) // 2
     return macs
+
+
+def batch_norm_scales(model: nn.Module) -> dict[str, npt.NDArray[np.float64]]:
+    """|γ| (channels,) of each batch norm that has one, by its name."""
+    return {
+        name: module.weight.detach().double().abs().cpu().numpy()
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and isinstance(module.weight, nn.Parameter)
+    }
 
 
 @contextmanager
