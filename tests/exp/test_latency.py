@@ -91,6 +91,7 @@ def test_a_target_is_met_and_told(
     err = capsys.readouterr().err
     assert "channels in multiples of 4" in err
     assert "latency=0.6 is met within 5%" in err
+    assert 'changes it to mish, which takes longer: fine-tune with finetune_act ""' in err
     record = json.loads(output.with_suffix(".report.json").read_text())
     found = record["latency"]
     assert found["runtime"].startswith("onnxruntime ")
@@ -103,6 +104,7 @@ def test_a_target_is_met_and_told(
     assert record["latency_ms"] == [found["parent_ms"], found["result_ms"]]
     assert record["config"]["round_to"] == 4
     loaded, parent = load_model(output), load_model(best)
+    assert loaded.pruning[0]["latency"]["setting"] == f"{found['runtime']}, 3 threads"
     assert loaded.pruning[0]["plan"]["config"]["target"] == "latency=0.6"
     before = {n: m.weight.shape[0] for n, m in parent.model.named_modules() if hasattr(m, "groups")}
     after = {n: m.weight.shape[0] for n, m in loaded.model.named_modules() if hasattr(m, "groups")}
@@ -176,6 +178,33 @@ def test_bad_input(
     (line,) = error_lines(capsys.readouterr().err)
     assert said in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cache_that_cannot_be_written(
+    abacus: list[tuple[ConvKind, Pair]],
+    tiny_exp: Path,
+    best: Path,
+    tmp_path: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cache.write_text("no folder")
+    assert prune(tiny_exp, best, tmp_path / "out" / "p.pth", "--target", "latency=0.6") == 1
+    (line,) = error_lines(capsys.readouterr().err)
+    assert "cannot write into" in line
+    assert "YOLOX_CACHE" in line
+
+
+def test_the_stem_of_an_exported_file_is_one_convolution_of_the_image(best: Path) -> None:
+    loaded = load_model(best)
+    stem = "backbone.backbone.stem.conv.conv"
+    as_it_is = latency._layers(loaded, LatencySettings(runtime="torch", threads=1))
+    folded = latency._layers(loaded, LatencySettings(runtime="ncnn", threads=1))
+    assert list(folded) == list(as_it_is)
+    assert {name for name in folded if folded[name] != as_it_is[name]} == {stem}
+    assert (as_it_is[stem].inputs, as_it_is[stem].kind.kernel) == (12, (3, 3))
+    assert (folded[stem].inputs, folded[stem].kind.kernel) == (3, (6, 6))
+    assert folded[stem].macs == as_it_is[stem].macs
 
 
 def test_a_runtime_that_is_not_installed(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tests.helpers import SPECS
 from tests.pruning.helpers import enliven, random_plan
-from tests.runs import command, error_lines
+from tests.runs import command, error_lines, opinionated
 from yolox.export import FORMATS, ExportSettings, export_model, fold_focus, open_exported
 from yolox.export.settings import PACKAGES, SUFFIXES
 from yolox.models import LoadedModel, build_model, checkpoint_payload, load_model
@@ -102,16 +102,17 @@ def test_a_file_is_evaluated_and_detects_in_place_of_its_checkpoint(
     form: str, tiny_exp: Path, trained: Path, devkit: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / f"model{SUFFIXES[form][0]}"
-    best = trained / "best_ckpt.pth"
+    # Squares of the finest grid, none of which suppresses another.
+    best = opinionated(trained / "best_ckpt.pth", tmp_path / "sure.pth", (2.0, -9.0, -9.0))
     words = ("-c", best, "--format", form, "--output-name", output, "-f", tiny_exp)
     assert command(export.main, *words) == 0
     found = {}
     for name, path in (("file", output), ("checkpoint", best)):
         out = tmp_path / f"{name}.json"
-        words = ("-c", path, "--save-detections", out, "--conf", 0.001, "-f", tiny_exp)
+        words = ("-c", path, "--save-detections", out, "--conf", 0.1, "-f", tiny_exp)
         assert command(eval.main, *words) == 0
         found[name] = out.read_text()
-    assert found["file"].count("bbox") == found["checkpoint"].count("bbox")
+    assert found["file"].count("bbox") == found["checkpoint"].count("bbox") == 3 * 8 * 8
     folder = devkit / "VOC2007" / "JPEGImages"
     pictures = tmp_path / "seen"
     assert command(demo.main, "-c", output, "--path", folder, "--save_dir", pictures) == 0

@@ -14,16 +14,16 @@ import pytest
 import torch
 
 from tests.report.made_up import SECTIONS, Page
-from tests.runs import command, error_lines
+from tests.runs import command, error_lines, opinionated
 from yolox.exp import get_exp
 from yolox.exp.report import ReportSettings, gather_report
 from yolox.export import ExportSettings, write_model
 from yolox.export.bench import Measurement, Times
 from yolox.export.bench_results import MeasuredModel, Result, to_json
-from yolox.models import checkpoint_payload, load_model
+from yolox.models import load_model
 from yolox.report import Fact, Latency, ModelRow, Report
 from yolox.tools import report
-from yolox.utils.checkpoint import file_digest, save_checkpoint
+from yolox.utils.checkpoint import file_digest
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import count_params
 
@@ -32,7 +32,7 @@ from yolox.utils.model_utils import count_params
 def old(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained model, made to see squares of 32 and of 16 pixels everywhere."""
     file = tmp_path_factory.mktemp("old") / "old.pth"
-    return _opinionated(trained / "best_ckpt.pth", file, (2.0, 1.0, -9.0))
+    return opinionated(trained / "best_ckpt.pth", file, (2.0, 1.0, -9.0))
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +41,7 @@ def new(pruned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("new") / "new.pth"
     record = json.dumps({"command": "python tools/prunmodel.py -c old.pth"})
     file.with_suffix(".report.json").write_text(record)
-    return _opinionated(pruned, file, (2.0, -9.0, -9.0))
-
-
-def _opinionated(source: Path, file: Path, sureness: tuple[float, ...]) -> Path:
-    """A checkpoint with biases of its last layers that make it sure of something at once."""
-    loaded = load_model(source)
-    head = loaded.model.head
-    with torch.no_grad():
-        for level, logit in enumerate(sureness):
-            head.obj_preds[level].bias.fill_(logit)
-            head.cls_preds[level].bias.copy_(torch.tensor([3.0, 0.0, -3.0]))
-            head.reg_preds[level].bias[2:] = 0.0 if level else float(np.log(4))
-    payload = checkpoint_payload(loaded.model, loaded.spec, loaded.pruning)
-    save_checkpoint(file, payload)
-    return file
+    return opinionated(pruned, file, (2.0, -9.0, -9.0))
 
 
 def _measured(label: str, file: Path, runtime: str, ms: float) -> Result:
@@ -249,6 +235,7 @@ def _other_json(folder: Path) -> Path:
         (lambda folder: ("--bench", _not_json(folder)), "give the file of tools/bench.py"),
         (lambda folder: ("--bench", _other_json(folder)), "is not what tools/bench.py --json"),
         (lambda folder: ("--compress", folder / "none"), "give the file of tools/compress.py"),
+        (lambda folder: ("--compress", _other_json(folder)), "its stages have no commands"),
         (lambda folder: ("-o", folder), "it is a folder"),
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from tests.runs import command, error_lines, read, tree
 from yolox.models import load_model
@@ -28,29 +30,37 @@ def test_the_whole_road_and_only_what_is_left_of_it(
     tiny_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     best = trained / "best_ckpt.pth"
-    words = ("-c", best, "-o", tmp_path, "-f", tiny_exp, *QUICK, "--target", "params=0.6")
+    formats = ("--formats", "openvino", "ncnn")  # each has a .bin
+    words = ("-c", best, "-o", tmp_path, "-f", tiny_exp, *QUICK, "--target", "params=0.6", *formats)
     assert command(compress.main, *words) == 0
     assert list(stages(tmp_path)) == [
-        *("pruning", "finetuned", "export to onnx", "AP of the onnx file"),
-        *("measurement", "report"),
+        *("pruning", "finetuned", "export to openvino", "AP of the openvino file"),
+        *("export to ncnn", "AP of the ncnn file", "measurement", "report"),
     ]
     final = load_model(tmp_path / "finetuned" / "latest_ckpt.pth")
     whole = count_params(load_model(best).model)
     assert count_params(final.model) / whole == pytest.approx(0.6, abs=0.02)
-    metrics = json.loads((tmp_path / "eval" / "onnx" / "metrics.json").read_text())
-    assert metrics
+    for form, runtime in (("openvino", "openvino"), ("ncnn", "ncnn")):
+        metrics = json.loads((tmp_path / "eval" / form / "metrics.json").read_text())
+        assert metrics["runtime"].startswith(runtime)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "python tools/prunmodel.py" in page
+    for part in ("python tools/prunmodel.py", "after, as openvino", "after, as ncnn"):
+        assert part in page
 
     written = tree(tmp_path)
     capsys.readouterr()
     assert command(compress.main, *words) == 0
-    assert capsys.readouterr().err.count("done before") == 6
+    assert capsys.readouterr().err.count("done before") == 8
     assert tree(tmp_path) == written
 
     # Another length of fine-tuning: the pruning stands.
-    longer = ("--epochs", 2)
-    assert command(compress.main, *words[:6], *QUICK, *longer, *words[-2:]) == 0
+    longer = ("--epochs", 2, "--target", "params=0.6", "--formats", "onnx")
+    assert command(compress.main, *words[:6], *QUICK, *longer) == 0
+    # What is no part of it any more is not told of.
+    assert list(stages(tmp_path)) == [
+        *("pruning", "finetuned", "export to onnx", "AP of the onnx file"),
+        *("measurement", "report"),
+    ]
     assert tree(tmp_path)["pruned/pruned.pth"] == written["pruned/pruned.pth"]
     content = read(tmp_path / "finetuned" / "latest_ckpt.pth")
     assert content["train"]["epoch"] == 2
@@ -98,6 +108,52 @@ def test_a_plan_names_every_stage_and_touches_nothing(
     ):  # fmt: skip
         assert part in plan, part
     assert not folder.exists()
+
+
+def test_a_latency_is_planned_with_the_activation_that_stays(
+    tiny_exp: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("-c", trained / "best_ckpt.pth", "-o", tmp_path / "out", "--dry-run")
+    words = (*words, "--target", "latency=0.5", "--runtime", "ncnn", "-f", tiny_exp)
+    assert command(compress.main, *words) == 0
+    plan = capsys.readouterr().out.splitlines()
+    (tuning,) = (line for line in plan if "-expn finetuned" in line)
+    assert "finetune_act ''" in tuning
+    (bench,) = (line for line in plan if "tools/bench.py" in line)
+    assert "--runtimes torch ncnn onnxruntime" in bench
+    assert command(compress.main, *words, "finetune_act", "mish") == 0
+    assert "finetune_act ''" not in capsys.readouterr().out
+    assert command(compress.main, *words[:-4], "-f", tiny_exp) == 0  # nothing of ncnn
+    capsys.readouterr()
+
+    monkeypatch.setitem(__import__("sys").modules, "ncnn", None)
+    assert command(compress.main, *words) == 1
+    (error,) = error_lines(capsys.readouterr().err)
+    assert "needs ncnn" in error
+
+
+@pytest.mark.parametrize(("after", "level"), [(5.1, "INFO"), (6.0, "WARNING")])
+def test_what_was_asked_is_compared_with_what_came_out(
+    after: float, level: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "bench.json"
+    times = {("before", "torch"): 99.0, ("before", "ncnn"): 10.0, ("after", "ncnn"): after}
+    measurements = [
+        {"label": label, "runtime": runtime, "forward": {"median": ms}}
+        for (label, runtime), ms in times.items()
+    ]
+    file.write_text(json.dumps({"measurements": measurements}))
+    lines: list[str] = []
+    sink = logger.add(lambda message: lines.append(str(message)), format="{level} {message}")
+    compress.tell_latency(argparse.Namespace(target="latency=0.5", runtime="ncnn"), file)
+    logger.remove(sink)
+    (line,) = lines
+    assert line.startswith(level)
+    assert f"takes {after:.2f} of 10.00 ms" in line
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,11 @@ def test_steps_train_in_between_and_go_on_where_they_stopped(
     (error,) = error_lines(capsys.readouterr().err)
     assert "differs in config" in error
     assert tree(tmp_path) == before
+    (folder / "steps.json").write_text("{")
+    assert command(prunmodel.main, *args, *steps) == 1
+    (error,) = error_lines(capsys.readouterr().err)
+    assert "steps.json" in error
+    assert "delete" in error
 
 
 CONTRADICTIONS = [
@@ -214,6 +219,8 @@ CONTRADICTIONS = [
     ("--plan none.json", ["none.json"]),
     ("--target macs=0.001", ["cannot be reached", "least left", "max_sparsity"]),
     ("--target flops=0.5", ["params=FRACTION, macs=FRACTION, latency=FRACTION"]),
+    ("--threads 2 --target macs=0.5", ["--threads", "--runtime", "name one"]),
+    ("--spare none.json", ["every layer is sensitive", "leave out --spare"]),
     ("--steps 2 --mode layer --layers head", ["--steps", "--mode global"]),
     ("--steps 2 --plan x.json", ["--steps", "no --plan"]),
     ("--importance magic", ["invalid choice: 'magic'"]),

@@ -109,6 +109,29 @@ def test_prunmodel_takes_the_ratios(
     assert changed == pytest.approx({name: wanted[name] for name in changed}, abs=1 / 16)
 
 
+def test_prunmodel_spares_what_no_ratio_was_found_for(
+    tiny_exp: Path,
+    trained: Path,
+    measured: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output, fine = tmp_path / "p.pth", json.loads((measured / "ratios.json").read_text())
+    ratios = tmp_path / "ratios.json"
+    ratios.write_text(json.dumps(dict(list(fine.items())[:2])))
+    args = ("--importance", "l1", "--round-to", 1, "--reconstruct", 0, "--no-latency")
+    status = command(
+        prunmodel.main, "--spare", ratios, "--ch-sparsity", 0.01, *args,
+        "-c", trained / "best_ckpt.pth", "-o", output, "-f", tiny_exp,
+    )  # fmt: skip
+    assert status == 0
+    assert "sensitive layers stay whole" in capsys.readouterr().err
+    plan = json.loads(output.with_suffix(".plan.json").read_text())
+    cut = {group["name"] for group in plan["groups"] if group["remove"]}
+    assert cut
+    assert cut <= set(list(fine)[:2])
+
+
 @pytest.mark.parametrize("half_a_line", [False, True])
 def test_killed_run_goes_on(
     half_a_line: bool, tiny_exp: Path, trained: Path, measured: Path, tmp_path: Path

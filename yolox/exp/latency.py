@@ -7,7 +7,7 @@ import itertools
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,8 @@ from torch import nn
 
 from yolox.export.bench_cases import EXPORTED_AS, own_threads, set_threads
 from yolox.export.convert import write_model
-from yolox.export.layers import layer_timer, runtime_version
+from yolox.export.graph import fold_focus
+from yolox.export.layers import METHOD, layer_timer, runtime_version
 from yolox.export.runtime import open_exported
 from yolox.export.settings import SUFFIXES, ExportSettings
 from yolox.models import YOLOX, LoadedModel
@@ -36,12 +37,14 @@ from yolox.pruning import (
 from yolox.pruning.cost import LayerSum
 from yolox.pruning.importance import Scorer
 from yolox.pruning.latency_plan import LatencyPlanner, search
-from yolox.pruning.latency_table import LatencyTable, conv_layers, layer_tables
+from yolox.pruning.latency_table import ConvLayer, LatencyTable, conv_layers, layer_tables
 from yolox.pruning.select import select_groups
 from yolox.pruning.staircase import measure_steps
 from yolox.utils.cache_folder import cache_folder, locked
 from yolox.utils.conv_kind import LayerTimer
 from yolox.utils.device import processor
+from yolox.utils.errors import UserError
+from yolox.utils.files import require_writable
 from yolox.utils.model_utils import fuse_model
 from yolox.utils.timing import interleave
 
@@ -96,7 +99,12 @@ class ModelClock:
         return partial(open_exported(path, threads=settings.threads).run, image)
 
     def time(self, works: Sequence[Work]) -> list[float]:
-        """Milliseconds of each, the fastest of up to 30 runs taken in turns."""
+        """Milliseconds of each: of the first the median of up to 30 runs, taken in turns.
+
+        Of the others, that times the median of what they take relative to the first within a turn:
+        where the machine itself is now fast and now slow, the fastest runs or the medians of two
+        models are of different moments, and their ratio misses by several times as much.
+        """
         with torch.inference_mode(), own_threads():
             set_threads(self._settings.threads)
             times = interleave(works, runs=RUNS, at_most=SECONDS)
@@ -106,7 +114,9 @@ class ModelClock:
                 f"something else keeps this machine busy: half of the runs took more than "
                 f"{spread:.1f} × the fastest, so these figures are rough"
             )
-        return [min(record) for record in times]
+        first, *others = (np.array(record) for record in times)
+        typical = float(np.median(first))
+        return [typical, *(typical * float(np.median(other / first)) for other in others)]
 
 
 def time_models(loaded: LoadedModel, pruned: nn.Module, settings: LatencySettings) -> LatencyRecord:
@@ -162,9 +172,10 @@ def plan_for_latency(
                 "ask for less"
             )
         with _table(settings, version) as table:
-            step = settings.round_to or _step(loaded, table, timer)
+            layers = _layers(loaded, settings)
+            step = settings.round_to or _step(layers, table, timer)
             config = dataclasses.replace(config, round_to=step)
-            costs = _predicted(loaded, chosen, table, timer, step, today)
+            costs = _predicted(layers, chosen, table, timer, step, today)
         planner = LatencyPlanner(
             loaded.model, groups, chosen, config, costs, scorer, on_hint=on_hint
         )
@@ -195,14 +206,33 @@ def plan_for_latency(
 def _table(settings: LatencySettings, version: str) -> Iterator[LatencyTable]:
     """The machine's own table of a runtime and threads; other processes wait for it meanwhile."""
     path = cache_folder() / "layer_latencies" / f"{settings.runtime}_{settings.threads}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stamp = {"machine": f"{processor()}, {os.cpu_count()} cores", "runtime": version}
+    try:
+        require_writable(path.parent)
+    except UserError as error:
+        raise UserError(f"{error}, by the environment variable YOLOX_CACHE") from error
+    stamp = {
+        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "runtime": version,
+        "method": METHOD,
+    }
     with locked(path.with_suffix(".lock")):
         yield LatencyTable(path, stamp)
 
 
-def _step(loaded: LoadedModel, table: LatencyTable, timer: LayerTimer) -> int:
-    layers = conv_layers(loaded.model, _example(loaded))
+def _layers(loaded: LoadedModel, settings: LatencySettings) -> dict[str, ConvLayer]:
+    """The convolutions that run, by the names that they have in the model.
+
+    In an exported file the stem is one strided convolution of the image itself.
+    """
+    example = torch.zeros(1, 3, *loaded.spec.input_size)
+    layers = conv_layers(loaded.model, example)
+    if settings.runtime == "torch":
+        return layers
+    folded = conv_layers(fold_focus(loaded.model), example)
+    return {name: folded.get(name) or folded[name.removesuffix(".conv")] for name in layers}
+
+
+def _step(layers: Mapping[str, ConvLayer], table: LatencyTable, timer: LayerTimer) -> int:
     kind, inputs, outputs = measure_steps(table, timer, list(layers.values()))
     step = max(inputs, outputs)
     logger.info(
@@ -213,7 +243,7 @@ def _step(loaded: LoadedModel, table: LatencyTable, timer: LayerTimer) -> int:
 
 
 def _predicted(
-    loaded: LoadedModel,
+    layers: Mapping[str, ConvLayer],
     chosen: Sequence[Group],
     table: LatencyTable,
     timer: LayerTimer,
@@ -225,7 +255,6 @@ def _predicted(
     What it takes beyond its convolutions is a constant; where they alone take longer one by one
     than the model as a whole, each counts for less.
     """
-    layers = conv_layers(loaded.model, _example(loaded))
     tables = layer_tables(table, timer, layers, chosen, step)
     whole = LayerSum(chosen, tables).at([group.size for group in chosen])
     rest = max(0.0, today - whole)
@@ -233,7 +262,3 @@ def _predicted(
         f"{today:.2f} ms today; its {len(layers)} convolutions one by one take {whole:.2f} ms"
     )
     return LayerSum(chosen, tables, scale=min(1.0, today / whole), constant=rest)
-
-
-def _example(loaded: LoadedModel) -> torch.Tensor:
-    return torch.zeros(1, 3, *loaded.spec.input_size)

@@ -32,6 +32,9 @@ def pruning_facts(first: LoadedModel, last: LoadedModel) -> list[Fact]:
             Fact(name=f"criterion{step}", value=criterion),
             Fact(name=f"compensation{step}", value=_compensation(entry["compensation"])),
         ]
+        if measured := entry.get("latency"):
+            times = f"{measured['parent_ms']:.2f} → {measured['result_ms']:.2f} ms"
+            facts.append(Fact(name=f"latency then{step}", value=f"{times}, {measured['setting']}"))
     old, act = first.spec.act, last.spec.act
     return facts + ([Fact(name="activation", value=f"{old} → {act}")] if old != act else [])
 

@@ -266,7 +266,7 @@ class PruneJob:
         if timing is None and self.latency is not None:
             timing = time_models(self.loaded, result.model, self.latency)
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._save_checkpoint(result, date)
+        self._save_checkpoint(result, date, timing)
         record = PruneRecord(
             report=result.report,
             config=result.plan.config | self._compensation(),
@@ -318,7 +318,9 @@ class PruneJob:
         ap, ap50 = (None, None) if self.evaluate is None else self.evaluate(model)
         return Stage(label=label, loss=loss, ap50_95=ap, ap50=ap50)
 
-    def _save_checkpoint(self, result: PruneResult, date: str) -> None:
+    def _save_checkpoint(
+        self, result: PruneResult, date: str, timing: LatencyRecord | None
+    ) -> None:
         entry = {
             "plan": result.plan.to_dict(),
             "compensation": self._compensation(),
@@ -327,6 +329,12 @@ class PruneJob:
             "source_sha256": file_digest(self.source),
             "date": date,
         }
+        if timing is not None:
+            entry["latency"] = {
+                "setting": timing.setting,
+                "parent_ms": timing.parent_ms,
+                "result_ms": timing.result_ms,
+            }
         loaded = self.loaded
         save_checkpoint(
             self.output, checkpoint_payload(result.model, loaded.spec, [*loaded.pruning, entry])

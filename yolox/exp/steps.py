@@ -19,6 +19,7 @@ from yolox.exp.yolox_base import Exp
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import PruneConfig, PruneRecord, PruningError, ThresholdHint, trace_groups
 from yolox.utils.checkpoint import file_digest, load_checkpoint
+from yolox.utils.files import replacing
 from yolox.utils.model_utils import count_macs, count_params
 
 
@@ -67,6 +68,7 @@ def prune_in_steps(
                 output=pruned,
                 config=_step_config(job.config, loaded, whole, step / steps),
                 time_it=False,
+                latency=None,
             )
             part.run(on_hint if step == 1 else None)
         if not latest.is_file() or load_checkpoint(latest)["train"]["epoch"] < epochs:
@@ -93,9 +95,15 @@ def _claim(folder: Path, job: PruneJob, steps: int, epochs: int) -> None:
     mark = folder / "steps.json"
     if not mark.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+        with replacing(mark) as temporary:
+            temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
         return
-    found = json.loads(mark.read_text(encoding="utf-8"))
+    try:
+        found = dict(json.loads(mark.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise PruningError(
+            f"cannot read {mark} ({error}): delete {folder} to start anew, or set another exp_name"
+        ) from error
     differ = [key for key in run if found.get(key) != run[key]]
     if differ:
         raise PruningError(

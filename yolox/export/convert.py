@@ -100,10 +100,9 @@ def _write(loaded: LoadedModel, file: Path, settings: ExportSettings, source_sha
         checker.check_model(proto)
         file.write_bytes(proto.SerializeToString())
     elif settings.format == "openvino":
-        (package,) = optional_packages("openvino")
         model = openvino.to_openvino(loaded.model, settings)
         openvino.stamp(model, metadata)
-        package.save_model(model, file, compress_to_fp16=settings.half)
+        openvino.save(model, file, half=settings.half)
     elif settings.format == "ncnn":
         write_ncnn(loaded.model, file, settings)
         digests = {

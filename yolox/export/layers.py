@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from yolox.export.bench_cases import own_threads, set_threads
-from yolox.export.settings import optional_packages
+from yolox.export.settings import ExportError, optional_packages
 from yolox.models.network_blocks import get_activation
 from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair
 from yolox.utils.errors import UserError
@@ -39,6 +40,8 @@ OPSET, IR_VERSION = 18, 10
 RUNS, WARMUP = 25, 3
 SECONDS = 5.0  # that one network of layers may take
 WEIGHTS = 16_000_000  # values in one network
+LEAST = 0.0005  # milliseconds: profilers count whole microseconds
+METHOD = "2"  # to be raised with any change of what is timed: older figures are then measured anew
 
 _SLOPE = 0.1  # of lrelu
 _NAME = re.compile(r"layer(\d+)_")
@@ -47,7 +50,7 @@ _NCNN_ACTS = {"silu": "Swish", "mish": "Mish", "relu": "ReLU", "lrelu": "ReLU"}
 
 
 def layer_timer(runtime: str, *, threads: int) -> LayerTimer:
-    """What times layers in a runtime: the fastest of up to 25 runs, float32, one image.
+    """What times layers in a runtime: the median of up to 25 runs, float32, one image.
 
     Raises:
         UserError: an unknown runtime.
@@ -73,13 +76,15 @@ def layer_timer(runtime: str, *, threads: int) -> LayerTimer:
 
 
 def runtime_version(runtime: str) -> str:
-    """Name and version of a runtime.
+    """Name and version of a runtime, and of OpenVINO its arithmetic: it may prefer bf16.
 
     Raises:
         ExportError: it is not installed.
     """
     (module,) = optional_packages(LAYER_RUNTIMES[runtime][-1])
-    return f"{runtime} {module.__version__}"
+    arithmetic = " in f32" if runtime == "openvino" else ""
+    # OpenVINO's goes on with its build.
+    return f"{runtime} {module.__version__.partition('-')[0]}{arithmetic}"
 
 
 def _portions(kind: ConvKind, pairs: Sequence[Pair]) -> Iterable[list[Pair]]:
@@ -188,19 +193,26 @@ def _feed(kind: ConvKind, pairs: Sequence[Pair]) -> dict[str, NDArray[np.float32
     return {f"x{width}": _image(kind, width) for width in {inputs for inputs, _ in pairs}}
 
 
-def _fastest(records: Iterable[tuple[int, int, float]], layers: int) -> list[float]:
-    """The least sum over a layer's nodes among the runs after the warm-up.
+def _typical(records: Iterable[tuple[int, int, float]], layers: int) -> list[float]:
+    """The median, over the runs after the warm-up, of the sum over a layer's nodes.
 
     Args:
         records: (run, layer, milliseconds), one a node.
+
+    Raises:
+        ExportError: the runtime tells of no node of a layer.
     """
     sums: dict[int, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     for run, layer, milliseconds in records:
-        sums[layer][run] += milliseconds
-    return [
-        min((ms for run, ms in sums[layer].items() if run >= WARMUP), default=0.0)
-        for layer in range(layers)
-    ]
+        if run >= WARMUP:
+            sums[layer][run] += milliseconds
+    unseen = [str(layer) for layer in range(layers) if not sums[layer]]
+    if unseen:
+        raise ExportError(
+            f"this runtime does not tell the time of layers {', '.join(unseen)} of {layers}: "
+            "prune to a target in macs instead, or take another --runtime"
+        )
+    return [max(statistics.median(sums[layer].values()), LEAST) for layer in range(layers)]
 
 
 def _repeat(call: Callable[[], object]) -> None:
@@ -231,7 +243,7 @@ def _onnxruntime(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[fl
         if layer and event["args"]["op_name"] not in _LAYOUT:
             records.append((seen[name], int(layer[1]), event["dur"] / 1e3))
             seen[name] += 1
-    return _fastest(records, len(pairs))
+    return _typical(records, len(pairs))
 
 
 def _openvino(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
@@ -261,7 +273,7 @@ def _openvino(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float
                 records.append((run, int(layer[1]), 1e3 * node.real_time.total_seconds()))
 
     _repeat(infer)
-    return _fastest(records, len(pairs))
+    return _typical(records, len(pairs))
 
 
 def _torch(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
@@ -270,7 +282,7 @@ def _torch(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
         set_threads(threads)
         works = [partial(_layer(kind, pair), _channels_last(kind, pair[0])) for pair in pairs]
         times = interleave(works, runs=RUNS, warmup=WARMUP, at_most=SECONDS)
-    return [min(record) for record in times]
+    return [statistics.median(record) for record in times]
 
 
 def _layer(kind: ConvKind, pair: Pair) -> nn.Sequential:
@@ -301,10 +313,10 @@ def _ncnn(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
         nets.append(_NcnnNet(ncnn, ncnn_text(kind, pair), content, threads))
         works += [partial(nets[-1].run, images[pair[0]]), partial(empty.run, images[pair[0]])]
     times = interleave(works, runs=RUNS, warmup=WARMUP, at_most=SECONDS)
-    fastest = [min(record) for record in times]
+    medians = [statistics.median(record) for record in times]
     return [
         max(layer - copy, 0.01 * layer)
-        for layer, copy in zip(fastest[::2], fastest[1::2], strict=True)
+        for layer, copy in zip(medians[::2], medians[1::2], strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""A detector as an OpenVINO model, by its own converter from the ONNX graph."""
+"""A detector as an OpenVINO model, read by it from the ONNX graph."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 from yolox.export.onnx import quiet, to_onnx
 from yolox.export.settings import ExportError, ExportSettings, optional_packages
 from yolox.models import YOLOX
+from yolox.utils.checkpoint import file_digest
 
 SECTION = "yolox"  # of the runtime information, under which the metadata is
+WEIGHTS_DIGEST = "bin_sha256"
 
 
 def to_openvino(model: YOLOX, settings: ExportSettings) -> Any:
@@ -26,7 +28,7 @@ def to_openvino(model: YOLOX, settings: ExportSettings) -> Any:
         path = Path(folder) / "model.onnx"
         path.write_bytes(proto.SerializeToString())
         try:
-            return openvino.convert_model(path)
+            return openvino.Core().read_model(path)
         except RuntimeError as error:  # the base of all its exceptions
             raise ExportError(
                 f"openvino {openvino.__version__} cannot convert this model: {error}"
@@ -37,3 +39,11 @@ def stamp(model: Any, metadata: Mapping[str, str]) -> None:
     """Write metadata into an ``openvino.Model``, in place."""
     for key, value in metadata.items():
         model.set_rt_info(value, [SECTION, key])
+
+
+def save(model: Any, file: Path, *, half: bool = False) -> None:
+    """Write an ``openvino.Model`` that is stamped, so that the ``.xml`` knows its ``.bin``."""
+    (openvino,) = optional_packages("openvino")
+    for _ in range(2):  # the weights, then the text with their digest
+        openvino.save_model(model, file, compress_to_fp16=half)
+        stamp(model, {WEIGHTS_DIGEST: file_digest(file.with_suffix(".bin"))})

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from yolox.export.onnx import quiet
-from yolox.export.openvino import SECTION, stamp
+from yolox.export.openvino import SECTION, save, stamp
 from yolox.export.quantize import (
     convolutions,
     is_prediction,
@@ -45,7 +45,7 @@ class OpenvinoQuantizer:
         self._images = [image.numpy() for image in images]
         self._method = method
         with quiet():
-            self._model = self._openvino.convert_model(source)
+            self._model = self._openvino.Core().read_model(source)
         proto = onnx.load(source)
         facts = {entry.key: entry.value for entry in proto.metadata_props}
         stamp(self._model, facts | {"format": "openvino"})
@@ -61,7 +61,7 @@ class OpenvinoQuantizer:
         return quantizable(layer for layer, _ in self._nodes)
 
     def write_float(self, output: Path) -> None:
-        self._openvino.save_model(self._model, output, compress_to_fp16=False)
+        save(self._model, output)
 
     def write(self, output: Path, kept: Collection[str]) -> None:
         nncf = self._nncf
@@ -85,12 +85,12 @@ class OpenvinoQuantizer:
             )
         facts = {key: value.value for key, value in self._model.rt_info[SECTION].items()}
         stamp(quantized, facts | {"precision": "int8"})
-        self._openvino.save_model(quantized, output, compress_to_fp16=False)
+        save(quantized, output)
 
     def describe(self, file: Path, output: Path, metadata: Mapping[str, str]) -> None:
         model = self._openvino.Core().read_model(file)
         stamp(model, metadata)
-        self._openvino.save_model(model, output, compress_to_fp16=False)
+        save(model, output)
 
     def _float_nodes(self, kept: Collection[str]) -> list[str]:
         """Names of the layers to keep, the prediction convolutions, and all that follows these."""

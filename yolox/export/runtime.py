@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from yolox.export.metadata import ExportInfo
 from yolox.export.ncnn import require_layers
-from yolox.export.openvino import SECTION
+from yolox.export.openvino import SECTION, WEIGHTS_DIGEST
 from yolox.export.settings import SUFFIXES, ExportError, optional_packages
 from yolox.export.torchscript import METADATA_FILE
 from yolox.models.yolo_head import HeadOutput, decode_boxes
@@ -216,6 +216,12 @@ def _open_openvino(path: Path, threads: int | None, precision: str) -> _Opened:
         facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     elif SECTION in model.rt_info:
         facts = {key: entry.value for key, entry in model.rt_info[SECTION].items()}
+        weights = path.with_suffix(".bin")
+        if facts.get(WEIGHTS_DIGEST) != file_digest(weights):
+            raise ExportError(
+                f"{weights.name} is not the file that {path} was written with: export the "
+                "checkpoint again"
+            )
     else:
         facts = {}
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}

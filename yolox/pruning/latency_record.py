@@ -10,7 +10,7 @@ from yolox.pruning.latency_plan import NEAR, Attempt
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyRecord:
-    """A model and its parent in a runtime, in turns, each the fastest of its runs.
+    """A model and its parent in a runtime, in turns: the parent's median, and its share of that.
 
     Attributes:
         runtime: name and version.

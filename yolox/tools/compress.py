@@ -8,7 +8,6 @@ import hashlib
 import json
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,14 @@ from rich.table import Table
 
 from yolox.exp import Exp
 from yolox.exp.forecast import Forecast, forecast
-from yolox.exp.prune import follow_checkpoint, probe
+from yolox.exp.prune import follow_checkpoint
+from yolox.export.layers import LAYER_RUNTIMES
 from yolox.export.settings import FORMATS, PACKAGES, SUFFIXES, optional_packages
 from yolox.models import load_model
-from yolox.pruning import PruneConfig, trace_groups
+from yolox.pruning import LatencyTarget, PruneConfig
+from yolox.pruning.latency_plan import NEAR
 from yolox.tools import bench, cli, eval, export, prunmodel, report, sensitivity, train
-from yolox.tools.stages import Command, Record, Stage, run_stages
+from yolox.tools.stages import Record, Stage, run_stages
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
@@ -37,6 +38,7 @@ RUNTIME_OF = {
     "torchscript": "torch",
 }
 EXPORT_SECONDS, BENCH_SECONDS = 30.0, 60.0
+LATENCY_SECONDS = 400.0  # for a table of layers, where there is none yet, and six models
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,12 +79,24 @@ class Road:
         yield tuning
         for form in self.args.formats:
             yield from self._deployment(form, final)
-        measured = self.folder / "bench.json"
-        yield self._measurement(final, measured)
-        yield self._report([self.source, pruning.outputs[0], final], measured)
+        yield self._measurement(final)
+        yield self._report(pruning.outputs[0], final)
+
+    @property
+    def measured(self) -> Path:
+        """Where latencies are written."""
+        return self.folder / "bench.json"
+
+    def _exported(self, form: str) -> Path:
+        # A folder each: ncnn's and OpenVINO's .bin would have one name.
+        return self.folder / "export" / form / f"model{SUFFIXES[form][0]}"
 
     def _last_words(self, *fields: object) -> tuple[str, ...]:
-        return (*self.recipe, *self.fields, *map(str, fields))
+        """The recipe. A latency is met with the activation that it was measured with."""
+        kept = ()
+        if _in_latency(self.args.target) and "finetune_act" not in self.fields[::2]:
+            kept = ("finetune_act", "")
+        return (*self.recipe, *self.fields, *kept, *map(str, fields))
 
     def _training(
         self, name: str, checkpoint: Path, words: Sequence[object], epochs: int, *, tuning: bool
@@ -129,24 +143,24 @@ class Road:
     def _pruning(self, checkpoint: Path) -> Stage:
         args = self.args
         output = self.folder / "pruned" / "pruned.pth"
+        seconds = self.time.pruning(args.images, PruneConfig().rounds) + BENCH_SECONDS
         words: list[object] = ["-c", checkpoint, "-o", output, "--target", args.target]
         words += ["--importance", args.importance, "--images", args.images]
         if args.round_to:
             words += ["--round-to", args.round_to]
         if _in_latency(args.target):
             words += ["--runtime", args.runtime, "--threads", args.threads]
-        seconds = self.time.pruning(args.images, PruneConfig().rounds) + BENCH_SECONDS
+            seconds += LATENCY_SECONDS
         if args.steps > 1:
             words += ["--steps", args.steps, "--step-epochs", args.step_epochs]
             between = self.time.training(args.step_epochs, 1, tuning=True)
             seconds = args.steps * seconds + (args.steps - 1) * between
-        prune: Command = prunmodel.main
         if args.sensitivity:
-            prune = partial(_prune_the_rest, checkpoint, self.folder / "sensitivity")
+            words += ["--spare", self.folder / "sensitivity" / "ratios.json"]
         return Stage(
             name="pruning",
             tool="prunmodel",
-            main=prune,
+            main=prunmodel.main,
             words=(
                 *map(str, words),
                 *self._last_words("output_dir", self.folder, "exp_name", "pruned"),
@@ -162,15 +176,16 @@ class Road:
 
     def _deployment(self, form: str, checkpoint: Path) -> Iterator[Stage]:
         """Export, and AP of the file in its own runtime."""
-        output = self.folder / "export" / f"model{SUFFIXES[form][0]}"
+        output = self._exported(form)
+        pictures = self.exp.get_eval_dataset().samples[0].path.parent
+        words = ("-c", checkpoint, "--format", form, "--output-name", output, "--decode")
         yield Stage(
             name=f"export to {form}",
             tool="export",
             main=export.main,
-            words=tuple(
-                map(str, ("-c", checkpoint, "--format", form, "--output-name", output, "--decode"))
-            ),
+            words=tuple(map(str, (*words, "--path", pictures))),
             outputs=(output,),
+            folders=(output.parent,),
             seconds=EXPORT_SECONDS,
         )
         results = self.folder / "eval" / form
@@ -184,27 +199,31 @@ class Road:
             seconds=self.time.evaluation(),
         )
 
-    def _measurement(self, final: Path, output: Path) -> Stage:
+    def _measurement(self, final: Path) -> Stage:
         args = self.args
-        runtimes = ["torch", *dict.fromkeys([args.runtime, *map(RUNTIME_OF.get, args.formats)])]
+        runtimes = dict.fromkeys(("torch", *_runtimes(args)))
         words = (
             *(self.source, final),
             *("--labels", "before", "after"),
-            *("--runtimes", *dict.fromkeys(runtimes)),
-            *("--threads", args.threads, "--json", output),
+            *("--runtimes", *runtimes),
+            *("--threads", args.threads, "--json", self.measured),
         )
         return Stage(
             name="measurement",
             tool="bench",
             main=bench.main,
             words=tuple(map(str, words)),
-            outputs=(output,),
-            seconds=BENCH_SECONDS * len(set(runtimes)),
+            outputs=(self.measured,),
+            seconds=BENCH_SECONDS * len(runtimes),
         )
 
-    def _report(self, checkpoints: Sequence[Path], measured: Path) -> Stage:
+    def _report(self, pruned: Path, final: Path) -> Stage:
+        """Files stand before the checkpoint that they were made from, which is the one after."""
         output = self.folder / "report.html"
-        words = ("-c", *checkpoints, "--labels", "before", "pruned", "after", "--bench", measured)
+        formats = dict.fromkeys(self.args.formats)
+        files = {f"after, as {form}": self._exported(form) for form in formats}
+        models = {"before": self.source, "pruned": pruned, **files, "after": final}
+        words = ("-c", *models.values(), "--labels", *models, "--bench", self.measured)
         words = (*words, "--compress", self.folder / "compress.json", "-o", output)
         return Stage(
             name="report",
@@ -212,25 +231,14 @@ class Road:
             main=report.main,
             words=(*map(str, words), *self._last_words()),
             outputs=(output,),
-            seconds=len(checkpoints) * self.time.evaluation() + 10,
+            seconds=len(models) * self.time.evaluation() + 10,
         )
 
 
-def _prune_the_rest(checkpoint: Path, folder: Path, words: Sequence[str] | None) -> None:
-    """Prune with the layers kept whole that cost too much at every ratio that was measured.
-
-    Raises:
-        UserError: those are all layers.
-    """
-    ratios = folder / "ratios.json"
-    fine = json.loads(ratios.read_text(encoding="utf-8")) if ratios.is_file() else {}
-    groups = trace_groups(load_model(checkpoint).model, probe())
-    roots = dict.fromkeys(group.producers[0].name for group in groups)
-    spared = [name for name in roots if name not in fine]
-    if len(spared) == len(roots):
-        raise UserError(f"every layer is sensitive ({folder}): leave out --sensitivity")
-    logger.info(f"{len(spared)} sensitive layers stay whole: {', '.join(spared) or 'none'}")
-    prunmodel.main([*(["--ignore", *spared] if spared else []), *(words or ())])
+def _runtimes(args: argparse.Namespace) -> list[str]:
+    """Those that models are measured in, beside PyTorch."""
+    asked = [args.runtime] if _in_latency(args.target) else []
+    return [*asked, *(RUNTIME_OF[form] for form in args.formats)]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -259,6 +267,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     require_writable(folder)
     run_stages(stages, record)
+    if _in_latency(args.target):
+        tell_latency(args, road.measured)
     logger.info(f"done: {folder / 'report.html'} tells it all")
 
 
@@ -284,6 +294,23 @@ def _show(stages: Sequence[Stage], record: Record, folder: Path) -> None:
         console.print(stage.line(), soft_wrap=True, highlight=False, markup=False)
 
 
+def tell_latency(args: argparse.Namespace, measured: Path) -> None:
+    """Whether the model as it is after fine-tuning takes what was asked for."""
+    medians = {
+        entry["label"]: entry["forward"]["median"]
+        for entry in json.loads(measured.read_text(encoding="utf-8"))["measurements"]
+        if entry["runtime"] == args.runtime
+    }
+    before, after = medians["before"], medians["after"]
+    target = LatencyTarget.parse(args.target)
+    miss = after / target.milliseconds(before) - 1
+    logger.log(
+        "INFO" if miss <= NEAR else "WARNING",
+        f"asked for {target.text}: the fine-tuned model takes {after:.2f} of {before:.2f} ms "
+        f"({after / before:.3f}, {miss:+.1%} of what was asked) in {args.runtime}",
+    )
+
+
 def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
@@ -305,9 +332,13 @@ def _check(args: argparse.Namespace) -> None:
         problems.append(str(error))
     if _in_latency(args.target) and args.steps > 1:
         problems.append("--steps goes towards a target in macs or params, not in latency")
-    for form in args.formats:
+    packages = [PACKAGES[form] for form in args.formats]
+    if _in_latency(args.target):
+        form = next(form for form, runtime in RUNTIME_OF.items() if runtime == args.runtime)
+        packages += [PACKAGES[form], LAYER_RUNTIMES[args.runtime]]
+    for names in dict.fromkeys(packages):
         try:
-            optional_packages(*PACKAGES[form])
+            optional_packages(*names)
         except UserError as error:
             problems.append(str(error))
     if problems:

@@ -31,6 +31,7 @@ from yolox.utils.checkpoint import file_digest
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 
+PICTURES = 32  # most to compare on
 SCENE_GROWTH = (32, 64)  # rows and columns more, of a second scene for files of any size
 
 
@@ -66,7 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="any height and width, multiples of 32 (not ncnn); slow to export",
     )
-    graph.add_argument("--opset", type=cli.positive, default=OPSET, help="ONNX opset")
+    graph.add_argument(
+        "--opset", type=cli.positive, help=f"ONNX opset ({OPSET}; onnx and openvino)"
+    )
     add_graph_arguments(graph)
     add_check_arguments(parser)
     cli.add_exp_arguments(parser)
@@ -131,7 +134,7 @@ def export(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         dynamic=args.dynamic,
         dynamic_size=args.dynamic_size,
-        opset=args.opset,
+        opset=args.opset or OPSET,
         input_name=args.input,
         output_name=args.output,
         decode=args.decode,
@@ -141,18 +144,20 @@ def export(args: argparse.Namespace) -> None:
         conf=args.conf,
         nms_iou=args.nms,
     )
-    images = find_images(args.path) if args.path else []
+    if args.opset and args.format not in ("onnx", "openvino"):
+        raise ExportError(f"{args.format} files have no ONNX opset: leave out --opset")
+    images = _spread(find_images(args.path)) if args.path else []
     logger.info(f"exporting {source} for {args.format}: {_what(settings)}")
     parity = export_model(
         loaded,
         output,
         settings,
-        list(_batches(images, settings)),
+        _batches(images, settings),
         source_sha256=file_digest(source),
     )
     logger.info(f"{args.format} and PyTorch, {parity}")
     if not parity.detections:
-        logger.info(
+        logger.warning(
             f"no score reached {args.conf}, so only raw outputs were compared: --path with images "
             "of your objects, or a lower --conf, compares detections too"
         )
@@ -160,6 +165,14 @@ def export(args: argparse.Namespace) -> None:
     size = sum(file.stat().st_size for file in files) / 1e6
     others = "".join(f", {file.name}" for file in files[1:])
     logger.info(f"wrote {output}{others} ({size:.1f} MB)")
+
+
+def _spread(images: Sequence[Path]) -> list[Path]:
+    """At most `PICTURES`, from first to last."""
+    if len(images) <= PICTURES:
+        return list(images)
+    logger.info(f"comparing on {PICTURES} of {len(images)} images")
+    return [images[round(n * (len(images) - 1) / (PICTURES - 1))] for n in range(PICTURES)]
 
 
 def _folder(args: argparse.Namespace) -> Path:

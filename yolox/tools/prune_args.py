@@ -42,6 +42,8 @@ def prune_config(args: argparse.Namespace, seed: int) -> PruneConfig:
         raise PruningError("--plan says which layers lose what: it goes without --layers")
     if _in_latency(args) and args.steps > 1:
         raise PruningError("--steps goes towards a target in macs or params, not in latency")
+    if args.threads and not (args.runtime or _in_latency(args)):
+        raise PruningError("--threads is of a measurement in --runtime: name one")
     if not args.latency and (args.runtime or _in_latency(args)):
         raise PruningError("--runtime and a target in latency measure it: no --no-latency")
     ratios = layer_ratios(args.layer_sparsity)
@@ -61,6 +63,21 @@ def prune_config(args: argparse.Namespace, seed: int) -> PruneConfig:
         **{name: getattr(args, name) for name in _SAME_NAMES},
         seed=seed,
     )
+
+
+def sensitive_layers(path: Path, layers: Sequence[str]) -> tuple[str, ...]:
+    """Those of some layers that a file of `tools/sensitivity.py` has no ratio for.
+
+    A file that is missing is that of an analysis which found no ratio for any.
+
+    Raises:
+        PruningError: the file cannot be read, or these are all layers.
+    """
+    fine = layer_ratios([str(path)]) if path.exists() else {}
+    found = tuple(layer for layer in layers if layer not in fine)
+    if len(found) == len(layers):
+        raise PruningError(f"every layer is sensitive by {path}: leave out --spare")
+    return found
 
 
 def latency_settings(args: argparse.Namespace) -> LatencySettings | None:
@@ -141,6 +158,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = which.add_argument
     add("--layers", nargs="+", default=[], help="names (mode conv) or patterns (mode layer)")
     add("--ignore", nargs="+", default=[], help="names or patterns of layers that stay whole")
+    add(
+        "--spare",
+        type=Path,
+        metavar="RATIOS.json",
+        help="keep whole what tools/sensitivity.py found no ratio for (none)",
+    )
     add("--importance", choices=tuple(CRITERIA), default=defaults.importance, help="criterion")
     add("--scope", choices=SCOPES, help="how layers share the loss (global; by ratio uniform)")
     add("--aggregate", choices=AGGREGATES, default=defaults.aggregate, help="over coupled layers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -32,7 +33,12 @@ from yolox.pruning import (
     trace_groups,
 )
 from yolox.tools import cli
-from yolox.tools.prune_args import latency_settings, parse_args, prune_config
+from yolox.tools.prune_args import (
+    latency_settings,
+    parse_args,
+    prune_config,
+    sensitive_layers,
+)
 from yolox.utils.checkpoint import save_checkpoint
 from yolox.utils.download import resolve_weights
 from yolox.utils.model_utils import count_macs, count_params
@@ -161,6 +167,16 @@ def _make_job(
     argv: Sequence[str],
 ) -> PruneJob:
     config, plan = prune_config(args, exp.seed or 0), None
+    if args.spare:
+        groups = trace_groups(loaded.model, probe())
+        spared = sensitive_layers(args.spare, [group.producers[0].name for group in groups])
+        logger.info(f"{len(spared)} sensitive layers stay whole: {', '.join(spared) or 'none'}")
+        config = dataclasses.replace(config, ignore=(*config.ignore, *spared))
+    if config.target_kind() == "latency" and exp.finetune_act not in ("", loaded.spec.act):
+        logger.warning(
+            f"the latency is met with {loaded.spec.act}, and fine-tuning by this Exp changes it to "
+            f'{exp.finetune_act}, which takes longer: fine-tune with finetune_act ""'
+        )
     if args.plan:
         plan = PruningPlan.load(args.plan).without_layers(
             trace_groups(loaded.model, probe()), config.ignore

@@ -85,8 +85,14 @@ def _commands(paths: Sequence[Path], compress: Path | None, own: str) -> tuple[s
     """The lines that made all this, in order: the pipeline's, or those told beside the files."""
     commands = []
     if compress is not None:
-        stages = _read_json(compress, "tools/compress.py").get("stages", {})
-        commands = [stage["command"] for stage in stages.values()]
+        stages = _read_json(compress, "tools/compress.py").get("stages")
+        try:
+            commands = [str(stage["command"]) for stage in stages.values()]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{compress} is not a compress.json of tools/compress.py: its stages have no "
+                "commands"
+            ) from error
     else:
         records = [path.with_suffix(".report.json") for path in paths]
         found = [_read_json(path, "tools/prunmodel.py") for path in records if path.is_file()]

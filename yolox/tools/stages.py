@@ -75,6 +75,11 @@ class Record:
                     "output folder"
                 ) from error
 
+    def keep(self, stages: Sequence[Stage]) -> None:
+        """Forget stages that are no part of the run any more; the others come in its order."""
+        names = [stage.name for stage in stages]
+        self._stages = {name: self._stages[name] for name in names if name in self._stages}
+
     def marks(self, stages: Sequence[Stage]) -> list[str]:
         """A mark a stage that changes with it, with a stage before it, and with the origin."""
         marks, mark = [], self._origin
@@ -120,6 +125,7 @@ def run_stages(stages: Sequence[Stage], record: Record) -> None:
         stages: each may read the outputs of those before it.
         record: of the folder.
     """
+    record.keep(stages)
     marks = record.marks(stages)
     for number, (stage, mark) in enumerate(zip(stages, marks, strict=True), start=1):
         title = f"stage {number} of {len(stages)}, {stage.name}"
