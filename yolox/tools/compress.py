@@ -22,7 +22,7 @@ from yolox.exp.prune import follow_checkpoint
 from yolox.export.layers import LAYER_RUNTIMES
 from yolox.export.settings import FORMATS, PACKAGES, SUFFIXES, optional_packages
 from yolox.models import load_model
-from yolox.pruning import LatencyTarget, PruneConfig
+from yolox.pruning import PruneConfig
 from yolox.pruning.latency_plan import NEAR
 from yolox.tools import bench, cli, eval, export, prunmodel, report, sensitivity, train
 from yolox.tools.stages import Record, Stage, run_stages
@@ -93,7 +93,7 @@ class Road:
 
     def _last_words(self, *fields: object) -> tuple[str, ...]:
         """The recipe. A latency is met with the activation that it was measured with."""
-        kept = ()
+        kept: tuple[str, ...] = ()
         if _in_latency(self.args.target) and "finetune_act" not in self.fields[::2]:
             kept = ("finetune_act", "")
         return (*self.recipe, *self.fields, *kept, *map(str, fields))
@@ -302,7 +302,7 @@ def tell_latency(args: argparse.Namespace, measured: Path) -> None:
         if entry["runtime"] == args.runtime
     }
     before, after = medians["before"], medians["after"]
-    target = LatencyTarget.parse(args.target)
+    target = PruneConfig(target=args.target).latency_target()
     miss = after / target.milliseconds(before) - 1
     logger.log(
         "INFO" if miss <= NEAR else "WARNING",

@@ -148,8 +148,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         record = job.run(_show_hint)
     _print(record, console)
+    kept = ' finetune_act ""' if _is_spoilt_by_tuning(job.config, exp, loaded) else ""
     logger.info(
-        f"fine-tune it: python tools/train.py -f {args.exp_file or cli.DEFAULT_EXP} -c {output}"
+        "fine-tune it: python tools/train.py "
+        f"-f {args.exp_file or cli.DEFAULT_EXP} -c {output}{kept}"
     )
 
 
@@ -172,7 +174,7 @@ def _make_job(
         spared = sensitive_layers(args.spare, [group.producers[0].name for group in groups])
         logger.info(f"{len(spared)} sensitive layers stay whole: {', '.join(spared) or 'none'}")
         config = dataclasses.replace(config, ignore=(*config.ignore, *spared))
-    if config.target_kind() == "latency" and exp.finetune_act not in ("", loaded.spec.act):
+    if _is_spoilt_by_tuning(config, exp, loaded):
         logger.warning(
             f"the latency is met with {loaded.spec.act}, and fine-tuning by this Exp changes it to "
             f'{exp.finetune_act}, which takes longer: fine-tune with finetune_act ""'
@@ -207,6 +209,11 @@ def _make_job(
         latency=latency_settings(args),
         command=f"python tools/prunmodel.py {shlex.join(map(str, argv))}",
     )
+
+
+def _is_spoilt_by_tuning(config: PruneConfig, exp: Exp, loaded: LoadedModel) -> bool:
+    """Whether fine-tuning changes the activation that a latency was met with."""
+    return config.target_kind() == "latency" and exp.finetune_act not in ("", loaded.spec.act)
 
 
 def _evaluation(exp: Exp) -> Any:

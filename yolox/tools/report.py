@@ -85,7 +85,7 @@ def _commands(paths: Sequence[Path], compress: Path | None, own: str) -> tuple[s
     """The lines that made all this, in order: the pipeline's, or those told beside the files."""
     commands = []
     if compress is not None:
-        stages = _read_json(compress, "tools/compress.py").get("stages")
+        stages = _read_json(compress, "tools/compress.py").get("stages", [])
         try:
             commands = [str(stage["command"]) for stage in stages.values()]
         except (AttributeError, KeyError, TypeError) as error:
