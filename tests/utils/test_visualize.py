@@ -27,6 +27,16 @@ def test_draws_only_what_is_sure_enough():
     assert (vis(img, np.zeros((0, 4)), [], []) == img).all()
 
 
+def test_annotations_have_a_class_and_no_score():
+    img = gray(200, 200)
+    boxes, names = [[50, 60, 150, 160]], ["a cell"]
+    annotated = vis(img, boxes, None, [0], 0.5, names)
+    detected = vis(img, boxes, [1.0], [0], 0.5, names)
+    assert tuple(annotated[160, 100]) == class_color(0)
+    strips = [(out[:60] == class_color(0)).all(axis=2).sum() for out in (annotated, detected)]
+    assert 0 < strips[0] < strips[1]
+
+
 def test_colours_are_distinct_and_fixed():
     colours = [class_color(i) for i in range(240)]
     assert len(set(colours)) == 240

@@ -304,9 +304,8 @@ def _pair(
         boxes, scores, classes = shown.boxes, shown.scores, shown.classes
         names = dataset.class_names
         pictures.append(draw_picture(model.label, image, boxes, scores, classes, names))
-    whole = np.ones(len(sample.boxes), np.float32)
     pictures.append(
-        draw_picture("annotated", image, sample.boxes, whole, sample.classes, dataset.class_names)
+        draw_picture("annotated", image, sample.boxes, None, sample.classes, dataset.class_names)
     )
     return Pair(
         name=sample.name,

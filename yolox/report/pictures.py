@@ -22,7 +22,7 @@ def draw_picture(
     label: str,
     image: npt.NDArray[np.uint8],
     boxes: npt.NDArray[np.float32],
-    scores: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float32] | None,
     classes: npt.NDArray[np.int64],
     class_names: Sequence[str],
 ) -> Picture:
@@ -32,7 +32,7 @@ def draw_picture(
         label: what it shows.
         image: uint8 (H, W, 3), BGR.
         boxes: (n, 4), xyxy in pixels of ``image``.
-        scores, classes: (n,).
+        scores, classes: (n,); no scores of annotations.
         class_names: by class index.
     """
     height, width = image.shape[:2]

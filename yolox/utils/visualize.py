@@ -54,7 +54,7 @@ def vis(
     Args:
         img: uint8 (H, W, 3), BGR; not changed.
         boxes: tensor, array or list (n, 4), xyxy in pixels of ``img``; may reach outside it.
-        scores: (n,), in [0, 1].
+        scores: (n,), in [0, 1]; None for annotations, which have none and are all drawn.
         cls_ids: (n,), class indices.
         conf: detections that score less are not drawn.
         class_names: label by class index; None, or an index beyond the names, shows the number.
@@ -70,7 +70,8 @@ def vis(
             f"img: expected uint8 (height, width, 3), got {img.dtype} {tuple(img.shape)}"
         )
     boxes_N4 = _as_numpy(boxes).reshape(-1, 4)
-    scores_N = _as_numpy(scores).reshape(-1)
+    annotated = scores is None
+    scores_N = np.ones(len(boxes_N4)) if annotated else _as_numpy(scores).reshape(-1)
     classes_N = _as_numpy(cls_ids).reshape(-1).astype(int)
     if not len(boxes_N4) == len(scores_N) == len(classes_N):
         raise ValueError(
@@ -93,7 +94,8 @@ def vis(
         class_id = int(classes_N[i])
         named = class_names is not None and 0 <= class_id < len(class_names)
         name = class_names[class_id] if class_names is not None and named else str(class_id)
-        _draw_label(canvas, f"{name} {scores_N[i]:.2f}", (x1, y1), class_color(class_id))
+        text = name if annotated else f"{name} {scores_N[i]:.2f}"
+        _draw_label(canvas, text, (x1, y1), class_color(class_id))
     return canvas
 
 
