@@ -104,7 +104,7 @@ def test_a_file_is_evaluated_and_detects_in_place_of_its_checkpoint(
     output = tmp_path / f"model{SUFFIXES[form][0]}"
     # Squares of the finest grid, none of which suppresses another.
     best = opinionated(trained / "best_ckpt.pth", tmp_path / "sure.pth", (2.0, -9.0, -9.0))
-    words = ("-c", best, "--format", form, "--output-name", output, "-f", tiny_exp)
+    words = ("-c", best, "--format", form, "--output-name", output, "--nms", 0.65, "-f", tiny_exp)
     assert command(export.main, *words) == 0
     found = {}
     for name, path in (("file", output), ("checkpoint", best)):

@@ -187,7 +187,7 @@ def test_a_file_has_the_ap_of_its_checkpoint(
     """Also in batches larger than the file's; its report says what ran it."""
     best = opinionated(trained / "best_ckpt.pth", tmp_path / "sure.pth", (2.0, -9.0, -9.0))
     ours = tmp_path / "two.torchscript"
-    words = ("--format", "torchscript", "--batch-size", 2)
+    words = ("--format", "torchscript", "--batch-size", 2, "--nms", 0.65)
     assert command(export.main, "-c", best, "-o", ours, *words) == 0
     capsys.readouterr()
     rules = ("--conf", 0.1, "--plots", tmp_path / "r", "-f", tiny_exp)

@@ -103,7 +103,8 @@ class Record:
         return self._stages.get(stage.name, {}).get("mark") == mark
 
     def begin(self, stage: Stage, mark: str) -> None:
-        """Note that a stage begins."""
+        """Note that a stage begins; in the file it comes behind those that are done."""
+        self._stages.pop(stage.name, None)
         self._stages[stage.name] = {"mark": mark, "command": stage.line()}
         self._write()
 
