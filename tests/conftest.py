@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,30 @@ import pytest
 from tests.runs import command, write_exp
 from yolox.data import generate_demo_dataset
 from yolox.tools import prunmodel, train
+
+
+def crash_logs(controller: int) -> Path:
+    """Where the workers of a test run, told by its process, write what they crashed in."""
+    return Path(tempfile.gettempdir()) / f"yolox_tests_{controller}"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """What a native crash of a worker prints would be lost: its standard error is captured."""
+    worker = getattr(session.config, "workerinput", {}).get("workerid")
+    if worker is not None:
+        folder = crash_logs(os.getppid())
+        folder.mkdir(exist_ok=True)
+        session.config.crash_log = (folder / worker).open("w")  # type: ignore[attr-defined]
+        faulthandler.enable(file=session.config.crash_log)  # type: ignore[attr-defined]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show where workers crashed."""
+    for log in sorted(crash_logs(os.getpid()).glob("*")):
+        if text := log.read_text(errors="replace"):
+            terminalreporter.section(f"worker {log.name} crashed")
+            terminalreporter.write_line(text)
+        log.unlink()
 
 
 @pytest.fixture(scope="session")
