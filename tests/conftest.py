@@ -31,11 +31,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show where workers crashed."""
-    for log in sorted(crash_logs(os.getpid()).glob("*")):
+    folder = crash_logs(os.getpid())
+    for log in sorted(folder.glob("*")):
         if text := log.read_text(errors="replace"):
             terminalreporter.section(f"worker {log.name} crashed")
             terminalreporter.write_line(text)
         log.unlink()
+    if folder.is_dir():
+        folder.rmdir()
 
 
 @pytest.fixture(scope="session")
