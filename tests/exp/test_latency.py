@@ -50,7 +50,7 @@ def abacus(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ConvKind, Pair]]:
         inputs, outputs = (-(-count // 4) for count in pair)
         return 0.001 * outputs * (1 if kind.depthwise else inputs) * kind.size[0] * kind.size[1]
 
-    def timer(runtime: str, *, threads: int) -> LayerTimer:
+    def timer(runtime: str, *, threads: int, openvino_precision: str) -> LayerTimer:
         def measure(kind: ConvKind, pairs: Sequence[Pair]) -> list[float]:
             asked.extend((kind, pair) for pair in pairs)
             return [milliseconds(kind, pair) for pair in pairs]
@@ -144,6 +144,24 @@ def test_a_plan_alone_and_a_step_that_is_given(
     assert any(count % 4 for count in left)
 
 
+def test_openvino_is_measured_in_the_arithmetic_that_is_asked_for(
+    abacus: list[tuple[ConvKind, Pair]],
+    tiny_exp: Path,
+    best: Path,
+    tmp_path: Path,
+    cache: Path,
+) -> None:
+    words = ("--target", "latency=0.7", "--runtime", "openvino", "--threads", 1)
+    for arithmetic in ("f32", "bf16"):
+        output = tmp_path / f"{arithmetic}.pth"
+        args = (*words, "--openvino-precision", arithmetic)
+        assert prune(tiny_exp, best, output, *args) == 0
+        record = json.loads(output.with_suffix(".report.json").read_text())["latency"]
+        assert record["runtime"].endswith(f" in {arithmetic}")
+    tables = sorted(path.name for path in (cache / "layer_latencies").glob("*.json"))
+    assert tables == ["openvino_bf16_1.json", "openvino_f32_1.json"]
+
+
 def todays(err: str) -> float:
     (found,) = re.findall(r"([0-9.]+) ms today", err)
     return float(found)
@@ -160,6 +178,7 @@ def todays(err: str) -> float:
         (("--target", "latency=0.5", "--scope", "uniform"), "no scope uniform"),
         (("--target", "latency=0.5", "--threads", 0), "must be at least 1"),
         (("--target", "latency=0.5", "--runtime", "abacus"), "invalid choice"),
+        (("--target", "latency=0.5", "--openvino-precision", "bf16"), "in --runtime openvino"),
         (("--target", "latency=99999ms"), "is no less than the"),
         (("--target", "latency=0.01"), "cannot be reached"),
         (("--target", "latency=0.0001ms"), "cannot be reached"),

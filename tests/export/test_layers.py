@@ -110,6 +110,14 @@ def test_every_layer_has_a_time_of_its_own(
     assert all(0 < milliseconds < 1000 for milliseconds in times)
 
 
+def test_layers_of_openvino_in_bf16_have_times_of_their_own() -> None:
+    times = layer_timer("openvino", threads=1, openvino_precision="bf16")(conv_kind(), PAIRS)
+    assert len(times) == len(PAIRS)
+    assert all(0 < milliseconds < 1000 for milliseconds in times)
+    with pytest.raises(ExportError, match="f32, bf16, default: int4"):
+        layer_timer("openvino", threads=1, openvino_precision="int4")(conv_kind(), PAIRS)
+
+
 def test_a_layer_wider_than_one_network_holds_is_timed_in_parts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

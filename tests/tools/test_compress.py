@@ -125,6 +125,12 @@ def test_a_latency_is_planned_with_the_activation_that_stays(
     assert "finetune_act ''" in tuning
     (bench,) = (line for line in plan if "tools/bench.py" in line)
     assert "--runtimes torch ncnn onnxruntime" in bench
+    arithmetic = ("--runtime", "openvino", "--openvino-precision", "bf16")
+    assert command(compress.main, *words, *arithmetic) == 0
+    plan = capsys.readouterr().out.splitlines()
+    for tool in ("prunmodel", "bench"):
+        (line,) = (line for line in plan if f"tools/{tool}.py" in line)
+        assert "--openvino-precision bf16" in line
     assert command(compress.main, *words, "finetune_act", "mish") == 0
     assert "finetune_act ''" not in capsys.readouterr().out
     assert command(compress.main, *words[:-4], "-f", tiny_exp) == 0  # nothing of ncnn

@@ -22,7 +22,7 @@ from yolox.export.bench_cases import EXPORTED_AS, own_threads, set_threads
 from yolox.export.convert import write_model
 from yolox.export.graph import fold_focus
 from yolox.export.layers import METHOD, layer_timer, runtime_version
-from yolox.export.runtime import open_exported
+from yolox.export.runtime import open_exported, openvino_arithmetic
 from yolox.export.settings import SUFFIXES, ExportSettings
 from yolox.models import YOLOX, LoadedModel
 from yolox.pruning import (
@@ -63,11 +63,18 @@ class LatencySettings:
         runtime: torch (not exported, batch norms folded), onnxruntime, openvino or ncnn.
         threads: of one run.
         round_to: channels left are a multiple of it; None takes the runtime's own step.
+        openvino_precision: arithmetic of OpenVINO: f32, bf16, or default, its own choice.
     """
 
     runtime: str
     threads: int
     round_to: int | None = None
+    openvino_precision: str = "f32"
+
+    @property
+    def version(self) -> str:
+        """Name and version of the runtime; ExportError where it is not installed."""
+        return runtime_version(self.runtime, self.openvino_precision)
 
 
 class ModelClock:
@@ -96,7 +103,10 @@ class ModelClock:
         path = self._folder / f"model_{next(self._numbers)}{SUFFIXES[form.format][0]}"
         assert isinstance(model, YOLOX)
         write_model(dataclasses.replace(self._loaded, model=model), path, form)
-        return partial(open_exported(path, threads=settings.threads).run, image)
+        opened = open_exported(
+            path, threads=settings.threads, precision=settings.openvino_precision
+        )
+        return partial(opened.run, image)
 
     def time(self, works: Sequence[Work]) -> list[float]:
         """Milliseconds of each: of the first the median of up to 30 runs, taken in turns.
@@ -125,7 +135,7 @@ def time_models(loaded: LoadedModel, pruned: nn.Module, settings: LatencySetting
     Raises:
         ExportError: the runtime is not installed, or does not take one of them.
     """
-    version = runtime_version(settings.runtime)
+    version = settings.version
     with tempfile.TemporaryDirectory() as folder:
         clock = ModelClock(loaded, settings, Path(folder))
         parent, result = clock.time([clock.open(loaded.model), clock.open(pruned)])
@@ -157,8 +167,12 @@ def plan_for_latency(
         PruningError: a target above what the model takes today, or below what can be reached.
         ExportError: the runtime is not installed, or does not take the model.
     """
-    version = runtime_version(settings.runtime)
-    timer = layer_timer(settings.runtime, threads=settings.threads)
+    version = settings.version
+    timer = layer_timer(
+        settings.runtime,
+        threads=settings.threads,
+        openvino_precision=settings.openvino_precision,
+    )
     target = config.latency_target()
     chosen = select_groups(groups, config)
     with tempfile.TemporaryDirectory() as folder:
@@ -171,7 +185,7 @@ def plan_for_latency(
                 f"{target.text} is no less than the {today:.2f} ms that the model takes today: "
                 "ask for less"
             )
-        with _table(settings, version) as table:
+        with _table(settings) as table:
             layers = _layers(loaded, settings)
             step = settings.round_to or _step(layers, table, timer)
             config = dataclasses.replace(config, round_to=step)
@@ -203,16 +217,19 @@ def plan_for_latency(
 
 
 @contextmanager
-def _table(settings: LatencySettings, version: str) -> Iterator[LatencyTable]:
+def _table(settings: LatencySettings) -> Iterator[LatencyTable]:
     """The machine's own table of a runtime and threads; other processes wait for it meanwhile."""
-    path = cache_folder() / "layer_latencies" / f"{settings.runtime}_{settings.threads}.json"
+    name = settings.runtime
+    if name == "openvino":
+        name += f"_{openvino_arithmetic(settings.openvino_precision)}"
+    path = cache_folder() / "layer_latencies" / f"{name}_{settings.threads}.json"
     try:
         require_writable(path.parent)
     except UserError as error:
         raise UserError(f"{error}, by the environment variable YOLOX_CACHE") from error
     stamp = {
         "machine": f"{processor()}, {os.cpu_count()} cores",
-        "runtime": version,
+        "runtime": settings.version,
         "method": METHOD,
     }
     with locked(path.with_suffix(".lock")):

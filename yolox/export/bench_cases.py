@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from yolox.export.runtime import is_exported, open_exported
-from yolox.export.settings import optional_packages
+from yolox.export.runtime import is_exported, open_exported, openvino_arithmetic
 from yolox.models import load_model
 from yolox.utils.boxes import postprocess
 from yolox.utils.errors import UserError
@@ -177,8 +176,10 @@ def _open_exported(case: Case) -> Entry:
     )
     info = model.info
     precision = info.precision
-    if case.runtime == "openvino" and (arithmetic := _arithmetic(case)) != "f32":
-        precision += f", run in {arithmetic}"
+    if case.runtime == "openvino":
+        arithmetic = openvino_arithmetic(case.openvino_precision)
+        if arithmetic != "f32":
+            precision += f", run in {arithmetic}"
 
     def finish(output: Array, conf: float, nms: float) -> Detections:
         rows = torch.from_numpy(output)
@@ -187,14 +188,6 @@ def _open_exported(case: Case) -> Entry:
         return postprocess(model.decode(rows, case.size), info.num_classes, conf, nms)
 
     return _entry(case, precision, model.run, finish)
-
-
-def _arithmetic(case: Case) -> str:
-    """What OpenVINO computes in."""
-    if case.openvino_precision != "default":
-        return case.openvino_precision
-    (openvino,) = optional_packages("openvino")
-    return str(openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
 
 
 def _entry(

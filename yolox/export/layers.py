@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from yolox.export.bench_cases import own_threads, set_threads
+from yolox.export.runtime import openvino_arithmetic
 from yolox.export.settings import ExportError, optional_packages
 from yolox.models.network_blocks import get_activation
 from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair
@@ -49,8 +50,14 @@ _LAYOUT = ("ReorderInput", "ReorderOutput", "Reorder", "Transpose")
 _NCNN_ACTS = {"silu": "Swish", "mish": "Mish", "relu": "ReLU", "lrelu": "ReLU"}
 
 
-def layer_timer(runtime: str, *, threads: int) -> LayerTimer:
-    """What times layers in a runtime: the median of up to 25 runs, float32, one image.
+def layer_timer(runtime: str, *, threads: int, openvino_precision: str = "f32") -> LayerTimer:
+    """What times layers in a runtime: the median of up to 25 runs, one image.
+
+    Args:
+        runtime: one of `LAYER_RUNTIMES`.
+        threads: of a run.
+        openvino_precision: arithmetic of OpenVINO, see `yolox.export.open_exported`; all others
+            compute in float32.
 
     Raises:
         UserError: an unknown runtime.
@@ -59,30 +66,32 @@ def layer_timer(runtime: str, *, threads: int) -> LayerTimer:
     if runtime not in LAYER_RUNTIMES:
         raise UserError(f"runtime must be one of {', '.join(LAYER_RUNTIMES)}, got {runtime!r}")
     optional_packages(*LAYER_RUNTIMES[runtime])
-    time_branches = {
+    timers: dict[str, Callable[[ConvKind, Sequence[Pair], int], list[float]]] = {
         "onnxruntime": _onnxruntime,
-        "openvino": _openvino,
+        "openvino": partial(_openvino, precision=openvino_precision),
         "ncnn": _ncnn,
         "torch": _torch,
-    }[runtime]
+    }
 
     def measure(kind: ConvKind, pairs: Sequence[Pair]) -> list[float]:
         times: list[float] = []
         for part in _portions(kind, pairs):
-            times += time_branches(kind, part, threads)
+            times += timers[runtime](kind, part, threads)
         return times
 
     return measure
 
 
-def runtime_version(runtime: str) -> str:
-    """Name and version of a runtime, and of OpenVINO its arithmetic: it may prefer bf16.
+def runtime_version(runtime: str, openvino_precision: str = "f32") -> str:
+    """Name and version of a runtime, and of OpenVINO its arithmetic.
 
     Raises:
         ExportError: it is not installed.
     """
     (module,) = optional_packages(LAYER_RUNTIMES[runtime][-1])
-    arithmetic = " in f32" if runtime == "openvino" else ""
+    arithmetic = ""
+    if runtime == "openvino":
+        arithmetic = f" in {openvino_arithmetic(openvino_precision)}"
     # OpenVINO's goes on with its build.
     return f"{runtime} {module.__version__.partition('-')[0]}{arithmetic}"
 
@@ -246,7 +255,9 @@ def _onnxruntime(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[fl
     return _typical(records, len(pairs))
 
 
-def _openvino(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
+def _openvino(
+    kind: ConvKind, pairs: Sequence[Pair], threads: int, *, precision: str
+) -> list[float]:
     (runtime,) = optional_packages("openvino")
     core = runtime.Core()
     compiled = core.compile_model(
@@ -256,7 +267,7 @@ def _openvino(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float
             "PERF_COUNT": True,
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": openvino_arithmetic(precision),
         },
     )
     request = compiled.create_infer_request()

@@ -203,12 +203,25 @@ def _open_onnxruntime(path: Path, threads: int | None) -> _Opened:
     return _Opened(metadata=facts, run=run, shapes=(shapes[0], shapes[1]))
 
 
-def _open_openvino(path: Path, threads: int | None, precision: str) -> _Opened:
+def openvino_arithmetic(precision: str) -> str:
+    """What OpenVINO computes in here, f32 or bf16, when asked for one of `OPENVINO_PRECISIONS`.
+
+    Raises:
+        ExportError: it is none of them, or OpenVINO is not installed.
+    """
     (openvino,) = optional_packages("openvino")
     if precision not in OPENVINO_PRECISIONS:
         raise ExportError(
             f"OpenVINO's precision must be one of {', '.join(OPENVINO_PRECISIONS)}: {precision}"
         )
+    if precision != "default":
+        return precision
+    return str(openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
+
+
+def _open_openvino(path: Path, threads: int | None, precision: str) -> _Opened:
+    arithmetic = openvino_arithmetic(precision)
+    (openvino,) = optional_packages("openvino")
     core = openvino.Core()
     model = core.read_model(path)
     if path.suffix == ".onnx":
@@ -224,9 +237,10 @@ def _open_openvino(path: Path, threads: int | None, precision: str) -> _Opened:
             )
     else:
         facts = {}
-    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-    if precision != "default":
-        config["INFERENCE_PRECISION_HINT"] = precision
+    config: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": arithmetic,
+    }
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
     given, made = _only(model.inputs, model.outputs, path)

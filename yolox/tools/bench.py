@@ -41,7 +41,6 @@ from yolox.export.bench_plan import (
     read_subjects,
 )
 from yolox.export.bench_results import MeasuredModel, Result, slower_line, tables, to_json
-from yolox.export.runtime import OPENVINO_PRECISIONS
 from yolox.tools import cli
 from yolox.utils.device import processor
 from yolox.utils.download import resolve_weights
@@ -86,12 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar=("H", "W"),
         help="input size, one number for a square (the first file's)",
     )
-    cases.add_argument(
-        "--openvino-precision",
-        choices=OPENVINO_PRECISIONS,
-        default="f32",
-        help="arithmetic of OpenVINO; default is its own choice, bf16 on some CPUs",
-    )
+    cli.add_openvino_precision(cases)
     cases.add_argument("--no-memory", action="store_true", help="leave memory out: it takes longer")
     scene = parser.add_argument_group("picture")
     scene.add_argument("--image", type=Path, help="picture to detect on (a made-up scene)")

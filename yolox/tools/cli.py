@@ -23,6 +23,7 @@ from yolox.core import (
     stoppable,
 )
 from yolox.exp import Exp, get_exp
+from yolox.export.runtime import OPENVINO_PRECISIONS
 from yolox.utils.device import PRECISIONS
 from yolox.utils.errors import UserError
 from yolox.utils.logger import setup_logger
@@ -110,6 +111,16 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="arithmetic")
     group.add_argument(
         "--fp16", action="store_true", help="mixed precision: fp16 on a GPU, bf16 on a CPU"
+    )
+
+
+def add_openvino_precision(group: argparse._ArgumentGroup) -> None:
+    """Of every command that measures OpenVINO."""
+    group.add_argument(
+        "--openvino-precision",
+        choices=OPENVINO_PRECISIONS,
+        default="f32",
+        help="arithmetic of OpenVINO; default is its own choice, bf16 on some CPUs",
     )
 
 

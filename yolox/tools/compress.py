@@ -150,6 +150,8 @@ class Road:
             words += ["--round-to", args.round_to]
         if _in_latency(args.target):
             words += ["--runtime", args.runtime, "--threads", args.threads]
+            if args.runtime == "openvino":
+                words += ["--openvino-precision", args.openvino_precision]
             seconds += LATENCY_SECONDS
         if args.steps > 1:
             words += ["--steps", args.steps, "--step-epochs", args.step_epochs]
@@ -206,7 +208,8 @@ class Road:
             *(self.source, final),
             *("--labels", "before", "after"),
             *("--runtimes", *runtimes),
-            *("--threads", args.threads, "--json", self.measured),
+            *("--threads", args.threads, "--openvino-precision", args.openvino_precision),
+            *("--json", self.measured),
         )
         return Stage(
             name="measurement",
@@ -388,6 +391,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="that a target in latency is measured in",
     )
     add("--threads", type=cli.positive, default=2, help="of measurements")
+    cli.add_openvino_precision(deployment)
     cli.add_exp_arguments(parser)
     words = sys.argv[1:] if argv is None else list(argv)
     args = parser.parse_args(words)

@@ -44,6 +44,8 @@ def prune_config(args: argparse.Namespace, seed: int) -> PruneConfig:
         raise PruningError("--steps goes towards a target in macs or params, not in latency")
     if args.threads and not (args.runtime or _in_latency(args)):
         raise PruningError("--threads is of a measurement in --runtime: name one")
+    if args.openvino_precision != "f32" and args.runtime != "openvino":
+        raise PruningError("--openvino-precision is of a measurement in --runtime openvino")
     if not args.latency and (args.runtime or _in_latency(args)):
         raise PruningError("--runtime and a target in latency measure it: no --no-latency")
     ratios = layer_ratios(args.layer_sparsity)
@@ -86,7 +88,12 @@ def latency_settings(args: argparse.Namespace) -> LatencySettings | None:
     if runtime is None:
         return None
     threads = args.threads or torch.get_num_threads()
-    return LatencySettings(runtime=runtime, threads=threads, round_to=args.round_to)
+    return LatencySettings(
+        runtime=runtime,
+        threads=threads,
+        round_to=args.round_to,
+        openvino_precision=args.openvino_precision,
+    )
 
 
 def _in_latency(args: argparse.Namespace) -> bool:
@@ -216,6 +223,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"measure the exported model in it ({RUNTIME} with a target in latency)",
     )
     add("--threads", type=cli.positive, help="of a run in --runtime (a core each)")
+    cli.add_openvino_precision(out)
     add("--dry-run", action="store_true", help="write the plan, cut nothing")
     cli.add_exp_arguments(parser)
     return parser.parse_args(argv)
