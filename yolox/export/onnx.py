@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from yolox.export.graph import deployed
+from yolox.export.missing import op_without_onnx
 from yolox.export.settings import OPSET, ExportError, ExportSettings, optional_packages
 from yolox.models import YOLOX
 
@@ -94,11 +95,12 @@ def _convert(model: YOLOX, settings: ExportSettings) -> Any:
         half=settings.half and not itself,
         plain_mish=not itself,
     )
+    images = torch.zeros(batch, 3, *size)
     with quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 network,
-                (torch.zeros(batch, 3, *size),),
+                (images,),
                 dynamo=True,
                 verbose=False,
                 opset_version=settings.opset,
@@ -109,6 +111,11 @@ def _convert(model: YOLOX, settings: ExportSettings) -> Any:
             assert program is not None
             proto = program.model_proto
         except (torch.onnx.errors.OnnxExporterError, ValueError) as error:
+            if lacking := op_without_onnx(error, network, images):
+                raise ExportError(
+                    f"torch cannot express {lacking} in ONNX: put another operation in its place, "
+                    "or use --format torchscript"
+                ) from error
             raise ExportError(
                 f"torch cannot export this model at opset {settings.opset} "
                 f"({str(error).strip().splitlines()[0]}): try --opset {OPSET}"

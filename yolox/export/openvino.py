@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from yolox.export.missing import unknown_ops, with_layers
 from yolox.export.onnx import quiet, to_onnx
 from yolox.export.settings import ExportError, ExportSettings, optional_packages
 from yolox.models import YOLOX
@@ -30,8 +31,10 @@ def to_openvino(model: YOLOX, settings: ExportSettings) -> Any:
         try:
             return openvino.Core().read_model(path)
         except RuntimeError as error:  # the base of all its exceptions
+            lacking = with_layers(unknown_ops(error), proto.graph)
             raise ExportError(
-                f"openvino {openvino.__version__} cannot convert this model: {error}"
+                f"openvino {openvino.__version__} "
+                + (f"lacks {lacking}" if lacking else f"cannot convert this model: {error}")
             ) from error
 
 

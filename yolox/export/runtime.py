@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from yolox.export.metadata import ExportInfo
+from yolox.export.missing import unknown_ops, with_layers
 from yolox.export.ncnn import require_layers
 from yolox.export.openvino import SECTION, WEIGHTS_DIGEST
 from yolox.export.settings import SUFFIXES, ExportError, optional_packages
@@ -175,12 +176,19 @@ def open_exported(
     except UserError:
         raise
     except Exception as error:  # the runtimes' exceptions have no common class
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"{runtime} cannot load {path}: {first}") from error
+        raise ExportError(f"{runtime} cannot load {path}: {_reason(error, path)}") from error
     info = ExportInfo.from_metadata(opened.metadata, path)
     if opened.shapes is not None:
         info.require_shapes(*opened.shapes, path)
     return ExportedModel(path, runtime, info, opened.run)
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Why a runtime does not take a file: what it lacks, or the first line of what it says."""
+    if path.suffix == ".onnx" and (ops := unknown_ops(error)):
+        (onnx,) = optional_packages("onnx")
+        return f"it lacks {with_layers(ops, onnx.load(path).graph)}"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _open_onnxruntime(path: Path, threads: int | None) -> _Opened:
