@@ -51,6 +51,15 @@ parent.document.body.textContent = "RESULT" + JSON.stringify(
   {inner: innerWidth, scroll: page.scrollWidth, wide: wide.map((e) => e.outerHTML.slice(0, 80)),
    complaints}) + "END";
 </script>"""
+_PRINT = """<script>
+const openLists = () => [...document.querySelectorAll("details")].map((list) => list.open);
+const states = [openLists()];
+for (const name of ["beforeprint", "afterprint"]) {
+  dispatchEvent(new Event(name));
+  states.push(openLists());
+}
+document.body.textContent = "RESULT" + JSON.stringify({opened: states, complaints}) + "END";
+</script>"""
 
 
 def _browse(folder: Path, page: Path, *flags: str) -> Any:
@@ -112,3 +121,18 @@ def test_nothing_reaches_beyond_a_phone_s_screen(tmp_path: Path) -> None:
         assert pixels.shape == (1500, width, 3)
         # Text and figures from top to bottom, not an empty page.
         assert all(pixels[top : top + 300].std() > 5 for top in range(0, 1500, 300))
+
+
+def test_paper_shows_what_a_click_would_open(tmp_path: Path) -> None:
+    html = render(full_report("dog"))
+    result = _result(tmp_path, html, _PRINT)
+    assert result["complaints"] == []
+    opened = result["opened"]
+    assert opened[0] == opened[2]
+    assert not all(opened[0])
+    assert all(opened[1])
+    page, paper = tmp_path / "page.html", tmp_path / "paper.pdf"
+    page.write_text(html, encoding="utf-8")
+    _browse(tmp_path, page, f"--print-to-pdf={paper}")
+    pages = len(re.findall(rb"/Type /Page\b", paper.read_bytes()))
+    assert 2 <= pages <= 6
