@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from yolox.export import Parity, measure_parity
-from yolox.export.parity import FP16, FP32, count_unmatched, measure_detections
+from yolox.export.parity import FP16, FP32, count_missing, measure_detections
+from yolox.utils.boxes import postprocess
 
 BASE = torch.tensor([[[20.0, 20, 10, 10, 0.9, 0.8, 0.1], [50, 50, 9, 9, 0.9, 0.1, 0.7]]])
 OPTIONS: dict[str, Any] = {"num_classes": 2, "conf": 0.3, "nms": 0.45}
@@ -46,8 +47,34 @@ def test_each_kind_of_difference() -> None:
 
 def test_a_sliver_moved_by_a_hair_is_the_same_box() -> None:
     slim, moved = (torch.tensor([[x, 0.0, x + 0.1, 90, 0.9, 0.8, 1]]) for x in (20.0, 20.02))
-    assert count_unmatched(slim, moved) == 0
-    assert count_unmatched(slim, slim + torch.tensor([0.1, 0, 0.1, 0, 0, 0, 0])) == 2
+    assert count_missing(slim, moved) == 0
+    assert count_missing(slim, slim + torch.tensor([0.1, 0, 0.1, 0, 0, 0, 0])) == 1
+    # As high as a hair and wider than any image.
+    flat = torch.tensor([[-13226.6533, -0.81624, 13404.3975, -0.81611, 0.7, 0.9, 1]])
+    moves = torch.tensor([[-0.0625, 1e-5, 0.0625, 1e-5, 0, 0, 0], [0, 0.1, 0, 0.1, 0, 0, 0]])
+    assert [count_missing(flat, flat + move) for move in moves] == [0, 1]
+    assert count_missing(slim, None) == 1
+    assert count_missing(None, slim) == 0
+
+
+def test_a_tie_that_falls_the_other_way_is_no_difference() -> None:
+    """Two boxes overlap and are as good, a third is at the least score."""
+    other = BASE[:, :1] + torch.tensor([2.0, 0, 0, 0, 0, 0, 0])
+    least = torch.tensor([[[80.0, 80, 9, 9, 0.5, 0.6, 0.1]]])
+    scene = torch.cat((BASE, other, least), dim=1)
+    nudge = torch.zeros(1, 4, 7)
+    nudge[0, 2, 4], nudge[0, 3, 4] = 1e-5, -1e-5
+
+    def both(expected: Tensor, got: Tensor) -> Parity:
+        runs = (lambda _: expected, lambda _: got)
+        return measure_parity(*runs, SCENES, decode=lambda x, _: x, **OPTIONS)
+
+    found = [postprocess(x, 2, 0.3, 0.45)[0] for x in (scene, scene + nudge)]
+    assert [len(rows) for rows in found if rows is not None] == [3, 2]
+    assert both(scene, scene + nudge).unmatched == 0
+    assert both(scene + nudge, scene).unmatched == 0
+    # What is in neither's choice is missed still.
+    assert both(scene, torch.cat((other, other, other, least), dim=1)).unmatched == 2
 
 
 def test_float16_is_allowed_more_but_not_another_answer() -> None:

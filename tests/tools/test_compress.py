@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from tests.runs import command, error_lines, read, tree
+from tests.runs import command, error_lines, opinionated, read, tree
 from yolox.models import load_model
 from yolox.tools import compress, train
+from yolox.utils.checkpoint import save_checkpoint
 from yolox.utils.model_utils import count_params
 
 pytest.importorskip("onnxruntime", reason="needs the export extra", exc_type=ImportError)
@@ -29,14 +30,20 @@ def stages(folder: Path) -> dict[str, Any]:
 def test_the_whole_road_and_only_what_is_left_of_it(
     tiny_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    best = trained / "best_ckpt.pth"
+    best = opinionated(trained / "best_ckpt.pth", tmp_path / "sure.pth", (2.0, -9.0, -9.0))
+    tmp_path = tmp_path / "out"
+    before = ("--sparsity", 0.001, "--sparsity-epochs", 1, "--sensitivity")
+    road = (*before, "--target", "params=0.6", "--steps", 2, "--step-epochs", 1, "--distill")
     formats = ("--formats", "openvino", "ncnn")  # each has a .bin
-    words = ("-c", best, "-o", tmp_path, "-f", tiny_exp, *QUICK, "--target", "params=0.6", *formats)
+    words = ("-c", best, "-o", tmp_path, "-f", tiny_exp, *QUICK, *road, *formats)
     assert command(compress.main, *words) == 0
     assert list(stages(tmp_path)) == [
-        *("pruning", "finetuned", "export to openvino", "AP of the openvino file"),
+        *("sparse", "sensitivity", "pruning", "finetuned"),
+        *("export to openvino", "AP of the openvino file"),
         *("export to ncnn", "AP of the ncnn file", "measurement", "report"),
     ]
+    assert read(tmp_path / "sparse" / "latest_ckpt.pth")["train"]["recipe"]["sparsity"] == 0.001
+    assert read(tmp_path / "finetuned" / "latest_ckpt.pth")["train"]["recipe"]["teacher"]
     final = load_model(tmp_path / "finetuned" / "latest_ckpt.pth")
     whole = count_params(load_model(best).model)
     assert count_params(final.model) / whole == pytest.approx(0.6, abs=0.02)
@@ -50,20 +57,46 @@ def test_the_whole_road_and_only_what_is_left_of_it(
     written = tree(tmp_path)
     capsys.readouterr()
     assert command(compress.main, *words) == 0
-    assert capsys.readouterr().err.count("done before") == 8
+    assert capsys.readouterr().err.count("done before") == 10
     assert tree(tmp_path) == written
 
     # Another length of fine-tuning: the pruning stands.
-    longer = ("--epochs", 2, "--target", "params=0.6", "--formats", "onnx")
-    assert command(compress.main, *words[:6], *QUICK, *longer) == 0
+    longer = ("--epochs", 2, "--no-distill", "--formats", "onnx")
+    assert command(compress.main, *words[:6], *QUICK, *road, *longer) == 0
     # What is no part of it any more is not told of.
     assert list(stages(tmp_path)) == [
-        *("pruning", "finetuned", "export to onnx", "AP of the onnx file"),
-        *("measurement", "report"),
+        *("sparse", "sensitivity", "pruning", "finetuned"),
+        *("export to onnx", "AP of the onnx file", "measurement", "report"),
     ]
     assert tree(tmp_path)["pruned/pruned.pth"] == written["pruned/pruned.pth"]
     content = read(tmp_path / "finetuned" / "latest_ckpt.pth")
     assert content["train"]["epoch"] == 2
+    assert "teacher" not in content["train"]["recipe"]
+
+
+@pytest.mark.slow
+def test_a_latency_on_the_whole_road(
+    tiny_exp: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("YOLOX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("yolox.export.layers.RUNS", 5)
+    # Large images: of a few milliseconds hardly anything could be saved.
+    large = tmp_path / "large.pth"
+    content = read(opinionated(trained / "best_ckpt.pth", large, (2.0, -9.0, -9.0)))
+    content["spec"]["input_size"] = [288, 288]
+    save_checkpoint(large, content)
+    words = ("-c", large, "-o", tmp_path / "out", "-f", tiny_exp, *QUICK, "--epochs", 1)
+    words = (*words, "--target", "latency=0.8", "--runtime", "onnxruntime")
+    assert command(compress.main, *words) == 0
+    assert "asked for latency=0.8: the fine-tuned model takes" in capsys.readouterr().err
+    (pruning,) = load_model(tmp_path / "out" / "finetuned" / "latest_ckpt.pth").pruning
+    assert pruning["latency"]["setting"].startswith("onnxruntime")
+    assert (tmp_path / "cache" / "layer_latencies" / "onnxruntime_1.json").is_file()
+    assert "latency=0.8" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_training_that_was_cut_off_is_resumed(

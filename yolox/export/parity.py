@@ -23,11 +23,10 @@ class Tolerance:
 
     Attributes:
         relative: difference of outputs over the largest value.
-        iou, pixels, score: between two detections that are the same, the least IoU or else the
-            most that a side may be moved (of a sliver, a hair's breadth halves the IoU), and the
-            most that a probability may change.
-        unmatched: part of the detections that may not be the same: a box exactly at the least score
-            or at the IoU of NMS may fall on either side.
+        iou, pixels, score: between two detections that are the same, the least IoU, or else the
+            most that a side may be moved where that is more (of a sliver, a hair's breadth halves
+            the IoU), and the most that a probability may change.
+        unmatched: part of the detections that may not be the same.
     """
 
     relative: float
@@ -55,7 +54,9 @@ class Parity:
         box_abs, box_rel: largest difference of a box value, and relative to the largest such value.
         score_abs, score_rel: likewise of objectness and class probabilities.
         detections: how many PyTorch has after NMS.
-        unmatched: detections of either that the other does not have.
+        unmatched: detections of either that the other does not have: where two boxes are as good,
+            NMS may keep the one or the other, and a score may be exactly the least, so they are
+            looked for among what NMS chose from.
         tolerance: what is allowed.
     """
 
@@ -123,10 +124,15 @@ def measure_parity(
             worst[part] = max(worst[part], difference)
             scale[part] = max(scale[part], expected[..., columns].abs().max())
         size = (batch.shape[2], batch.shape[3])
-        found = (postprocess(decode(x, size), num_classes, conf, nms) for x in (expected, got))
-        for ours, theirs in zip(*found, strict=True):
+        decoded = [decode(x, size) for x in (expected, got)]
+        kept = [postprocess(x, num_classes, conf, nms) for x in decoded]
+        # An IoU of 1 suppresses nothing.
+        least = max(conf - tolerance.score, 0.0)
+        choice = [postprocess(x, num_classes, least, 1.0) for x in decoded]
+        for ours, theirs, our_choice, their_choice in zip(*kept, *choice, strict=True):
             detections += 0 if ours is None else len(ours)
-            unmatched += count_unmatched(ours, theirs, tolerance)
+            unmatched += count_missing(ours, their_choice, tolerance)
+            unmatched += count_missing(theirs, our_choice, tolerance)
     relative = worst / scale.clamp(min=torch.finfo(torch.float32).tiny)
     return Parity(
         images=images,
@@ -165,7 +171,8 @@ def measure_detections(
         got = postprocess(candidate(batch), num_classes, 0.0, 1.0)
         for ours, theirs in zip(expected, got, strict=True):
             detections += 0 if ours is None else len(ours)
-            unmatched += count_unmatched(ours, theirs, tolerance)
+            unmatched += count_missing(ours, theirs, tolerance)
+            unmatched += count_missing(theirs, ours, tolerance)
     return detections, unmatched
 
 
@@ -174,17 +181,21 @@ def largest_difference(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(a == b, 0, (a - b).abs()).nan_to_num(torch.inf, torch.inf).max()
 
 
-def count_unmatched(a: Tensor | None, b: Tensor | None, tolerance: Tolerance = FP32) -> int:
-    """Rows (k, 7) of `postprocess` in either that have no counterpart of class, box and score."""
+def count_missing(a: Tensor | None, b: Tensor | None, tolerance: Tolerance = FP32) -> int:
+    """Rows (k, 7) of `postprocess` that have no counterpart of class, box and score in others."""
     if a is None or b is None:
-        return sum(len(rows) for rows in (a, b) if rows is not None)
-    moved = (a[:, None, :4] - b[None, :, :4]).abs().amax(dim=2)
+        return 0 if a is None else len(a)
+    moved = (a[:, None, :4] - b[None, :, :4]).abs()
+    # A shift of this much along one side alone leaves that IoU.
+    sides = (a[:, 2:4] - a[:, :2]).repeat(1, 2)
+    slack = ((1 - tolerance.iou) / 2 * sides).clamp(min=tolerance.pixels)
+    is_near = (moved <= slack[:, None]).all(dim=2)
     same = (
         (a[:, None, 6] == b[None, :, 6])
-        & ((bboxes_iou(a[:, :4], b[:, :4]) >= tolerance.iou) | (moved <= tolerance.pixels))
+        & ((bboxes_iou(a[:, :4], b[:, :4]) >= tolerance.iou) | is_near)
         & ((a[:, None, 4:6] - b[None, :, 4:6]).abs().amax(dim=2) <= tolerance.score)
     )
-    return int((~same.any(dim=1)).sum() + (~same.any(dim=0)).sum())
+    return int((~same.any(dim=1)).sum())
 
 
 def sample_scene(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:

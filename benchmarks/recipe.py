@@ -1,0 +1,282 @@
+"""Sparsify, prune, fine-tune: AP after equal training, beside two controls, over seeds.
+
+    python benchmarks/recipe.py -o s.jsonl --data $BCCD                     # everything, 3 seeds
+    python benchmarks/recipe.py -o s.jsonl --data $BCCD --seeds 0 --rows base unpruned macs=0.2
+    python benchmarks/recipe.py -o s.jsonl --table
+
+The road is the commands of tools/, each printed as it would be typed. A seed's rows share one
+trained model, `base`. Every row ends after as many epochs: those of `base` and `--epochs` more.
+
+    unpruned       control: `base`, trained on for as long as the pruned ones
+    dense=<share>  control: a narrower network with that share of the MACs, from scratch
+    macs=<share>   `base`, pruned to that share of the MACs and fine-tuned with `base` as teacher
+    others         `macs=<--at>` with what their names say changed; those of `sparse` start from
+                   `sparse base`, which is `base` trained with a penalty on its scales
+
+Lines that the file holds are not measured again, and what was stopped goes on: with the same
+--folder several of these, for other rows or seeds, may run side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolox.exp import get_exp
+from yolox.exp.default import MODELS, SCALES
+from yolox.models import build_model, load_model
+from yolox.utils.checkpoint import load_checkpoint
+from yolox.utils.device import processor
+from yolox.utils.model_utils import count_macs, count_params
+
+ROOT = Path(__file__).parents[1]
+EXP = ROOT / "exps" / "bccd_s.py"
+SHARES = (0.5, 0.3, 0.2, 0.1)
+TEACHER = ("--distill", "{start}")
+# name: (the row that it starts from, flags of pruning, flags of fine-tuning)
+VARIANTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "no teacher": ("base", (), ()),
+    "no absorption": ("base", ("--no-absorb", "--reconstruct", "0"), TEACHER),
+    "random": ("base", ("--importance", "random"), TEACHER),
+    "l1": ("base", ("--importance", "l1"), TEACHER),
+    "bn": ("base", ("--importance", "bn"), TEACHER),
+    "isomorphic": ("base", ("--scope", "isomorphic"), TEACHER),
+    "steps": ("base", ("--steps", "3", "--step-epochs", "{between}"), TEACHER),
+    "sparse": ("sparse base", (), TEACHER),
+    "sparse, bn": ("sparse base", ("--importance", "bn"), TEACHER),
+}
+ROWS = (
+    "base",
+    "unpruned",
+    *(f"macs={share:g}" for share in SHARES),
+    *(f"dense={share:g}" for share in SHARES),
+    "sparse base",
+    *VARIANTS,
+)
+
+
+class Road:
+    """One seed's rows, in a folder each."""
+
+    def __init__(self, args: argparse.Namespace, seed: int) -> None:
+        self.args, self.seed = args, seed
+        self.fields = model_fields(args.model)
+        side = f"{args.size},{args.size}"
+        self.common = [
+            *("input_size", side, "test_size", side, "seed", str(seed)),
+            *("data_dir", str(args.data), "output_dir", str(args.folder)),
+            *("data_num_workers", "1", "print_interval", "1000", "eval_interval", "1000"),
+        ]
+
+    def name(self, row: str) -> str:
+        words = row.replace(",", "").replace("=", " ").replace(" ", "_")
+        return f"{self.args.model}_{self.args.size}_{words}_{self.seed}"
+
+    def latest(self, row: str) -> Path:
+        return self.args.folder / self.name(row) / "latest_ckpt.pth"
+
+    def run(self, tool: str, *words: str) -> None:
+        """A command of the project; its output goes to a log beside the lines."""
+        line = ["tools/" + tool, *words]
+        print("$ python", shlex.join(line), flush=True)
+        with (self.args.folder / f"{self.name(tool)}.log").open("a", encoding="utf-8") as log:
+            env = os.environ | {"OMP_NUM_THREADS": str(self.args.threads)}
+            subprocess.run(
+                [sys.executable, *line], cwd=ROOT, check=True, stdout=log, stderr=log, env=env
+            )
+
+    def train(self, row: str, epochs: int, *words: str, fields: Sequence[str] = ()) -> None:
+        """Train into a row's folder, or go on there."""
+        latest = self.latest(row)
+        if latest.is_file():
+            if load_checkpoint(latest)["train"]["epoch"] == epochs:
+                return
+            words = (*words[2:], "-c", str(latest), "--resume")
+        plain = max(epochs // 8, 1)
+        self.run(
+            "train.py",
+            *("-f", str(EXP), "-expn", self.name(row), *words),
+            *("max_epoch", str(epochs), "no_aug_epochs", str(plain)),
+            *(*self.fields, *fields, *self.common),
+        )
+
+    def base(self, row: str) -> Path:
+        """The trained model that rows start from."""
+        sparsity = ("--sparsity", str(self.args.sparsity)) if row.startswith("sparse") else ()
+        start = ("-c", str(self.args.ckpt)) if self.args.ckpt else ()
+        self.train(row, self.args.base_epochs, *start, *sparsity)
+        return self.latest(row)
+
+    def prune(self, row: str, start: Path, target: str, *flags: str) -> Path:
+        """Cut, with the AP before and after."""
+        output = self.latest(row).parent / "pruned.pth"
+        if not output.is_file():
+            self.run(
+                "prunmodel.py",
+                *("-c", str(start), "--target", target, "-o", str(output), "--no-latency"),
+                *("--eval", *flags, "-f", str(EXP), "exp_name", self.name(row)),
+                *("no_aug_epochs", "1", *self.common),
+            )
+        return output
+
+    def row(self, row: str) -> dict[str, Any]:
+        """Train a row to its end and evaluate it."""
+        epochs, start_row = self.args.epochs, "base"
+        more: dict[str, Any] = {}
+        if row in ("base", "sparse base"):
+            checkpoint = self.base(row)
+        elif row == "unpruned":
+            self.train(row, epochs, "-c", str(self.base("base")))
+        elif row.startswith("dense="):
+            width = width_for(self.args.model, self.args.size, float(row.partition("=")[2]))
+            self.train(row, self.args.base_epochs + epochs, fields=["width", str(width)])
+        else:
+            start_row, prune_flags, train_flags = VARIANTS.get(row, ("base", (), TEACHER))
+            start = self.base(start_row)
+            target = row if row.startswith("macs=") else f"macs={self.args.at:g}"
+            words = {"start": str(start), "between": str(epochs // 4)}
+            prune_flags = tuple(flag.format(**words) for flag in prune_flags)
+            if "--steps" in prune_flags:
+                epochs -= 2 * (epochs // 4)
+            pruned = self.prune(row, start, target, *prune_flags)
+            train_flags = tuple(flag.format(**words) for flag in train_flags)
+            self.train(row, epochs, "-c", str(pruned), *train_flags)
+            report = json.loads(pruned.with_suffix(".report.json").read_text(encoding="utf-8"))
+            more = {stage["label"]: stage["ap50_95"] for stage in report["stages"]}
+        checkpoint = self.latest(row)
+        results = checkpoint.parent / "eval"
+        self.run("eval.py", "-f", str(EXP), "-c", str(checkpoint), "--plots", str(results),
+                 *self.common)  # fmt: skip
+        figures = json.loads((results / "metrics.json").read_text(encoding="utf-8"))["result"]
+        model = load_model(checkpoint).model
+        image = torch.zeros(1, 3, self.args.size, self.args.size)
+        return {
+            "ap": figures["ap50_95"],
+            "ap50": figures["ap50"],
+            "macs": count_macs(model, image)[""],
+            "params": count_params(model),
+            "cut": more,
+        }
+
+
+def model_fields(name: str) -> list[str]:
+    """Exp fields that make the Exp's model another one."""
+    exp = get_exp(None, name)
+    names = ("architecture", "depth", "width", "depthwise", "act")
+    return [word for field in names for word in (field, str(getattr(exp, field)))]
+
+
+def width_for(name: str, size: int, share: float) -> float:
+    """The width whose network comes closest to a share of the MACs of a model of the family."""
+    depth, full = SCALES[name]
+    image = torch.zeros(1, 3, size, size)
+
+    def macs(width: float) -> float:
+        exp = get_exp(None, name)
+        exp.depth, exp.width = depth, width
+        return count_macs(build_model(exp.model_spec()), image)[""]
+
+    whole = macs(full)
+    # Stages of 64 channels and more: a step changes each by a channel at least.
+    steps = [step / 64 for step in range(4, round(full * 64))]
+    return min(steps, key=lambda width: abs(macs(width) / whole - share))
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """Means over seeds and their spread, as Markdown; a block for each model and size."""
+    rows = [
+        "| model | row | seeds | MACs | params | AP after the cut: bare → compensated "
+        "| AP50-95 | AP50 | against unpruned |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for model, size in dict.fromkeys((line["model"], line["size"]) for line in lines):
+        block = [line for line in lines if (line["model"], line["size"]) == (model, size)]
+        base = {line["seed"]: line for line in block if line["row"] == "base"}
+        control = {line["seed"]: line["ap"] for line in block if line["row"] == "unpruned"}
+        for row in (row for row in ROWS if any(line["row"] == row for line in block)):
+            found = sorted(
+                (line for line in block if line["row"] == row), key=lambda line: line["seed"]
+            )
+            cuts = [list(line["cut"].values())[1:] for line in found if line["cut"]]
+            after = " → ".join(
+                f"{statistics.mean(values):.3f}" for values in zip(*cuts, strict=True)
+            )
+            apart = [
+                line["ap"] - control[line["seed"]] for line in found if line["seed"] in control
+            ]
+            share = [
+                statistics.mean(line[key] / base[line["seed"]][key] for line in found)
+                for key in ("macs", "params")
+            ]
+            rows.append(
+                f"| {model} at {size} | {row} | {len(found)} | {share[0]:.1%} | {share[1]:.1%} "
+                f"| {after} | {spread([line['ap'] for line in found])} "
+                f"| {spread([line['ap50'] for line in found])} "
+                f"| {spread(apart, sign=True) if apart else ''} |"
+            )
+    return "\n".join(rows)
+
+
+def spread(values: Sequence[float], *, sign: bool = False) -> str:
+    """Mean ± standard deviation."""
+    mean = f"{statistics.mean(values):{'+' if sign else ''}.3f}"
+    return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("-o", "--output", type=Path, required=True, help="file of lines, gone on with")
+    add("--data", type=Path, help="VOCdevkit folder of BCCD")
+    add("--folder", type=Path, default=Path("YOLOX_outputs/recipe"), help="of the checkpoints")
+    add("--model", choices=MODELS, default="yolox-s")
+    add("-c", "--ckpt", type=Path, help="weights that base starts from (none)")
+    add("--size", type=int, default=320, help="side of the input (320)")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    add("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="ROW", help=", ".join(ROWS))
+    add("--base-epochs", type=int, default=40)
+    add("--epochs", type=int, default=20, help="after it (20)")
+    add("--at", type=float, default=0.2, help="share of the MACs of the variations (0.2)")
+    add("--sparsity", type=float, default=0.01, help="strength, of the rows with it (0.01)")
+    add("--threads", type=int, default=2)
+    add("--table", action="store_true", help="print what the file holds, train nothing")
+    args = parser.parse_args()
+    if args.table:
+        print(table(read(args.output)))
+        return
+    args.folder = args.folder.resolve()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for seed in args.seeds:
+        road = Road(args, seed)
+        for row in args.rows:
+            key = {"model": args.model, "size": args.size, "seed": seed, "row": row}
+            key |= {"base_epochs": args.base_epochs, "epochs": args.epochs}
+            if any(line.items() >= key.items() for line in read(args.output)):
+                continue
+            start = time.monotonic()
+            line = key | road.row(row)
+            line |= {"seconds": round(time.monotonic() - start), "machine": processor()}
+            with args.output.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""YOLOX-s on BCCD (blood cells) at 320 × 320, from scratch; see docs/results.md."""
+
+from yolox.exp import VOCExp, use_model
+
+
+class Exp(VOCExp):
+    def __init__(self) -> None:
+        super().__init__()
+        use_model(self, "yolox-s")
+        self.exp_name = "bccd_s"
+        self.input_size = self.test_size = (320, 320)
+        self.multiscale_range, self.random_size = 0, ()
+        self.batch_size = 8
+        self.basic_lr_per_img = 0.02 / 64
+        self.max_epoch, self.no_aug_epochs, self.warmup_epochs = 40, 5, 3
+        self.finetune_act = ""
