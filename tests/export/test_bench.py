@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,21 +166,40 @@ def test_runtimes_of_a_file(name: str, asked: list[str], expected: list[str]) ->
     assert runtimes_for(Path(name), asked) == expected
 
 
-@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
-def test_an_open_case_computes_what_the_model_does(
-    runtime: str, checkpoint: Path, exported: Path
-) -> None:
+def agree(entry: Entry, checkpoint: Path, batch: int) -> None:
+    """What an open case finds is what the model finds."""
     model = load_model(checkpoint).model
     with torch.no_grad():  # at an IoU of 1 NMS keeps all, so no near tie decides what is left
-        expected = postprocess(model(torch.from_numpy(images())), 3, 0.1, 1.0)
-    entry = open_case(case(checkpoint if runtime == "torch" else exported, runtime))
-    found = entry.finish(entry.run(images()), 0.1, 1.0)
-    assert len(found) == len(expected) == 2
+        expected = postprocess(model(torch.from_numpy(images(batch))), 3, 0.1, 1.0)
+    found = entry.finish(entry.run(images(batch)), 0.1, 1.0)
+    assert len(found) == len(expected) == batch
     for ours, theirs in zip(found, expected, strict=True):
         assert theirs is not None
         assert len(theirs) > 3
         assert count_missing(ours, theirs, FP32) == count_missing(theirs, ours, FP32) == 0
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
+def test_an_open_case_computes_what_the_model_does(
+    runtime: str, checkpoint: Path, exported: Path
+) -> None:
+    entry = open_case(case(checkpoint if runtime == "torch" else exported, runtime))
+    agree(entry, checkpoint, batch=2)
     assert entry.precision == "fp32"
+
+
+def test_ncnn_computes_what_the_model_does(checkpoint: Path, tmp_path: Path) -> None:
+    settings = ExportSettings(format="ncnn", size=SIZE)
+    file = write_model(load_model(checkpoint), tmp_path / "small.param", settings)
+    agree(open_case(case(file, "ncnn", batch=1)), checkpoint, batch=1)
+
+
+def test_what_torch_compile_makes_computes_what_the_model_does(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Traced and taken apart as always; only the C++ behind it, a minute's work, is left out.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    agree(open_case(case(checkpoint, "torch.compile")), checkpoint, batch=2)
 
 
 def test_bf16_of_openvino_shows(exported: Path) -> None:
