@@ -56,14 +56,26 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "sparse": ("sparse base", (), TEACHER),
     "sparse, bn": ("sparse base", ("--importance", "bn"), TEACHER),
 }
-ROWS = (
-    "base",
-    "unpruned",
-    *(f"macs={share:g}" for share in SHARES),
-    *(f"dense={share:g}" for share in SHARES),
-    "sparse base",
-    *VARIANTS,
+KINDS = ("base", "unpruned", "macs", "dense", "sparse base", *VARIANTS)
+ROWS = tuple(
+    row
+    for kind in KINDS
+    for row in ([f"{kind}={share:g}" for share in SHARES] if kind in ("macs", "dense") else [kind])
 )
+
+
+def row_name(text: str) -> str:
+    """A row of the command line, any share being allowed."""
+    kind, _, share = text.partition("=")
+    if text not in ROWS and not (kind in ("macs", "dense") and 0 < float(share or 0) < 1):
+        raise ValueError
+    return text
+
+
+def order(row: str) -> tuple[int, float]:
+    """Where a row stands in the table."""
+    kind, _, share = row.partition("=")
+    return KINDS.index(kind), -float(share or 0)
 
 
 class Road:
@@ -194,17 +206,18 @@ def width_for(name: str, size: int, share: float) -> float:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Means over seeds and their spread, as Markdown; a block for each model and size."""
+    """Means over seeds and their spread, as Markdown; a block for each model, size and length."""
     rows = [
         "| model | row | seeds | MACs | params | AP after the cut: bare → compensated "
         "| AP50-95 | AP50 | against unpruned |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for model, size in dict.fromkeys((line["model"], line["size"]) for line in lines):
-        block = [line for line in lines if (line["model"], line["size"]) == (model, size)]
+    runs = ("model", "size", "base_epochs", "epochs")
+    for run in dict.fromkeys(tuple(line[key] for key in runs) for line in lines):
+        block = [line for line in lines if tuple(line[key] for key in runs) == run]
         base = {line["seed"]: line for line in block if line["row"] == "base"}
         control = {line["seed"]: line["ap"] for line in block if line["row"] == "unpruned"}
-        for row in (row for row in ROWS if any(line["row"] == row for line in block)):
+        for row in sorted({line["row"] for line in block}, key=order):
             found = sorted(
                 (line for line in block if line["row"] == row), key=lambda line: line["seed"]
             )
@@ -220,7 +233,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
                 for key in ("macs", "params")
             ]
             rows.append(
-                f"| {model} at {size} | {row} | {len(found)} | {share[0]:.1%} | {share[1]:.1%} "
+                f"| {run[0]} at {run[1]} | {row} | {len(found)} | {share[0]:.1%} | {share[1]:.1%} "
                 f"| {after} | {spread([line['ap'] for line in found])} "
                 f"| {spread([line['ap50'] for line in found])} "
                 f"| {spread(apart, sign=True) if apart else ''} |"
@@ -250,7 +263,7 @@ def main() -> None:
     add("-c", "--ckpt", type=Path, help="weights that base starts from (none)")
     add("--size", type=int, default=320, help="side of the input (320)")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="ROW", help=", ".join(ROWS))
+    add("--rows", nargs="+", type=row_name, default=ROWS, metavar="ROW", help=", ".join(ROWS))
     add("--base-epochs", type=int, default=40)
     add("--epochs", type=int, default=20, help="after it (20)")
     add("--at", type=float, default=0.2, help="share of the MACs of the variations (0.2)")
