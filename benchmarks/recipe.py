@@ -28,6 +28,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,38 @@ ROOT = Path(__file__).parents[1]
 EXP = ROOT / "exps" / "bccd_s.py"
 SHARES = (0.5, 0.3, 0.2, 0.1)
 TEACHER = ("--distill", "{start}")
-# name: (the row that it starts from, flags of pruning, flags of fine-tuning)
-VARIANTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "no teacher": ("base", (), ()),
-    "no absorption": ("base", ("--no-absorb", "--reconstruct", "0"), TEACHER),
-    "random": ("base", ("--importance", "random"), TEACHER),
-    "l1": ("base", ("--importance", "l1"), TEACHER),
-    "bn": ("base", ("--importance", "bn"), TEACHER),
-    "isomorphic": ("base", ("--scope", "isomorphic"), TEACHER),
-    "steps": ("base", ("--steps", "3", "--step-epochs", "{between}"), TEACHER),
-    "sparse": ("sparse base", (), TEACHER),
-    "sparse, bn": ("sparse base", ("--importance", "bn"), TEACHER),
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What a row does otherwise than the recipe.
+
+    Attributes:
+        start: the row that it starts from.
+        prune, tune: flags of pruning and of fine-tuning.
+        fields: Exp fields of fine-tuning.
+    """
+
+    start: str = "base"
+    prune: tuple[str, ...] = ()
+    tune: tuple[str, ...] = TEACHER
+    fields: tuple[str, ...] = ()
+
+
+RECIPE = Variant()
+VARIANTS = {
+    "no teacher": Variant(tune=()),
+    "no absorption": Variant(prune=("--no-absorb", "--reconstruct", "0")),
+    "random": Variant(prune=("--importance", "random")),
+    "l1": Variant(prune=("--importance", "l1")),
+    "bn": Variant(prune=("--importance", "bn")),
+    "isomorphic": Variant(prune=("--scope", "isomorphic")),
+    "per cost": Variant(prune=("--per", "cost")),
+    "steps": Variant(prune=("--steps", "3", "--step-epochs", "{between}")),
+    "rate × 2": Variant(fields=("finetune_lr", "2")),
+    "rate × 4": Variant(fields=("finetune_lr", "4")),
+    "sparse": Variant(start="sparse base"),
+    "sparse, bn": Variant(start="sparse base", prune=("--importance", "bn")),
 }
 KINDS = ("base", "unpruned", "macs", "dense", "sparse base", *VARIANTS)
 ROWS = tuple(
@@ -92,7 +114,7 @@ class Road:
         ]
 
     def name(self, row: str) -> str:
-        words = row.replace(",", "").replace("=", " ").replace(" ", "_")
+        words = row.replace(",", "").replace("=", " ").replace("×", "times").replace(" ", "_")
         return f"{self.args.model}_{self.args.size}_{words}_{self.seed}"
 
     def latest(self, row: str) -> Path:
@@ -144,7 +166,7 @@ class Road:
 
     def row(self, row: str) -> dict[str, Any]:
         """Train a row to its end and evaluate it."""
-        epochs, start_row = self.args.epochs, "base"
+        epochs = self.args.epochs
         more: dict[str, Any] = {}
         if row in ("base", "sparse base"):
             checkpoint = self.base(row)
@@ -154,16 +176,16 @@ class Road:
             width = width_for(self.args.model, self.args.size, float(row.partition("=")[2]))
             self.train(row, self.args.base_epochs + epochs, fields=["width", str(width)])
         else:
-            start_row, prune_flags, train_flags = VARIANTS.get(row, ("base", (), TEACHER))
-            start = self.base(start_row)
-            target = row if row.startswith("macs=") else f"macs={self.args.at:g}"
+            variant = VARIANTS.get(row, RECIPE)
+            start = self.base(variant.start)
             words = {"start": str(start), "between": str(epochs // 4)}
-            prune_flags = tuple(flag.format(**words) for flag in prune_flags)
-            if "--steps" in prune_flags:
+            flags = [flag.format(**words) for flag in variant.prune]
+            if "--steps" in flags:
                 epochs -= 2 * (epochs // 4)
-            pruned = self.prune(row, start, target, *prune_flags)
-            train_flags = tuple(flag.format(**words) for flag in train_flags)
-            self.train(row, epochs, "-c", str(pruned), *train_flags)
+            target = row if row.startswith("macs=") else f"macs={self.args.at:g}"
+            pruned = self.prune(row, start, target, *flags)
+            flags = [flag.format(**words) for flag in variant.tune]
+            self.train(row, epochs, "-c", str(pruned), *flags, fields=variant.fields)
             report = json.loads(pruned.with_suffix(".report.json").read_text(encoding="utf-8"))
             more = {stage["label"]: stage["ap50_95"] for stage in report["stages"]}
         checkpoint = self.latest(row)
