@@ -9,9 +9,10 @@ trained model, `base`. Every row ends after as many epochs: those of `base` and 
 
     unpruned       control: `base`, trained on for as long as the pruned ones
     dense=<share>  control: a narrower network with that share of the MACs, from scratch
-    macs=<share>   `base`, pruned to that share of the MACs and fine-tuned with `base` as teacher
-    others         `macs=<--at>` with what their names say changed; those of `sparse` start from
-                   `sparse base`, which is `base` trained with a penalty on its scales
+    macs=<share>   `base`, pruned to that share of the MACs and fine-tuned by the recipe: with
+                   `base` as teacher, at twice the rate
+    others         `macs=<--at>`, or the control, with what their names say changed; those of
+                   `sparse` start from `sparse base`: `base` trained with a penalty on its scales
 
 Lines that the file holds are not measured again, and what was stopped goes on: with the same
 --folder several of these, for other rows or seeds, may run side by side.
@@ -60,7 +61,7 @@ class Variant:
     start: str = "base"
     prune: tuple[str, ...] = ()
     tune: tuple[str, ...] = TEACHER
-    fields: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ("finetune_lr", "2")
 
 
 RECIPE = Variant()
@@ -73,12 +74,15 @@ VARIANTS = {
     "isomorphic": Variant(prune=("--scope", "isomorphic")),
     "per cost": Variant(prune=("--per", "cost")),
     "steps": Variant(prune=("--steps", "3", "--step-epochs", "{between}")),
-    "rate × 2": Variant(fields=("finetune_lr", "2")),
+    "rate × 1": Variant(fields=("finetune_lr", "1")),
     "rate × 4": Variant(fields=("finetune_lr", "4")),
     "sparse": Variant(start="sparse base"),
     "sparse, bn": Variant(start="sparse base", prune=("--importance", "bn")),
 }
-KINDS = ("base", "unpruned", "macs", "dense", "sparse base", *VARIANTS)
+KINDS = (
+    *("base", "unpruned", "unpruned, rate × 2", "macs", "dense", "sparse base"),
+    *VARIANTS,
+)
 ROWS = tuple(
     row
     for kind in KINDS
@@ -170,8 +174,10 @@ class Road:
         more: dict[str, Any] = {}
         if row in ("base", "sparse base"):
             checkpoint = self.base(row)
-        elif row == "unpruned":
-            self.train(row, epochs, "-c", str(self.base("base")))
+        elif row.startswith("unpruned"):
+            rate = get_exp(str(EXP), None).basic_lr_per_img * (2 if "×" in row else 1)
+            fields = ["basic_lr_per_img", str(rate)]
+            self.train(row, epochs, "-c", str(self.base("base")), fields=fields)
         elif row.startswith("dense="):
             width = width_for(self.args.model, self.args.size, float(row.partition("=")[2]))
             self.train(row, self.args.base_epochs + epochs, fields=["width", str(width)])
