@@ -17,8 +17,15 @@ from torch import Tensor
 from tests.helpers import SPECS
 from tests.pruning.helpers import enliven, random_plan
 from yolox.data import preproc
-from yolox.export import ExportSettings, open_exported, sample_scene, write_model
-from yolox.export.quantize import QuantizationError, Quantizer, QuantizeSettings, is_prediction
+from yolox.export import ExportSettings, open_exported, sample_scene
+from yolox.export.quantize import (
+    METHODS,
+    QuantizationError,
+    Quantizer,
+    QuantizeSettings,
+    is_prediction,
+    write_graph,
+)
 from yolox.export.quantize_onnx import OnnxQuantizer
 from yolox.export.quantize_openvino import OpenvinoQuantizer
 from yolox.models import LoadedModel, build_model
@@ -43,10 +50,9 @@ IMAGES = scenes(0, 1, 2, 3)
 
 
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Float ONNX files of a dense model with SiLU and of a pruned one with Mish."""
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """Float graphs, by format, of a dense model with SiLU and of a pruned one with Mish."""
     folder = tmp_path_factory.mktemp("graphs")
-    settings = ExportSettings(format="onnx", size=SIZE, decode=True, slim=True)
     files = {}
     for name, act in (("dense", "silu"), ("pruned", "mish")):
         spec = dataclasses.replace(
@@ -59,7 +65,9 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             model = apply_plan(model, groups, random_plan(groups, random.Random(0), share=0.5))
             content = {"channels": {}}
         loaded = LoadedModel(model=model.eval(), spec=spec, pruning=[], content=content)
-        files[name] = write_model(loaded, folder / f"{name}.onnx", settings)
+        for kind in METHODS:
+            settings = ExportSettings(format=kind, size=SIZE, decode=True, slim=True)
+            files[kind, name] = write_graph(loaded, folder / f"{kind}_{name}.onnx", settings)
     return files
 
 
@@ -104,11 +112,44 @@ def openvino_float_convolutions(path: Path, quantizer: Any) -> set[str]:
     return found
 
 
+@pytest.mark.parametrize("model", ["dense", "pruned"])
+def test_openvino_rounds_behind_activations_and_corrects_biases(
+    model: str, graphs: dict[tuple[str, str], Path], tmp_path: Path
+) -> None:
+    quantizer, _ = quantizer_of("openvino", graphs["openvino", model], tmp_path, "minmax")
+    quantizer.write(tmp_path / "int8.xml", ())
+    import openvino
+
+    nodes = openvino.Core().read_model(tmp_path / "int8.xml").get_ordered_ops()
+    rounded = [
+        node.input_value(0).get_node().get_type_name()
+        for node in nodes
+        if node.get_type_name() == "FakeQuantize"
+    ]
+    activation = "Swish" if model == "dense" else "Mish"
+    assert rounded.count(activation) > 40
+    assert not {"Convolution", "GroupConvolution", "Sigmoid", "Multiply"} & set(rounded)
+
+    def biases(path: Path) -> dict[str, Any]:
+        return {
+            node.get_friendly_name(): node.input_value(1).get_node().get_data()
+            for node in openvino.Core().read_model(path).get_ordered_ops()
+            if node.get_type_name() == "Add"
+            and node.input_value(0).get_node().get_type_name() == "Convolution"
+            and node.input_value(1).get_node().get_type_name() == "Constant"
+        }
+
+    quantizer.write_float(tmp_path / "float.xml")
+    before, after = (biases(tmp_path / f"{name}.xml") for name in ("float", "int8"))
+    # NNCF leaves a bias alone that would have to move by a multiple of itself.
+    assert any(not np.allclose(before[name], after[name]) for name in before)
+
+
 @pytest.mark.parametrize(("kind", "model"), [("onnx", "dense"), ("openvino", "pruned")])
 def test_near_to_float_and_in_float_just_where_asked(
-    kind: str, model: str, graphs: dict[str, Path], tmp_path: Path
+    kind: str, model: str, graphs: dict[tuple[str, str], Path], tmp_path: Path
 ) -> None:
-    quantizer, suffix = quantizer_of(kind, graphs[model], tmp_path, "minmax")
+    quantizer, suffix = quantizer_of(kind, graphs[kind, model], tmp_path, "minmax")
     layers = quantizer.layers
     assert set(KEPT) < set(layers)
     assert not any(is_prediction(layer) for layer in layers)
@@ -153,12 +194,14 @@ def test_near_to_float_and_in_float_just_where_asked(
     assert b"quantization" in described.read_bytes()
 
 
-def test_onnx_ranges_are_those_of_the_images(graphs: dict[str, Path], tmp_path: Path) -> None:
+def test_onnx_ranges_are_those_of_the_images(
+    graphs: dict[tuple[str, str], Path], tmp_path: Path
+) -> None:
     scales = {}
     for method in ("minmax", "percentile", "entropy"):
         folder = tmp_path / method
         folder.mkdir()
-        quantizer, _ = quantizer_of("onnx", graphs["pruned"], folder, method)
+        quantizer, _ = quantizer_of("onnx", graphs["onnx", "pruned"], folder, method)
         quantizer.write(tmp_path / "m.onnx", ())
         proto = onnx.load(tmp_path / "m.onnx")
         node = next(n for n in proto.graph.node if "images" in n.input)

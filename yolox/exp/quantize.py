@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import statistics
 import tempfile
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from yolox.exp.prune import follow_checkpoint
 from yolox.exp.yolox_base import Exp
-from yolox.export import ExportSettings, open_exported, write_model
+from yolox.export import ExportSettings, open_exported
 from yolox.export.convert import placing
 from yolox.export.quantize import (
     MOST_KEPT,
@@ -26,6 +25,7 @@ from yolox.export.quantize import (
     Quantizer,
     QuantizeSettings,
     require_packages,
+    write_graph,
 )
 from yolox.export.quantize_layers import Attempt, find_fewest, rank_layers
 from yolox.export.quantize_onnx import OnnxQuantizer
@@ -158,7 +158,11 @@ class QuantizeJob:
         """
         require_packages(self.settings.format)
         target = ExportSettings(
-            format=self.settings.format, size=self.size, dynamic=self.dynamic, decode=True
+            format=self.settings.format,
+            size=self.size,
+            dynamic=self.dynamic,
+            decode=True,
+            slim=True,
         )
         target.beside(self.output)  # a name that cannot be is refused before the work
         with tempfile.TemporaryDirectory() as name:
@@ -166,13 +170,10 @@ class QuantizeJob:
 
     def _run(self, folder: Path, target: ExportSettings) -> QuantizeRecord:
         suffix = SUFFIXES[target.format][0]
-        graph = dataclasses.replace(target, format="onnx", slim=True)
         logger.info("exporting in float32")
-        exported = write_model(
-            self.loaded, folder / "graph.onnx", graph, source_sha256=self.source_sha256
-        )
+        graph = write_graph(self.loaded, folder / "graph.onnx", target, self.source_sha256)
         logger.info(f"calibrating on {len(self.images)} training images")
-        quantizer = self._quantizer(exported, graph, folder)
+        quantizer = self._quantizer(graph, target, folder)
         before = folder / f"float{suffix}"
         quantizer.write_float(before)
         old = self.evaluate(open_exported(before))
@@ -214,12 +215,12 @@ class QuantizeJob:
             met=search.met,
         )
 
-    def _quantizer(self, exported: Path, graph: ExportSettings, folder: Path) -> Quantizer:
-        if self.settings.format == "onnx":
+    def _quantizer(self, graph: Path, target: ExportSettings, folder: Path) -> Quantizer:
+        if target.format == "onnx":
             return OnnxQuantizer(
-                exported, self.images, self.settings.calibration, graph.input_name, folder
+                graph, self.images, self.settings.calibration, target.input_name, folder
             )
-        return OpenvinoQuantizer(exported, self.images, self.settings.calibration)
+        return OpenvinoQuantizer(graph, self.images, self.settings.calibration)
 
 
 class _Tries:

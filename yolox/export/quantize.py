@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from yolox.export.onnx import quiet
-from yolox.export.settings import ExportError, optional_packages
+from yolox.export.metadata import ExportInfo
+from yolox.export.onnx import quiet, stamp, to_onnx
+from yolox.export.settings import ExportError, ExportSettings, optional_packages
+from yolox.models import LoadedModel
 
 # Of each format: how the range of an activation follows from the calibration images; the first is
 # the default.
@@ -67,6 +69,18 @@ def require_packages(kind: str) -> None:
         # NNCF tells its maker of each use, unless this is set before it is imported.
         os.environ.setdefault("NNCF_CI", "1")
     optional_packages("onnx", "onnxscript", "onnxslim", *_RUNTIMES[kind])
+
+
+def write_graph(
+    loaded: LoadedModel, file: Path, settings: ExportSettings, source_sha256: str = ""
+) -> Path:
+    """Write the float ONNX graph that a quantizer starts from, in the operators that its runtime
+    likes best, with the metadata of the file that is to be. Returns the file.
+    """
+    proto = to_onnx(loaded.model, settings)
+    stamp(proto, ExportInfo.of(loaded, settings, source_sha256).to_metadata())
+    file.write_bytes(proto.SerializeToString())
+    return file
 
 
 class Quantizer(Protocol):

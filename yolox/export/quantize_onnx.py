@@ -33,7 +33,7 @@ class OnnxQuantizer:
         """Measure the ranges of the activations.
 
         Args:
-            source: float ONNX file with the metadata of an export.
+            source: float ONNX file of `yolox.export.quantize.write_graph`.
             images: to calibrate on, float32 (1, 3, H, W) each.
             method: ``percentile``, ``minmax`` or ``entropy``.
             input_name: of the graph.
