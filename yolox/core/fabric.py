@@ -15,7 +15,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.plugins.precision import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from yolox.utils.device import resolve_precision
+from yolox.utils.device import default_device, resolve_precision
 from yolox.utils.errors import UserError
 
 # How long a process waits for another one: for its start, an evaluation, a checkpoint on a slow
@@ -80,7 +80,7 @@ def make_fabric(
     """
     on_gpu = torch.cuda.is_available()
     count = processes_here(devices)
-    device = torch.device("cuda" if on_gpu else "cpu")
+    device = default_device()
     try:
         resolved = resolve_precision(precision, device)
     except ValueError as error:

@@ -11,6 +11,7 @@ import torch
 
 from yolox.exp.yolox_base import Exp
 from yolox.models import LoadedModel, swap_activation
+from yolox.utils.device import default_device
 
 _TIMED, _BATCH = 2, 4
 _DATA = 1.2  # decoding, augmentation, optimizer and average, beside forward and backward
@@ -54,7 +55,7 @@ def forecast(exp: Exp, loaded: LoadedModel) -> Forecast:
         exp: follows the checkpoint (`yolox.exp.prune.follow_checkpoint`).
         loaded: the model; not touched.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     model = copy.deepcopy(loaded.model)
     images = 255 * torch.rand(_BATCH, 3, *exp.input_size, device=device)
     targets = torch.zeros(_BATCH, 5, 5, device=device)

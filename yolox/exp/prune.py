@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,9 @@ from yolox.pruning import (
     prune_model,
     trace_groups,
 )
-from yolox.pruning.importance import make_scorer
+from yolox.pruning.importance import Scorer, make_scorer
 from yolox.utils.checkpoint import CheckpointError, file_digest, save_checkpoint
-from yolox.utils.device import machine
+from yolox.utils.device import default_device, machine
 from yolox.utils.progress import track
 
 Batch = tuple[Tensor, Tensor]
@@ -78,6 +80,18 @@ class Calibration:
     def __iter__(self) -> Iterator[Batch]:
         return track(self.batches, self.title)
 
+    def first(self, count: int | None) -> Calibration:
+        """The first images of them; all where no count is given."""
+        return dataclasses.replace(self, batches=self.batches[:count])
+
+    def scorer(self, config: PruneConfig) -> Scorer:
+        """The scorer of the config's criterion on the images, on a GPU if there is one.
+
+        Raises:
+            PruningError: the criterion needs images, and there are none.
+        """
+        return make_scorer(config, self if len(self) else None, total_loss, device=default_device())
+
     def images(self) -> Tensor | None:
         """All images as one tensor (N, 3, H, W), None where there are none."""
         return torch.cat([images for images, _ in self.batches]) if self.batches else None
@@ -86,7 +100,8 @@ class Calibration:
     def mean_loss(self, model: nn.Module) -> float:
         """Mean training loss over the images, batch norms in evaluation mode."""
         shown = dataclasses.replace(self, title="Loss")
-        return sum(float(total_loss(model, batch)) for batch in shown) / len(self)
+        twin = copy.deepcopy(model).to(default_device())
+        return sum(float(total_loss(twin, batch)) for batch in shown) / len(self)
 
 
 def calibrate(
@@ -137,7 +152,7 @@ def prune(
     plan: PruningPlan | None = None,
     on_hint: Callable[[ThresholdHint], None] | None = None,
 ) -> PruneResult:
-    """Prune a loaded model; the argument is not touched.
+    """Prune a loaded model, on a GPU if there is one; the argument is not touched.
 
     Args:
         config: what to prune, by how much, on what grounds.
@@ -149,18 +164,23 @@ def prune(
         PruningError: see `yolox.pruning.prune_model`.
     """
     calibration = calibration or Calibration()
-    scored = dataclasses.replace(calibration, batches=calibration.batches[:images])
-    return prune_model(
-        loaded.model,
-        probe(),
-        config,
-        batches=scored if len(scored) else None,
-        loss=total_loss,
-        images=calibration.images(),
-        count_input=torch.zeros(1, 3, *loaded.spec.input_size),
-        plan=plan,
-        on_hint=on_hint,
-    )
+    model, count_input = loaded.model, torch.zeros(1, 3, *loaded.spec.input_size)
+    if plan is None:
+        plan = plan_pruning(
+            model,
+            trace_groups(model, probe()),
+            config,
+            scorer=calibration.first(images).scorer(config),
+            count_input=count_input,
+            on_hint=on_hint,
+        )
+    whole, device = calibration.images(), default_device()
+    cut = partial(prune_model, model, probe(), config, plan=plan, count_input=count_input)
+    try:
+        return cut(images=None if whole is None else whole.to(device))
+    except torch.OutOfMemoryError:
+        logger.warning("what the layers are refitted on is too large for the GPU: on the CPU now")
+        return cut(images=whole)
 
 
 def probe() -> Tensor:
@@ -169,8 +189,9 @@ def probe() -> Tensor:
 
 
 def total_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """The detector's own training loss on (images, targets)."""
-    images, targets = batch
+    """The detector's own training loss on (images, targets), where the model is."""
+    device = next(model.parameters()).device
+    images, targets = (part.to(device) for part in batch)
     loss: Tensor = model.loss(images, targets)["total_loss"]  # type: ignore[operator]
     return loss
 
@@ -205,12 +226,9 @@ class PruneJob:
     command: str = ""
 
     @property
-    def scored(self) -> Calibration | None:
-        """The images to score on, None where there are none."""
-        part = dataclasses.replace(
-            self.calibration, batches=self.calibration.batches[: self.images]
-        )
-        return part if len(part) else None
+    def scored(self) -> Calibration:
+        """The images to score on."""
+        return self.calibration.first(self.images)
 
     def make_plan(
         self, on_hint: Callable[[ThresholdHint], None] | None = None
@@ -229,15 +247,14 @@ class PruneJob:
                 model,
                 groups,
                 config,
-                batches=self.scored,
-                loss=total_loss,
+                scorer=self.scored.scorer(config),
                 count_input=torch.zeros(1, 3, *self.loaded.spec.input_size),
                 on_hint=on_hint,
             )
             return plan, None
         if self.latency is None:
             raise PruningError(f"target {config.target} needs a runtime that it is measured in")
-        scorer = make_scorer(config, self.scored, total_loss)
+        scorer = self.scored.scorer(config)
         return plan_for_latency(self.loaded, groups, config, self.latency, scorer, on_hint=on_hint)
 
     def run(self, on_hint: Callable[[ThresholdHint], None] | None = None) -> PruneRecord:
@@ -314,7 +331,7 @@ class PruneJob:
 
     def _stage(self, label: str, model: nn.Module) -> Stage:
         scored = self.scored
-        loss = scored.mean_loss(model) if scored else None
+        loss = scored.mean_loss(model) if len(scored) else None
         ap, ap50 = (None, None) if self.evaluate is None else self.evaluate(model)
         return Stage(label=label, loss=loss, ap50_95=ap, ap50=ap50)
 

@@ -40,6 +40,7 @@ from yolox.report import (
     draw_picture,
     most_different,
 )
+from yolox.utils.device import default_device
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import count_macs, count_params
 
@@ -188,8 +189,7 @@ def _opened(path: Path, label: str) -> _Model:
 def _evaluated(exp: Exp, model: _Model, keep: Sequence[str]) -> _Model:
     follow_checkpoint(exp, model.spec, keep=keep)
     evaluator = exp.get_evaluator(batch_size=_BATCH)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    inference = evaluator.infer(model.network, device=device)
+    inference = evaluator.infer(model.network, device=default_device())
     model.network.cpu()
     return replace(
         model,

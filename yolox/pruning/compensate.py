@@ -151,6 +151,8 @@ class _Target:
     outputs_SO: Tensor
 
 
+# Without TF32, whose rounding would be taken for what the removal did.
+@torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 @torch.no_grad()
 def refit(
     model: nn.Module,
@@ -170,7 +172,8 @@ def refit(
 
     Args:
         model: the whole model.
-        images: float (N, 3, H, W). Activations of all of them are held at once.
+        images: float (N, 3, H, W), on the device to compute on. Activations of all of them are held
+            at once.
         start: `model` after `absorb_constants`, where that was done.
         reconstruct: each convolution's weights on the kept inputs, and its constant, become the
             ridge regression of its old output at sampled positions (He et al. 2017,
@@ -183,11 +186,11 @@ def refit(
     Returns:
         A copy of the model, of the same size; the arguments are not touched.
     """
-    images = images.to(next(model.parameters()).device).float()
-    whole = copy.deepcopy(model).float().eval()
+    images = images.float()
+    whole = copy.deepcopy(model).to(images.device).float().eval()
     following = _following_norms(model, images[:1])
     targets, moments = _observe(whole, images, seed)
-    fitted = mask_plan(start or model, groups, plan).float().eval()
+    fitted = mask_plan(start or model, groups, plan).to(images.device).float().eval()
     gone = {(name, axis): channels for name, axis, channels in removed_channels(groups, plan)}
 
     def fit_convolution(name: str, layer: nn.Conv2d, x: Tensor) -> None:

@@ -163,12 +163,15 @@ class TaylorScorer:
         aggregate: ``sum`` adds the readers' slopes and squares (one gate for all of them);
             ``mean`` and ``max`` are taken over each reader's own squared slope.
         normalize: see `PruneConfig`.
+        device: where a copy of the model is for it; None means where the model is. Batches are
+            taken as they come.
     """
 
     batches: Iterable[Any]
     loss: Loss
     aggregate: str = "sum"
     normalize: str = "none"
+    device: torch.device | None = None
 
     def __call__(self, model: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
         """Scores a group, float32 on the CPU; the model is not touched.
@@ -176,7 +179,7 @@ class TaylorScorer:
         Raises:
             ValueError: there are no batches, or the loss is not finite on one of them.
         """
-        twin = copy.deepcopy(model).float().eval().requires_grad_(False)
+        twin = copy.deepcopy(model).to(self.device).float().eval().requires_grad_(False)
         readers = [[m for m in group.members if m.axis == "in"] for group in groups]
         weights = {
             member.name: twin.get_parameter(f"{member.name}.weight").requires_grad_(True)
@@ -214,9 +217,13 @@ class TaylorScorer:
 
 
 def make_scorer(
-    config: PruneConfig, batches: Iterable[Any] | None = None, loss: Loss | None = None
+    config: PruneConfig,
+    batches: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    *,
+    device: torch.device | None = None,
 ) -> Scorer:
-    """The scorer of a config's criterion.
+    """The scorer of a config's criterion; `TaylorScorer` says what the arguments are.
 
     Raises:
         PruningError: the criterion needs batches and a loss, and they were not given.
@@ -228,7 +235,9 @@ def make_scorer(
                 f"importance {config.importance} needs real images and a loss: give the data set, "
                 "or use a criterion of the weights alone, such as lamp"
             )
-        return TaylorScorer(batches=batches, loss=loss, aggregate=how, normalize=scale)
+        return TaylorScorer(
+            batches=batches, loss=loss, aggregate=how, normalize=scale, device=device
+        )
     if config.importance == "random":
         return RandomScorer(seed=config.seed)
     # |γ| of the batch norms is network slimming's measure (Liu et al. 2017, arXiv:1708.06519).

@@ -120,7 +120,8 @@ def prune_model(
             constant ones, and a small image as much as a large one.
         config: what to prune, by how much, on what grounds.
         batches, loss: see `plan_pruning`.
-        images: float (N, 3, H, W), real ones for `PruneConfig.reconstruct` and `bn_recalibrate`.
+        images: float (N, 3, H, W), real ones for `PruneConfig.reconstruct` and `bn_recalibrate`,
+            on the device to do that on.
         count_input: the input that MACs are counted at, `example_input` by default.
         plan: carried out in place of one made here.
         on_hint: see `plan_pruning`.

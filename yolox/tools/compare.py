@@ -13,6 +13,7 @@ from yolox.exp.prune import follow_checkpoint
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import ModelFigures, comparison_table, measure_latency
 from yolox.tools import cli
+from yolox.utils.device import default_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import count_macs, count_params
@@ -52,7 +53,7 @@ def compare(
 
 def _evaluate(exp: Exp, loaded: LoadedModel) -> tuple[float, float]:
     follow_checkpoint(exp, loaded.spec)
-    result = exp.get_evaluator(batch_size=16).run(loaded.model)
+    result = exp.get_evaluator(batch_size=16).run(loaded.model, device=default_device())
     return result.ap50_95, result.ap50
 
 

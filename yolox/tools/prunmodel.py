@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import shlex
 import sys
@@ -40,6 +41,7 @@ from yolox.tools.prune_args import (
     sensitive_layers,
 )
 from yolox.utils.checkpoint import save_checkpoint
+from yolox.utils.device import default_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.model_utils import count_macs, count_params
 
@@ -220,7 +222,7 @@ def _evaluation(exp: Exp) -> Any:
     evaluator = exp.get_evaluator(16)
 
     def evaluate(model: nn.Module) -> tuple[float, float]:
-        result = evaluator.run(model)
+        result = evaluator.run(copy.deepcopy(model), device=default_device())
         return result.ap50_95, result.ap50
 
     return evaluate

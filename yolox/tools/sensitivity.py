@@ -25,7 +25,7 @@ from yolox.evaluators import Evaluator
 from yolox.exp import Exp
 from yolox.exp.prune import Calibration, calibrate, follow_checkpoint, probe, total_loss
 from yolox.models import LoadedModel, load_model
-from yolox.pruning import CRITERIA, PruneConfig, PruningError, make_scorer, trace_groups
+from yolox.pruning import CRITERIA, PruneConfig, PruningError, trace_groups
 from yolox.pruning.groups import Group
 from yolox.pruning.select import select_groups
 from yolox.pruning.sensitivity import (
@@ -39,6 +39,7 @@ from yolox.pruning.sensitivity import (
 )
 from yolox.tools import cli
 from yolox.utils.checkpoint import file_digest
+from yolox.utils.device import default_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.progress import track
 
@@ -72,18 +73,18 @@ class Study:
 
     def measure(self, model: nn.Module) -> float:
         """AP50-95, or the mean training loss on the calibration images; may move the model."""
+        device = default_device()
         if self.evaluator is not None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
             fast = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             return float(self.evaluator.run(fast, device=device).ap50_95)
+        model.to(device)
         with torch.no_grad():  # not `Calibration.mean_loss`, which shows a bar of its own
             losses = [float(total_loss(model, batch)) for batch in self.calibration.batches]
         return sum(losses) / len(losses)
 
     def points(self, todo: Sequence[tuple[Group, float]]) -> Iterator[SensitivityPoint]:
         """Score all chosen layers once, then measure."""
-        scorer = make_scorer(self.config, self.calibration or None, total_loss)
-        found = scorer(self.model, self.chosen)
+        found = self.calibration.scorer(self.config)(self.model, self.chosen)
         scores = {group.name: score for group, score in zip(self.chosen, found, strict=True)}
         return measure_sensitivity(self.model, self.groups, todo, scores, self.measure)
 

@@ -12,6 +12,11 @@ _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3  # of malloc.h
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
+def default_device() -> torch.device:
+    """A GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def resolve_precision(precision: str, device: torch.device) -> str:
     """``auto`` as one of fp32, bf16 and fp16 for a device; anything else unchanged.
 
