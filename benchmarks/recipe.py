@@ -114,7 +114,14 @@ class Road:
         self.common = [
             *("input_size", side, "test_size", side, "seed", str(seed)),
             *("data_dir", str(args.data), "output_dir", str(args.folder)),
-            *("data_num_workers", "1", "print_interval", "1000", "eval_interval", "1000"),
+            *(
+                "data_num_workers",
+                str(args.workers),
+                "print_interval",
+                "1000",
+                "eval_interval",
+                "1000",
+            ),
         ]
 
     def name(self, row: str) -> str:
@@ -297,6 +304,7 @@ def main() -> None:
     add("--at", type=float, default=0.2, help="share of the MACs of the variations (0.2)")
     add("--sparsity", type=float, default=0.01, help="strength, of the rows with it (0.01)")
     add("--threads", type=int, default=2)
+    add("--workers", type=int, default=1, help="of the training images (1)")
     add("--table", action="store_true", help="print what the file holds, train nothing")
     args = parser.parse_args()
     if args.table:
