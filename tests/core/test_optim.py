@@ -8,6 +8,7 @@ from torch import nn
 
 from tests.helpers import SPECS
 from yolox.core import build_sgd
+from yolox.core.optim import start_momentum
 from yolox.models import build_model
 
 
@@ -51,3 +52,29 @@ def test_nesterov_step_by_hand() -> None:
     assert model.weight.item() == pytest.approx(1 - 0.1 * 1.9 * 2.5)
     assert model.bias is not None
     assert model.bias.item() == pytest.approx(1 - 0.1 * 1.9 * 2.0)
+
+
+def test_a_first_step_that_is_left_out_leaves_no_momentum() -> None:
+    """As fp16's first steps are, whose scale is too large; the next one is a first step."""
+    model = nn.Conv2d(1, 1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    optimizer = build_sgd(model, lr=0.1, momentum=0.9, weight_decay=0.0)
+    start_momentum(optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for slope in (float("inf"), 2.0):
+        optimizer.zero_grad()
+        scaler.scale((model.weight * slope).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 1.9 * 2.0)
+
+
+def test_momentum_that_is_there_stays() -> None:
+    model = nn.Conv2d(1, 1, 1)
+    optimizer = build_sgd(model, lr=0.1, momentum=0.9, weight_decay=0.0)
+    model.weight.grad = torch.full_like(model.weight, 2.0)
+    optimizer.step()
+    start_momentum(optimizer)
+    assert optimizer.state[model.weight]["momentum_buffer"].item() == 2.0
+    assert model.bias is not None
+    assert optimizer.state[model.bias]["momentum_buffer"].item() == 0.0

@@ -109,6 +109,9 @@ def test_a_step_that_the_scaler_leaves_out_moves_no_scale(
     trainer.train()
     assert trainer.fabric._precision.scaler.get_scale() == 128  # type: ignore[attr-defined]
     assert differences(before, _scales(trainer)) == []
+    left = [state["momentum_buffer"] for state in trainer.optimizer.state.values()]
+    assert left
+    assert not any(momentum.any() for momentum in left)
 
 
 # ------------------------------------------------------------------------------ several processes

@@ -25,3 +25,17 @@ def build_sgd(
         {"params": biases, "weight_decay": 0.0},
     ]
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=True, fused=True)
+
+
+@torch.no_grad()
+def start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give every parameter that has no momentum yet one of 0, which the first step starts from.
+
+    A fused step that a loss scale of fp16 leaves out, as the first ones are, would keep the memory
+    that it has just allocated for the momentum, whatever is in there.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            if parameter.requires_grad and "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)

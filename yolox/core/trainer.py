@@ -13,6 +13,7 @@ from loguru import logger
 from torch import Tensor, nn
 
 from yolox.core.failures import PeerLostError
+from yolox.core.optim import start_momentum
 from yolox.core.penalty import take_step, watch
 from yolox.core.record import Curves, Meter, clock
 from yolox.core.saving import BEST, CheckpointFolder
@@ -126,6 +127,7 @@ class Trainer:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trained = self.model if self.objective is None else self.objective
         self._wrapped, self._optimizer = self.fabric.setup(trained, self.optimizer)
+        start_momentum(self.optimizer)
         if self.ema:
             # In the same layout as the model, or every update would walk memory crosswise.
             self.ema.ema.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
