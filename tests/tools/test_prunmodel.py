@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from tests.runs import command, differences, error_lines, read, tree
 from yolox.models import load_model
-from yolox.pruning import PruningPlan
+from yolox.pruning import PruningPlan, prune_model
 from yolox.tools import prunmodel
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.model_utils import count_macs, count_params
@@ -258,3 +259,27 @@ def test_a_plan_of_another_model_is_refused(
     assert "made for another model" in error
     assert "in the plan" in error
     assert tree(tmp_path) == {}
+
+
+def test_a_gpu_too_small_for_the_refitting_leaves_it_to_the_cpu(
+    tiny_exp: Path,
+    best: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    outputs = [tmp_path / "a.pth", tmp_path / "b.pth"]
+    assert prune(tiny_exp, best, outputs[0]) == 0
+    real, calls = prune_model, []
+
+    def small(*args: Any, **settings: Any) -> Any:
+        calls.append(settings["plan"])
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*args, **settings)
+
+    monkeypatch.setattr("yolox.exp.prune.prune_model", small)
+    assert prune(tiny_exp, best, outputs[1]) == 0
+    assert calls[0] == calls[1]
+    assert "too large for the GPU" in capsys.readouterr().err
+    assert differences(read(outputs[0])["model"], read(outputs[1])["model"]) == []
