@@ -141,13 +141,17 @@ class Road:
                 [sys.executable, *line], cwd=ROOT, check=True, stdout=log, stderr=log, env=env
             )
 
-    def train(self, row: str, epochs: int, *words: str, fields: Sequence[str] = ()) -> None:
-        """Train into a row's folder, or go on there."""
+    def train(
+        self, row: str, epochs: int, start: Path | None, *words: str, fields: Sequence[str] = ()
+    ) -> None:
+        """Train into a row's folder from a checkpoint, or go on there."""
         latest = self.latest(row)
         if latest.is_file():
             if load_checkpoint(latest)["train"]["epoch"] == epochs:
                 return
-            words = (*words[2:], "-c", str(latest), "--resume")
+            start, words = latest, (*words, "--resume")
+        if start is not None:
+            words = ("-c", str(start), *words)
         plain = max(epochs // 8, 1)
         self.run(
             "train.py",
@@ -159,8 +163,7 @@ class Road:
     def base(self, row: str) -> Path:
         """The trained model that rows start from."""
         sparsity = ("--sparsity", str(self.args.sparsity)) if row.startswith("sparse") else ()
-        start = ("-c", str(self.args.ckpt)) if self.args.ckpt else ()
-        self.train(row, self.args.base_epochs, *start, *sparsity)
+        self.train(row, self.args.base_epochs, self.args.ckpt, *sparsity)
         return self.latest(row)
 
     def prune(self, row: str, start: Path, target: str, *flags: str) -> Path:
@@ -184,10 +187,10 @@ class Road:
         elif row.startswith("unpruned"):
             rate = get_exp(str(EXP), None).basic_lr_per_img * (2 if "×" in row else 1)
             fields = ["basic_lr_per_img", str(rate)]
-            self.train(row, epochs, "-c", str(self.base("base")), fields=fields)
+            self.train(row, epochs, self.base("base"), fields=fields)
         elif row.startswith("dense="):
             width = width_for(self.args.model, self.args.size, float(row.partition("=")[2]))
-            self.train(row, self.args.base_epochs + epochs, fields=["width", str(width)])
+            self.train(row, self.args.base_epochs + epochs, None, fields=["width", str(width)])
         else:
             variant = VARIANTS.get(row, RECIPE)
             start = self.base(variant.start)
@@ -198,7 +201,7 @@ class Road:
             target = row if row.startswith("macs=") else f"macs={self.args.at:g}"
             pruned = self.prune(row, start, target, *flags)
             flags = [flag.format(**words) for flag in variant.tune]
-            self.train(row, epochs, "-c", str(pruned), *flags, fields=variant.fields)
+            self.train(row, epochs, pruned, *flags, fields=variant.fields)
             report = json.loads(pruned.with_suffix(".report.json").read_text(encoding="utf-8"))
             more = {stage["label"]: stage["ap50_95"] for stage in report["stages"]}
         checkpoint = self.latest(row)
@@ -310,6 +313,8 @@ def main() -> None:
     if args.table:
         print(table(read(args.output)))
         return
+    if args.data is None:
+        parser.error("--data: which folder holds BCCD?")
     args.folder = args.folder.resolve()
     args.folder.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:

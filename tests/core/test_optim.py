@@ -78,3 +78,14 @@ def test_momentum_that_is_there_stays() -> None:
     assert optimizer.state[model.weight]["momentum_buffer"].item() == 2.0
     assert model.bias is not None
     assert optimizer.state[model.bias]["momentum_buffer"].item() == 0.0
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.RMSprop])
+def test_other_optimizers_start_as_they_do(kind: type[torch.optim.Optimizer]) -> None:
+    model = nn.Conv2d(1, 1, 1)
+    optimizer = kind(model.parameters(), lr=0.1)  # type: ignore[call-arg]
+    start_momentum(optimizer)
+    model(torch.ones(1, 1, 1, 1)).sum().backward()
+    before = model.weight.item()
+    optimizer.step()
+    assert model.weight.item() != before

@@ -29,12 +29,17 @@ def build_sgd(
 
 @torch.no_grad()
 def start_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Give every parameter that has no momentum yet one of 0, which the first step starts from.
+    """Give what SGD trains, and has no momentum yet, one of 0, which the first step starts from.
 
     A fused step that a loss scale of fp16 leaves out, as the first ones are, would keep the memory
-    that it has just allocated for the momentum, whatever is in there.
+    that it has just allocated for the momentum, whatever is in there. Other optimizers, which a
+    person's Exp may build, are left alone.
     """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
     for group in optimizer.param_groups:
+        if not group["momentum"]:
+            continue
         for parameter in group["params"]:
             state = optimizer.state[parameter]
             if parameter.requires_grad and "momentum_buffer" not in state:
