@@ -99,6 +99,8 @@ def _is_damaged(path: Path) -> bool:
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     size = path.stat().st_size
     reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, pickle.UnpicklingError):
+        reason = "nothing that can be read safely"  # PyTorch's own text advises to read it unsafely
     return CheckpointError(
         f"{path} ({size} bytes) is truncated or no checkpoint ({reason}): copy or train it again"
     )
