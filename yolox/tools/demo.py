@@ -246,6 +246,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     detector, names = _load(args)
     images = find_images(args.path)
     root = args.path if args.path.is_dir() else args.path.parent
+    if args.save_dir.resolve() == root.resolve():
+        raise UserError(f"{args.save_dir} holds the pictures to look at: choose another --save_dir")
     unread = []
     for path in track(images, "Detecting"):
         image = cv2.imread(str(path))
