@@ -166,3 +166,16 @@ def test_a_gpu_that_is_not_there(
     args = ("-c", "none.pth", "--path", tmp_path, "--device", "gpu")
     assert command(demo.main, *args) == 1
     assert "no GPU here, use --device cpu" in capsys.readouterr().err
+
+
+def test_the_pictures_to_look_at_are_not_written_over(
+    trained: Path, devkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    before = (devkit / "VOC2007" / "JPEGImages" / "demo_00000.jpg").read_bytes()
+    photo.write_bytes(before)
+    for path in (tmp_path, photo):
+        args = ("-c", trained / "best_ckpt.pth", "--path", path, "--save_dir", tmp_path)
+        assert command(demo.main, *args) == 1
+        assert "choose another --save_dir" in capsys.readouterr().err
+    assert photo.read_bytes() == before
