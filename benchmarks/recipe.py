@@ -15,7 +15,8 @@ trained model, `base`. Every row ends after as many epochs: those of `base` and 
                    `sparse` start from `sparse base`: `base` trained with a penalty on its scales
 
 Lines that the file holds are not measured again, and what was stopped goes on: with the same
---folder several of these, for other rows or seeds, may run side by side.
+--folder several of these, for other rows, seeds, models or sizes, may run side by side. Other
+lengths, shares or weights need another one.
 """
 
 from __future__ import annotations
@@ -38,13 +39,14 @@ import torch
 from yolox.exp import get_exp
 from yolox.exp.default import MODELS, SCALES
 from yolox.models import build_model, load_model
-from yolox.utils.checkpoint import load_checkpoint
+from yolox.utils.checkpoint import file_digest, load_checkpoint
 from yolox.utils.device import processor
 from yolox.utils.model_utils import count_macs, count_params
 
 ROOT = Path(__file__).parents[1]
 EXP = ROOT / "exps" / "bccd_s.py"
 SHARES = (0.5, 0.3, 0.2, 0.1)
+SETTINGS = ("base_epochs", "epochs", "at", "sparsity", "ckpt")
 TEACHER = ("--distill", "{start}")
 
 
@@ -250,7 +252,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         "| AP50-95 | AP50 | against unpruned |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    runs = ("model", "size", "base_epochs", "epochs")
+    runs = ("model", "size", *SETTINGS)
     for run in dict.fromkeys(tuple(line[key] for key in runs) for line in lines):
         block = [line for line in lines if tuple(line[key] for key in runs) == run]
         base = {line["seed"]: line for line in block if line["row"] == "base"}
@@ -266,12 +268,15 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
             apart = [
                 line["ap"] - control[line["seed"]] for line in found if line["seed"] in control
             ]
-            share = [
-                statistics.mean(line[key] / base[line["seed"]][key] for line in found)
+            whole = [line for line in found if line["seed"] in base]
+            macs, params = (
+                f"{statistics.mean(line[key] / base[line['seed']][key] for line in whole):.1%}"
+                if whole
+                else ""
                 for key in ("macs", "params")
-            ]
+            )
             rows.append(
-                f"| {run[0]} at {run[1]} | {row} | {len(found)} | {share[0]:.1%} | {share[1]:.1%} "
+                f"| {run[0]} at {run[1]} | {row} | {len(found)} | {macs} | {params} "
                 f"| {after} | {spread([line['ap'] for line in found])} "
                 f"| {spread([line['ap50'] for line in found])} "
                 f"| {spread(apart, sign=True) if apart else ''} |"
@@ -289,6 +294,19 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Keep a folder of checkpoints for runs of the same settings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "settings.json"
+    if not file.exists():
+        file.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    before = json.loads(file.read_text(encoding="utf-8"))
+    differ = [f"{key} {before.get(key)} → {value}" for key, value in settings.items()
+              if before.get(key) != value]  # fmt: skip
+    if differ:
+        sys.exit(f"{folder} holds runs with {', '.join(differ)}: give another --folder")
 
 
 def main() -> None:
@@ -316,12 +334,14 @@ def main() -> None:
     if args.data is None:
         parser.error("--data: which folder holds BCCD?")
     args.folder = args.folder.resolve()
-    args.folder.mkdir(parents=True, exist_ok=True)
+    settings = {key: getattr(args, key) for key in SETTINGS}
+    settings["ckpt"] = args.ckpt and file_digest(args.ckpt)[:12]
+    claim(args.folder, settings)
     for seed in args.seeds:
         road = Road(args, seed)
         for row in args.rows:
             key = {"model": args.model, "size": args.size, "seed": seed, "row": row}
-            key |= {"base_epochs": args.base_epochs, "epochs": args.epochs}
+            key |= settings
             if any(line.items() >= key.items() for line in read(args.output)):
                 continue
             start = time.monotonic()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.runs import STEPS, differences, new_trainer, read
-from yolox.exp import TrainOptions
+from yolox.exp import TrainOptions, get_exp
 from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.ema import ModelEMA
 
@@ -135,6 +135,39 @@ def test_resume_needs_a_training_state(tiny_exp: Path, trained: Path, tmp_path: 
     options = TrainOptions(resume=True, checkpoint=trained / "best_ckpt.pth")
     with pytest.raises(CheckpointError, match=r"no training state.*latest_ckpt\.pth"):
         new_trainer(tiny_exp, tmp_path, options=options)
+
+
+def test_a_resumed_run_keeps_its_activation(tiny_exp: Path, tmp_path: Path) -> None:
+    _train(tiny_exp, tmp_path, max_epoch=1)
+    with pytest.raises(CheckpointError, match="trained with silu, and goes on with it"):
+        new_trainer(tiny_exp, tmp_path, options=TrainOptions(resume=True, act="mish"))
+
+
+def test_a_state_of_another_model_is_refused(tiny_exp: Path, tmp_path: Path) -> None:
+    _train(tiny_exp, tmp_path, max_epoch=1)
+    trainer = new_trainer(tiny_exp, tmp_path, options=TrainOptions(resume=True), **VARIED)
+    assert trainer.resume is not None
+    raw = trainer.resume["train"]["raw_model"]
+    raw["head.stems.0.conv.weight"] = raw["head.stems.0.conv.weight"][:3]
+    with pytest.raises(CheckpointError, match="another model or optimizer"):
+        trainer.train()
+
+
+def test_a_model_of_other_channels_saved_without_provenance_is_fine_tuned_and_resumed_so(
+    tiny_exp: Path, pruned: Path, tmp_path: Path
+) -> None:
+    content = read(pruned)
+    content["pruning"] = []
+    source = tmp_path / "own.pth"
+    torch.save(content, source)
+    options = TrainOptions(checkpoint=source)
+    trainer = new_trainer(tiny_exp, tmp_path, options=options, **VARIED)
+    assert trainer.recipe["fine_tuning"] is True
+    assert trainer.recipe["ema_decay"] < get_exp(tiny_exp).ema_decay
+    trainer.train()
+    options = TrainOptions(resume=True, name="tiny_finetune")
+    again = new_trainer(tiny_exp, tmp_path, options=options, **VARIED)
+    assert again.recipe == trainer.recipe
 
 
 def test_pruned_run_resumes_to_the_same_bits(tiny_exp: Path, pruned: Path, tmp_path: Path) -> None:

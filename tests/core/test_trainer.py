@@ -366,13 +366,19 @@ def test_resume_logs_settings_that_changed(
     common = ("--precision", "fp32", "-f", tiny_exp, "output_dir", tmp_path)
     assert command(train.main, *common, "max_epoch", 1, "seed", 3) == 0
     capsys.readouterr()
-    assert command(train.main, "--resume", *common, "max_epoch", 2, "seed", 4) == 0
+    fields = ("max_epoch", 2, "seed", 4, "momentum", 0.5, "mosaic_scale", "0.5,1.5")
+    assert command(train.main, "--resume", *common, *fields) == 0
     log = capsys.readouterr().err
     assert "resumed after epoch 1 of 2" in log
     (warning,) = [line for line in log.splitlines() if " WARNING " in line]
     assert "max_epoch 1 → 2" in warning
     assert "seed 3 → 4" in warning
+    assert "momentum 0.9 → 0.5" in warning
+    assert "mosaic_scale [0.1, 2.0] → [0.5, 1.5]" in warning
     assert "batch_size" not in warning
+    # What is said is what happens.
+    groups = read(tmp_path / "tiny" / "latest_ckpt.pth")["train"]["optimizer"]["param_groups"]
+    assert [group["momentum"] for group in groups] == [0.5] * 3
 
 
 def test_checkpoint_holds_what_it_promises(trained: Path) -> None:

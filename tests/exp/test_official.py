@@ -146,6 +146,33 @@ def test_frozen_parts_stay_frozen_through_training_and_resume(runs: Any, tmp_pat
     assert differences(backbone(read(latest)), before) == []
 
 
+@pytest.mark.parametrize("how", ["resumed at another size", "fine-tuned", "fine-tuned, resumed"])
+def test_frozen_parts_stay_frozen_in_later_runs(how: str, tmp_path: Path) -> None:
+    file = STYLE / "frozen_backbone.py"
+    fields = {"max_epoch": 1, "no_aug_epochs": 0, "batch_size": 4}
+    new_trainer(file, tmp_path, **fields).train()
+    options = TrainOptions(resume=True)
+    if how == "resumed at another size":
+        fields["test_size"] = (96, 96)
+    else:
+        source = tmp_path / "frozen_backbone" / "latest_ckpt.pth"
+        output = tmp_path / "pruned.pth"
+        assert command(
+            prunmodel.main, "-f", file, "-c", source, "-o", output, "--importance", "l1",
+            "--reconstruct", 0, "--no-latency",
+        ) == 0  # fmt: skip
+        options = TrainOptions(checkpoint=output)
+        if how.endswith("resumed"):
+            new_trainer(file, tmp_path, options=options, **fields).train()
+            options = TrainOptions(resume=True, name="frozen_backbone_finetune")
+    model = new_trainer(file, tmp_path, options=options, **fields).model
+    frozen = model.backbone.backbone
+    assert not any(weight.requires_grad for weight in frozen.parameters())
+    assert not any(module.training for module in frozen.modules() if not list(module.children()))
+    assert all(weight.requires_grad for weight in model.head.parameters())
+    assert all(module.training for module in model.head.modules())
+
+
 def test_a_loader_of_its_own_is_driven_epoch_by_epoch(tmp_path: Path) -> None:
     seen: list[list[Draw]] = []
     trainer = new_trainer(STYLE / "own_loader.py", tmp_path, batch_size=4)

@@ -39,6 +39,19 @@ def test_status_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 1
 
 
+def test_a_shorter_run_has_fewer_epochs_without_mosaic(
+    tiny_exp: Path, pruned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exp = tiny_exp.read_text().replace("= 2, 1, 1", "= 30, 15, 1")
+    file = tmp_path / "long.py"
+    file.write_text(exp)
+    for start in ((), ("-c", pruned)):
+        assert command(train.main, "-f", file, *start, "output_dir", tmp_path, "max_epoch", 2) == 0
+        assert "no_aug_epochs is 0, as max_epoch is 2" in capsys.readouterr().err
+    assert command(train.main, "-f", file, "max_epoch", 2, "no_aug_epochs", 15) == 1
+    assert "no_aug_epochs must be from 0 to max_epoch 2: 15" in capsys.readouterr().err
+
+
 def _prune(exp: Path, source: Path, output: Path, *args: object) -> int:
     return command(
         prunmodel.main, "--importance", "l1", "-c", source, "-o", output, *args, "-f", exp

@@ -69,7 +69,8 @@ def restore_state(
     """Put a captured state back; returns the epochs done, and the best AP50-95 and AP50 so far.
 
     Raises:
-        CheckpointError: the checkpoint holds no training state, or that of another objective.
+        CheckpointError: the checkpoint holds no training state, or that of another model,
+            optimizer or objective.
     """
     if state is None:
         raise CheckpointError(
@@ -86,8 +87,20 @@ def restore_state(
     with torch.no_grad():
         for name, value in beside.items():
             value.copy_(saved[name])
-    model.load_state_dict(state["raw_model"])
-    optimizer.load_state_dict(state["optimizer"])
+    options = [
+        {k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups
+    ]
+    try:
+        model.load_state_dict(state["raw_model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            "the run was stopped with another model or optimizer, so it cannot go on: resume with "
+            "the Exp that it was started with, or start a new run from its weights, with -c and "
+            f"without --resume ({str(error).splitlines()[0]})"
+        ) from error
+    for group, own in zip(optimizer.param_groups, options, strict=True):
+        group.update(own)  # the recipe is the run's, as its other settings are
     if ema is not None:
         ema.ema.load_state_dict(averaged)
         ema.updates = state["ema_updates"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,13 @@ from yolox.utils.errors import UserError
 
 if TYPE_CHECKING:
     from yolox.exp.yolox_base import Exp
+
+_DECISIVE = (
+    *("max_epoch", "no_aug_epochs", "warmup_epochs", "warmup_lr", "scheduler", "min_lr_ratio"),
+    *("momentum", "weight_decay", "ema", "ema_decay", "accumulate", "seed"),
+    *("input_size", "multiscale_range", "random_size", "mosaic_prob", "mixup_prob", "enable_mixup"),
+    *("hsv_prob", "flip_prob", "degrees", "translate", "shear", "mosaic_scale", "mixup_scale"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +74,10 @@ class TrainOptions:
 class _Start:
     model: YOLOX
     spec: ModelSpec
-    pruning: list[dict[str, Any]]
-    resume: dict[str, Any] | None
     folder: Path
+    tuned: bool = False
+    pruning: list[dict[str, Any]] = field(default_factory=list)
+    resume: dict[str, Any] | None = None
 
 
 def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
@@ -96,17 +104,14 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
     evaluator = exp.get_evaluator(batch_size, several)
     if fabric.is_global_zero:
         _look_at_data(exp, loader, evaluator)
-    tuned = bool(start.pruning)
-    if tuned:
+    if start.tuned:
         exp = fine_tuning(exp, len(loader), options.given)
     lr = exp.basic_lr_per_img * batch_size * exp.accumulate
     recipe = {
         "batch_size": batch_size,
         "lr": lr,
-        **{
-            key: getattr(exp, key)
-            for key in ("max_epoch", "no_aug_epochs", "warmup_epochs", "accumulate", "seed")
-        },
+        "fine_tuning": start.tuned,
+        **_decisive_fields(exp),
         "precision": fabric._precision.precision,
         **sparsity_recipe(exp),
         **(teaching.recipe if teaching else {}),
@@ -141,13 +146,19 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
             accumulate=exp.accumulate,
             save_history=exp.save_history_ckpt,
         ),
-        ema=average_of(exp, model, tuned=tuned),
+        ema=average_of(exp, model, tuned=start.tuned),
         regularizer=sparsity_of(exp, model, optimizer),
         pruning=start.pruning,
         recipe=recipe,
         resume=start.resume,
         objective=objective,
     )
+
+
+def _decisive_fields(exp: Exp) -> dict[str, Any]:
+    """The fields that decide how a run goes, as a checkpoint can hold them."""
+    values = {name: getattr(exp, name) for name in _DECISIVE}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
 def _teaching(exp: Exp, options: TrainOptions, start: _Start) -> Teaching | None:
@@ -204,7 +215,7 @@ def _starting_point(exp: Exp, options: TrainOptions) -> _Start:
     if path is None:
         exp.resolve_classes()
         model = exp.get_model()
-        return _Start(model=model, spec=spec_of(exp, model), pruning=[], resume=None, folder=folder)
+        return _Start(model=model, spec=spec_of(exp, model), folder=folder)
     path = resolve_weights(path)
     loaded = load_model(path)
     if not exp.class_names and (options.resume or loaded.is_pruned):
@@ -212,15 +223,15 @@ def _starting_point(exp: Exp, options: TrainOptions) -> _Start:
         exp.class_names = loaded.spec.class_names
     exp.resolve_classes()
     if options.resume:
-        return _resumed(path, loaded, exp, options.start_epoch)
+        return _resumed(path, loaded, exp, options)
     if loaded.is_pruned:
         return _fine_tuned(path, loaded, exp, options)
     model = exp.get_model()
     logger.info(f"weights from {path}: {transfer_weights(model, loaded.content['model'])}")
-    return _Start(model=model, spec=spec_of(exp, model), pruning=[], resume=None, folder=folder)
+    return _Start(model=model, spec=spec_of(exp, model), folder=folder)
 
 
-def _resumed(path: Path, loaded: LoadedModel, exp: Exp, start_epoch: int | None) -> _Start:
+def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> _Start:
     content = loaded.content
     if "train" not in content:
         raise CheckpointError(
@@ -228,21 +239,35 @@ def _resumed(path: Path, loaded: LoadedModel, exp: Exp, start_epoch: int | None)
             "-c without --resume to start a new run from its weights"
         )
     _require_same_classes(path, loaded.spec, exp)
-    if start_epoch is not None:
-        content = {**content, "train": {**content["train"], "epoch": start_epoch}}
-    model = loaded.model.train()
-    if not loaded.is_pruned:
-        # The Exp's own, for what it froze; where it has the weights' shapes.
-        own = exp.get_model()
-        if spec_of(exp, own) == loaded.spec:
-            model = own
+    asked = options.act or (exp.act if "act" in options.given else None)
+    if asked not in (None, loaded.spec.act):
+        raise CheckpointError(
+            f"{path} is trained with {loaded.spec.act}, and goes on with it: leave {asked} out, or "
+            "start a new run from its weights, with -c and without --resume"
+        )
+    if options.start_epoch is not None:
+        content = {**content, "train": {**content["train"], "epoch": options.start_epoch}}
     return _Start(
-        model=model,
-        spec=loaded.spec,
+        model=_frozen_as(exp, loaded.model),
+        spec=dataclasses.replace(loaded.spec, input_size=exp.test_size),
+        folder=path.parent,
+        tuned=content["train"]["recipe"].get("fine_tuning", loaded.is_pruned),
         pruning=loaded.pruning,
         resume=content,
-        folder=path.parent,
     )
+
+
+def _frozen_as(exp: Exp, model: YOLOX) -> YOLOX:
+    """A loaded model to be trained, frozen where the one that the Exp builds is."""
+    with torch.random.fork_rng(devices=[]):
+        own = exp.get_model()
+    modes = {name: module.training for name, module in own.named_modules()}
+    for name, module in model.named_modules():
+        module.training = modes.get(name, True)
+    trained = {name: weight.requires_grad for name, weight in own.named_parameters()}
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(trained.get(name, True))
+    return model
 
 
 def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> _Start:
@@ -258,11 +283,11 @@ def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions
     )
     name = options.name or f"{exp.exp_name}_finetune"
     return _Start(
-        model=loaded.model.train(),
+        model=_frozen_as(exp, loaded.model),
         spec=spec,
-        pruning=loaded.pruning,
-        resume=None,
         folder=exp.output_folder(name),
+        tuned=True,
+        pruning=loaded.pruning,
     )
 
 

@@ -40,7 +40,7 @@ def fine_tuning(exp: Exp, steps: int, given: Collection[str]) -> Exp:
     epochs = tuned.max_epoch
     updates = epochs * math.ceil(steps / exp.accumulate)
     recipe: dict[str, Any] = {
-        "no_aug_epochs": min(exp.no_aug_epochs, epochs // 4),
+        "no_aug_epochs": plain_epochs(exp, epochs),
         "warmup_epochs": min(exp.warmup_epochs, max(epochs / 10, LEAST_WARMUP / steps)),
         "ema_decay": min(exp.ema_decay, max(1 - 1 / (EMA_WINDOW * updates), 0.0)),
     }
@@ -59,6 +59,11 @@ def fine_tuning(exp: Exp, steps: int, given: Collection[str]) -> Exp:
         f"EMA decay {tuned.ema_decay:.4g}"
     )
     return tuned
+
+
+def plain_epochs(exp: Exp, epochs: int) -> int:
+    """The last epochs, without mosaic, of a shorter run than the Exp's: a quarter at most."""
+    return min(exp.no_aug_epochs, epochs // 4)
 
 
 def average_of(exp: Exp, model: YOLOX, *, tuned: bool) -> ModelEMA | None:

@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from loguru import logger
 
 from yolox.exp.build import TrainOptions, build_trainer
+from yolox.exp.finetune import plain_epochs
 from yolox.exp.prune import PruneJob, probe
 from yolox.exp.yolox_base import Exp
 from yolox.models import LoadedModel, load_model
@@ -141,7 +142,7 @@ def _train(exp: Exp, fabric: Fabric, folder: Path, epochs: int, keep: tuple[str,
     recipe = copy.copy(exp)
     recipe.max_epoch = epochs
     for name, value in (
-        ("no_aug_epochs", min(exp.no_aug_epochs, epochs // 4)),
+        ("no_aug_epochs", plain_epochs(exp, epochs)),
         ("warmup_epochs", min(exp.warmup_epochs, 1.0)),
         ("eval_interval", epochs),
     ):

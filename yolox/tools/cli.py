@@ -23,6 +23,7 @@ from yolox.core import (
     stoppable,
 )
 from yolox.exp import Exp, get_exp
+from yolox.exp.finetune import plain_epochs
 from yolox.export.runtime import OPENVINO_PRECISIONS
 from yolox.utils.device import PRECISIONS
 from yolox.utils.errors import UserError
@@ -129,6 +130,11 @@ def load_exp(args: argparse.Namespace) -> Exp:
     file = args.exp_file or (DEFAULT_EXP if args.name is None else None)
     exp = get_exp(file, None if file else args.name)
     exp.merge(args.opts)
+    given = args.opts[::2]
+    shorter = "max_epoch" in given and "no_aug_epochs" not in given
+    if shorter and 0 < exp.max_epoch < exp.no_aug_epochs:
+        exp.no_aug_epochs = plain_epochs(exp, exp.max_epoch)
+        logger.info(f"no_aug_epochs is {exp.no_aug_epochs}, as max_epoch is {exp.max_epoch}")
     exp.check()
     return exp
 

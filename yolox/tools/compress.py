@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from yolox.exp import Exp
+from yolox.exp.finetune import plain_epochs
 from yolox.exp.forecast import Forecast, forecast
 from yolox.exp.prune import follow_checkpoint
 from yolox.export.layers import LAYER_RUNTIMES
@@ -106,7 +107,7 @@ class Road:
         The best one would be chosen by the evaluation images.
         """
         latest = self.folder / name / "latest_ckpt.pth"
-        plain = min(self.exp.no_aug_epochs, epochs // 4)
+        plain = plain_epochs(self.exp, epochs)
         fields = ("output_dir", self.folder, "max_epoch", epochs, "no_aug_epochs", plain)
         last = ("-expn", name, *map(str, words), *self._last_words(*fields))
         evaluations = plain + epochs // self.exp.eval_interval
