@@ -37,6 +37,7 @@ from yolox.export.parity import FP32, count_missing
 from yolox.models import ModelSpec, build_model, checkpoint_payload, load_model
 from yolox.utils.boxes import postprocess
 from yolox.utils.checkpoint import save_checkpoint
+from yolox.utils.errors import UserError
 
 SIZE = (64, 64)
 SPEC = ModelSpec(depth=0.33, width=0.125, num_classes=3, input_size=SIZE)
@@ -319,7 +320,7 @@ def test_files_are_read_and_named_by_what_tells_them_apart(
     assert third.count(SIZE) == (None, None)
     assert file_bytes(exported) == exported.stat().st_size
     assert first.size == third.size == SIZE
-    with pytest.raises(BenchError, match="given twice"):
+    with pytest.raises(UserError, match="given twice"):
         read_subjects([checkpoint, checkpoint])
     with pytest.raises(BenchError, match="need as many labels, all different"):
         read_subjects([checkpoint, twin], ["same", "same"])

@@ -108,6 +108,11 @@ def test_files_of_two_exports_do_not_share_a_name(tmp_path: Path) -> None:
     ncnn = ExportSettings(format="ncnn", size=(64, 64))
     with pytest.raises(ExportError, match="may belong to"):
         ncnn.beside(tmp_path / "m.param")
+    (tmp_path / "n.json").touch()
+    with pytest.raises(ExportError, match=r"would be written with .*n\.json, which is there"):
+        ncnn.beside(tmp_path / "n.param")
+    (tmp_path / "n.param").touch()  # an earlier export
+    ncnn.beside(tmp_path / "n.param")
     names = [file.name for file in ncnn.beside(tmp_path / "m.ncnn.param")]
     assert names == ["m.ncnn.param", "m.ncnn.bin", "m.ncnn.json"]
     with pytest.raises(ExportError, match=r"ends in \.param"):

@@ -23,6 +23,7 @@ from yolox.export import (
 )
 from yolox.export.ncnn import require_layers
 from yolox.export.settings import PACKAGES, SUFFIXES
+from yolox.export.torchscript import METADATA_FILE
 from yolox.models import load_model
 
 for package in {name for names in PACKAGES.values() for name in names}:
@@ -149,8 +150,25 @@ def test_ncnn_metadata_of_another_export(exported: Files, tmp_path: Path) -> Non
     facts["num_classes"], facts["class_names"] = "2", "[]"
     file.with_suffix(".json").write_text(json.dumps(facts))
     model = open_exported(file)
-    with pytest.raises(ExportError, match="7 columns in the one and 8 in the other"):
+    with pytest.raises(ExportError, match="output 1 × 84 × 7 in the one and 1 × 84 × 8 in the"):
         model.run(images(1).numpy())
+
+
+def test_metadata_of_another_size(exported: Files, tmp_path: Path) -> None:
+    """Of runtimes that tell no shapes before they run."""
+    change = {"input_size": "[96, 64]", "strides": "[8, 16]"}
+    file = copied(exported("ncnn"), tmp_path)
+    facts = json.loads(file.with_suffix(".json").read_text())
+    file.with_suffix(".json").write_text(json.dumps(facts | {"strides": "[8, 16]"}))
+    with pytest.raises(ExportError, match="output 1 × 80 × 8 in the one and 1 × 84 × 8"):
+        open_exported(file).run(images(1).numpy())
+    file = copied(exported("torchscript"), tmp_path)
+    extra = {METADATA_FILE: ""}
+    module = torch.jit.load(file, _extra_files=extra)
+    extra[METADATA_FILE] = json.dumps(json.loads(extra[METADATA_FILE]) | change)
+    torch.jit.save(module, file, _extra_files=extra)
+    with pytest.raises(ExportError, match="output 1 × 120 × 8 in the one and 1 × 126 × 8"):
+        open_exported(file).run(images(1, (96, 64)).numpy())
 
 
 def test_a_layer_that_ncnn_lacks_is_named(exported: Files, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -44,13 +45,13 @@ def new(pruned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return opinionated(pruned, file, (2.0, -9.0, -9.0))
 
 
-def _measured(label: str, file: Path, runtime: str, ms: float) -> Result:
+def _measured(label: str, file: Path, runtime: str, ms: float, sha256: str = "") -> Result:
     times = Times(median=ms, p90=ms, least=ms, runs=3)
     model = MeasuredModel(
         label=label,
         path=str(file),
         pruned=False,
-        sha256="",
+        sha256=sha256,
         params=None,
         macs=None,
         file_bytes=5_000_000,
@@ -213,7 +214,47 @@ def test_exported_files_are_evaluated_like_checkpoints(
     assert after.ap50 == pytest.approx(before.ap50, abs=1e-3)
     assert found.layers == ()
     assert found.scales
-    assert [model.label for model in found.scales.models] == ["old"]
+    assert [model.label for model in found.scales.models] == ["old.pth"]
+
+
+def test_files_are_labelled_by_what_tells_them_apart(
+    tiny_exp: Path, old: Path, tmp_path: Path
+) -> None:
+    best = tmp_path / "best.pth"
+    best.write_bytes(old.read_bytes())
+    loaded = load_model(old)
+    settings = ExportSettings(format="torchscript", size=loaded.spec.input_size)
+    file = write_model(loaded, tmp_path / "best.torchscript", settings)
+    found = gather_report([best, file], None, ReportSettings())
+    assert [row.label for row in found.models] == ["best.pth", "best.torchscript"]
+    with pytest.raises(UserError, match="given twice"):
+        gather_report([best, best], None, ReportSettings())
+
+
+def test_latencies_are_those_of_the_files(
+    old: Path, new: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file measured under a label of the report is another one, and one that changed is none."""
+    bench = _bench(
+        tmp_path / "bench.json",
+        _measured("before", tmp_path / "else.pth", "onnxruntime", 9.0),
+        _measured("x", old, "onnxruntime", 3.0),
+        _measured("y", new, "onnxruntime", 1.5, sha256="of another time"),
+    )
+    rows, _ = report.read_bench(bench, [old, new], ["before", "after"])
+    assert [(row.label, row.latencies[0].ms) for row in rows] == [
+        ("before (bench.json)", 9.0),
+        ("before", 3.0),
+    ]
+    assert f"{new} has changed since {bench} was measured" in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_utf_8_is_written_as_far_as_it_can_be(old: Path, tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"caf\xe9.pth")
+    file.write_bytes(old.read_bytes())
+    output = tmp_path / "report.html"
+    assert command(report.main, "-c", file, "--no-eval", "-o", output) == 0
+    assert "caf?.pth" in output.read_text(encoding="utf-8")
 
 
 def _not_json(folder: Path) -> Path:
@@ -232,6 +273,7 @@ def _other_json(folder: Path) -> Path:
         (lambda folder: ("--labels", "one"), "1 labels for 2 checkpoints"),
         (lambda folder: ("--labels", "one", "one"), "two models share a label: one"),
         (lambda folder: ("--conf", "2"), "must be in [0, 1]"),
+        (lambda folder: ("nmsthre", "0.6"), "leave out nmsthre 0.6"),
         (lambda folder: ("--bench", _not_json(folder)), "give the file of tools/bench.py"),
         (lambda folder: ("--bench", _other_json(folder)), "is not what tools/bench.py --json"),
         (lambda folder: ("--compress", folder / "none"), "give the file of tools/compress.py"),

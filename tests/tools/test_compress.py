@@ -143,6 +143,21 @@ def test_a_plan_names_every_stage_and_touches_nothing(
     assert not folder.exists()
 
 
+def test_the_recipe_on_the_command_line_wins(
+    tiny_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "compress.yaml"
+    config.write_text(f"exp_file: {tmp_path / 'none.py'}\nexp:\n  no_aug_epochs: 2\n")
+    words = ("--config", config, "--dry-run", "-c", trained / "best_ckpt.pth", "--epochs", 3)
+    assert command(compress.main, *words, "-f", tiny_exp) == 0
+    plan = capsys.readouterr().out.splitlines()
+    (tuning,) = (line for line in plan if "-expn finetuned" in line)
+    assert f"-f {tiny_exp}" in tuning
+    assert tuning.endswith("max_epoch 3 no_aug_epochs 2")
+    assert command(compress.main, *words) == 1
+    assert "no Exp file at" in capsys.readouterr().err
+
+
 def test_a_latency_is_planned_with_the_activation_that_stays(
     tiny_exp: Path,
     trained: Path,
@@ -199,6 +214,8 @@ def test_what_was_asked_is_compared_with_what_came_out(
     ("words", "content", "expected"),
     [
         (("--target", "macs=2"), None, "target must be"),
+        (("max_epoch", 50), None, "max_epoch has no say here: give --epochs"),
+        (("no_aug_epochs", 2), None, "no_aug_epochs 2 is more than the epochs of a training, --e"),
         (("--importance", "nothing"), None, "importance must be one of"),
         (("--target", "latency=0.5", "--steps", 2), None, "--steps goes towards a target in macs"),
         ((), "tagret: macs=0.5\n", "unknown tagret"),
@@ -220,8 +237,9 @@ def test_what_cannot_work_is_refused_before_it_starts(
         (tmp_path / "c.yaml").write_text(content)
         words = ("--config", tmp_path / "c.yaml")
     folder = tmp_path / "out"
-    common = ("-c", trained / "best_ckpt.pth", "-o", folder, "-f", tiny_exp)
-    assert command(compress.main, *words, *common) == 1
+    common = ("-c", trained / "best_ckpt.pth", "-o", folder, "-f", tiny_exp, "--epochs", 1)
+    fields = words if content is None and "--" not in str(words[0]) else ()
+    assert command(compress.main, *(() if fields else words), *common, *fields) == 1
     (error,) = error_lines(capsys.readouterr().err)
     assert expected in error
     assert not folder.exists()

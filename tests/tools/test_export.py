@@ -125,6 +125,9 @@ def test_a_file_that_computes_something_else_is_not_kept(
         ("-c BEST --format torchscript --opset 18", ["no ONNX opset", "--opset"]),
         ("-c BEST --format tflite", ["--format", "tflite", "torchscript"]),
         ("-f none.py", ["no Exp file at none.py"]),
+        ("-c BEST -f none.py", ["no Exp file at none.py"]),
+        ("-c BEST test_size 64,64", ["--tsize", "leave out test_size 64,64"]),
+        ("-c BEST --input in.put", ["letters, digits and _", "'in.put'"]),
     ],
 )
 def test_bad_input(

@@ -221,7 +221,7 @@ CONTRADICTIONS = [
     ("--target macs=0.001", ["cannot be reached", "least left", "max_sparsity"]),
     ("--target flops=0.5", ["params=FRACTION, macs=FRACTION, latency=FRACTION"]),
     ("--threads 2 --target macs=0.5", ["--threads", "--runtime", "name one"]),
-    ("--spare none.json", ["every layer is sensitive", "leave out --spare"]),
+    ("--spare none.json", ["every layer is sensitive", "nothing to prune"]),
     ("--steps 2 --mode layer --layers head", ["--steps", "--mode global"]),
     ("--steps 2 --plan x.json", ["--steps", "no --plan"]),
     ("--importance magic", ["invalid choice: 'magic'"]),

@@ -153,6 +153,7 @@ def test_both_formats_by_default_beside_the_checkpoint(
         ("-c BEST --format ncnn", ["--format", "ncnn"]),
         ("-c BEST --tsize 50", ["--tsize", "32", "50"]),
         ("-c BEST --calibration-images 2 -o m.xml", ["m.xml", ".onnx"]),
+        ("-c BEST --calibration-images 2 -o junk.pth/m.onnx", ["cannot write into junk.pth"]),
         ("-c none.pth", ["no checkpoint at none.pth"]),
         ("-c junk.pth", ["junk.pth"]),
     ],

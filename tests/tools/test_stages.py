@@ -89,6 +89,20 @@ def test_a_lost_output_is_made_again(work: Work) -> None:
     assert work.run() == [("b",)]
 
 
+def test_what_comes_after_a_stage_done_again_is_done_again(work: Work) -> None:
+    work.run()
+    (work.folder / "one" / "out").unlink()
+    (work.folder / "one" / "half").unlink()
+    assert work.run() == [("a",), ("b",)]
+    # Also where the run is stopped in between.
+    (work.folder / "one" / "out").unlink()
+    work.fails = True
+    with pytest.raises(UserError, match="cut off"):
+        work.run()
+    work.fails = False
+    assert [words[0] for words in work.run()] == ["a", "b"]
+
+
 def test_a_stage_that_was_cut_off_goes_on_where_it_was(work: Work) -> None:
     work.fails = True
     with pytest.raises(UserError, match="cut off"):

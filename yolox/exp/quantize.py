@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from yolox.exp.prune import follow_checkpoint
 from yolox.exp.yolox_base import Exp
-from yolox.export import ExportSettings, open_exported
+from yolox.export import ExportError, ExportSettings, open_exported
 from yolox.export.convert import placing
 from yolox.export.quantize import (
     MOST_KEPT,
@@ -32,6 +32,7 @@ from yolox.export.quantize_onnx import OnnxQuantizer
 from yolox.export.quantize_openvino import OpenvinoQuantizer
 from yolox.export.settings import SUFFIXES
 from yolox.models import LoadedModel, ModelSpec
+from yolox.utils.files import require_writable
 from yolox.utils.timing import interleave
 
 RANKING_IMAGES = 4
@@ -164,7 +165,9 @@ class QuantizeJob:
             decode=True,
             slim=True,
         )
-        target.beside(self.output)  # a name that cannot be is refused before the work
+        # What cannot be written is refused before the work.
+        target.beside(self.output)
+        require_writable(self.output.parent, ExportError)
         with tempfile.TemporaryDirectory() as name:
             return self._run(Path(name), target)
 

@@ -42,9 +42,10 @@ from yolox.report import (
 )
 from yolox.utils.device import default_device
 from yolox.utils.errors import UserError
+from yolox.utils.files import short_names
 from yolox.utils.model_utils import count_macs, count_params
 
-__all__ = ["ReportSettings", "file_labels", "gather_report"]
+__all__ = ["ReportSettings", "gather_report"]
 
 _BATCH = 16
 _RULES = {"coco": "COCO's rule", "voc07": "VOC's 11-point rule", "voc12": "VOC's area rule"}
@@ -56,7 +57,7 @@ class ReportSettings:
 
     Attributes:
         title: of the page; empty takes one from the Exp.
-        labels: one a model; empty takes them from the files' names.
+        labels: one a model; empty takes the ends of the paths that tell them apart.
         images: most images that are shown side by side, 0 for none.
         score: least score of the detections drawn on them, in [0, 1].
         measured: rows with latencies, which models of the same label take over; the others
@@ -131,9 +132,11 @@ def gather_report(
     Raises:
         UserError: a file that cannot be read, classes that differ, data that are not there.
     """
-    labels = settings.labels or file_labels(paths)
+    labels = settings.labels or short_names(paths)
     if len(labels) != len(paths):
         raise UserError(f"{len(labels)} labels for {len(paths)} checkpoints")
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise UserError(f"two models share a label: {', '.join(twice)}; --labels names them")
     models = [_opened(path, label) for path, label in zip(paths, labels, strict=True)]
     if exp is not None:
         models = [_evaluated(exp, model, keep) for model in models]
@@ -161,14 +164,6 @@ def _ends(models: Sequence[_Model]) -> dict[str, nn.Module]:
     """The first and the last checkpoint's models by label; the same one only once."""
     kept = [model for model in models if model.loaded is not None]
     return {model.label: model.network for model in (*kept[:1], *kept[-1:])}
-
-
-def file_labels(paths: Sequence[Path]) -> tuple[str, ...]:
-    """File names, with the folder where they would be the same."""
-    stems = [path.stem for path in paths]
-    if len(set(stems)) == len(stems):
-        return tuple(stems)
-    return tuple(f"{path.resolve().parent.name}/{path.stem}" for path in paths)
 
 
 def _opened(path: Path, label: str) -> _Model:

@@ -21,6 +21,7 @@ from yolox.export.settings import PACKAGES, SUFFIXES, ExportSettings, optional_p
 from yolox.models import LoadedModel, load_model
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.errors import UserError
+from yolox.utils.files import short_names
 from yolox.utils.model_utils import count_macs, count_params
 from yolox.utils.progress import track
 
@@ -106,7 +107,7 @@ def read_subjects(paths: Sequence[Path], labels: Sequence[str] | None = None) ->
     Raises:
         BenchError: naming every file that cannot be read, and why; or labels that do not fit.
     """
-    labels = list(labels or _short_names(paths))
+    labels = list(labels or short_names(paths))
     if len(labels) != len(paths) or len(set(labels)) != len(labels):
         raise BenchError(f"{len(paths)} files need as many labels, all different; got {labels}")
     subjects, problems = [], []
@@ -174,16 +175,6 @@ def _read_subject(label: str, path: Path) -> Subject:
         info = open_exported(path).info
         return Subject(label=label, path=path, content=info, sha256=info.checkpoint_sha256)
     return Subject(label=label, path=path, content=load_model(path), sha256=file_digest(path))
-
-
-def _short_names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as few as tell all of them apart."""
-    parts = [path.resolve().parts for path in paths]
-    for length in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-length:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise BenchError(f"a file is given twice: {', '.join(map(str, paths))}")
 
 
 def _misfits(subject: Subject, settings: BenchSettings) -> Iterator[str]:

@@ -94,9 +94,12 @@ class ExportInfo:
         """Of the graph's output, None where it follows from the input or the picture."""
         if self.nms:
             return None, self.columns
-        height, width = self.input_size
-        anchors = sum((height // stride) * (width // stride) for stride in self.strides)
-        return self.batch_size, None if self.dynamic_size else anchors, self.columns
+        anchors = None if self.dynamic_size else self._anchors(self.input_size)
+        return self.batch_size, anchors, self.columns
+
+    def _anchors(self, size: Sequence[int]) -> int:
+        """Anchor points of an image (height, width)."""
+        return sum((size[0] // stride) * (size[1] // stride) for stride in self.strides)
 
     def to_metadata(self) -> dict[str, str]:
         """All facts by name, with those that hold for every file; what is no word is JSON."""
@@ -177,10 +180,28 @@ class ExportInfo:
                 for a, b in zip(said, sizes, strict=True)
             )
             if not fits:
-                raise ExportError(
-                    f"{where}: metadata and graph disagree, {what} {_shape(said)} in the one and "
-                    f"{_shape(sizes)} in the other: export the checkpoint again"
-                )
+                raise ExportError(_disagreement(where, what, said, sizes))
+
+    def require_output(self, found: Sequence[int], given: Sequence[int], where: object) -> None:
+        """Compare what a run gave for images of a shape (B, 3, H, W) with what is to come of them.
+
+        Raises:
+            ExportError: they contradict.
+        """
+        said: tuple[int, ...] = (given[0], self._anchors(given[2:]), self.columns)
+        if self.nms:
+            said = (found[0], self.columns)
+        if tuple(found) != said:
+            raise ExportError(_disagreement(where, "output", said, found))
+
+
+def _disagreement(
+    where: object, what: str, said: Sequence[int | None], found: Sequence[int | None]
+) -> str:
+    return (
+        f"{where}: metadata and graph disagree, {what} {_shape(said)} in the one and "
+        f"{_shape(found)} in the other: export the checkpoint again"
+    )
 
 
 def _shape(sizes: Sequence[int | None]) -> str:

@@ -84,11 +84,7 @@ class ExportedModel(nn.Module):
             out = self._run(np.ascontiguousarray(x))
         except Exception as error:  # the runtimes' exceptions have no common class
             raise ExportError(f"{self.runtime} fails to run {self.path}: {error}") from error
-        if out.shape[-1] != self.info.columns:
-            raise ExportError(
-                f"{self.path}: metadata and graph disagree, {self.info.columns} columns in the one "
-                f"and {out.shape[-1]} in the other: export the checkpoint again"
-            )
+        self.info.require_output(out.shape, x.shape, self.path)
         return out
 
     @torch.no_grad()

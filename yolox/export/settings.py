@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ PACKAGES = {
     "ncnn": ("ncnn", "pnnx"),
     "torchscript": (),
 }
+_NAME = "[A-Za-z_][A-Za-z0-9_]*"  # that every one of the converters takes
 OPSET = 18  # the first with all that these models need, Mish and a resize by scale among it
 INSTALL = 'pip install "yolox-with-pruning[export]"'
 
@@ -103,10 +105,11 @@ class ExportSettings:
         for name in ("conf", "nms_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 yield f"{name} must be in [0, 1], got {getattr(self, name)}"
-        if not self.input_name or not self.output_name or self.input_name == self.output_name:
+        names = (self.input_name, self.output_name)
+        if names[0] == names[1] or not all(re.fullmatch(_NAME, name) for name in names):
             yield (
-                "input and output need names that differ, got "
-                f"{self.input_name!r} and {self.output_name!r}"
+                "input and output need names that differ, of letters, digits and _, got "
+                f"{names[0]!r} and {names[1]!r}"
             )
         if self.nms and not self.decode:
             yield "NMS in the graph needs decoded boxes"
@@ -121,8 +124,8 @@ class ExportSettings:
         """The files of an export: the one that one opens, first, and those that belong to it.
 
         Raises:
-            ExportError: the name does not end as the format's files do, or a file of another
-                export would be overwritten.
+            ExportError: the name does not end as the format's files do, or a file that is none of
+                an earlier export of this name would be overwritten.
         """
         main, *others = SUFFIXES[self.format]
         if output.suffix != main:
@@ -134,4 +137,10 @@ class ExportSettings:
                 raise ExportError(
                     f"{shared[0]} may belong to {output.with_suffix(suffix)}: choose another name"
                 )
+        strangers = [file for file in files[1:] if file.exists() and not output.exists()]
+        if strangers:
+            raise ExportError(
+                f"{output} would be written with {strangers[0]}, which is there and is another "
+                "program's or export's: choose another name, or remove it"
+            )
         return files

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -167,10 +166,6 @@ class Search:
     attempts: tuple[Attempt, ...]
     best: int
     plan: PruningPlan
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, without the plan."""
-        return {"attempts": [asdict(attempt) for attempt in self.attempts], "best": self.best}
 
 
 def search(

@@ -37,11 +37,6 @@ class LatencyRecord:
         return f"{self.runtime}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
     @property
-    def predicted_ms(self) -> float | None:
-        """What the table of layers foretold of the chosen model."""
-        return None if self.best is None else self.attempts[self.best].predicted
-
-    @property
     def met(self) -> bool:
         """Whether the result is within a twentieth of the target; true where there is none."""
         if self.target is None:

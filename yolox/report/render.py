@@ -57,7 +57,8 @@ def save_report(report: Report, path: Path) -> None:
     """
     page = render(report)
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        # File names of another encoding hold what UTF-8 cannot.
+        temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
 def chosen_curves(curves: Sequence[Curve]) -> list[Curve]:

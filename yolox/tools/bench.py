@@ -20,7 +20,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from yolox.export import is_exported, sample_scene
 from yolox.export.bench import measure
@@ -113,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         runtimes=tuple(dict.fromkeys(args.runtimes)),
         threads=tuple(dict.fromkeys(args.threads)),
         batches=tuple(dict.fromkeys(args.batch)),
-        size=_size(args.tsize) if args.tsize else subjects[0].size,
+        size=cli.image_size(args.tsize) if args.tsize else subjects[0].size,
         openvino_precision=args.openvino_precision,
     )
     # Opened first, so that a place that cannot be written to shows before the work is done.
@@ -216,7 +215,7 @@ def _figures(subject: Subject, size: tuple[int, int]) -> MeasuredModel:
 
 
 def _print(results: Sequence[Result], notes: Sequence[str], settings: BenchSettings) -> None:
-    console = Console(width=None if Console().is_terminal else 160, highlight=False)
+    console = cli.console()
     if line := slower_line(results):
         console.print(line, style="bold red", markup=False, soft_wrap=True)
     for table in tables(results, settings.size):
@@ -284,12 +283,6 @@ def _read_image(path: Path | None) -> NDArray[np.uint8]:
     if image is None:
         raise BenchError(f"--image {path} is no picture that OpenCV reads: give another file")
     return image
-
-
-def _size(sides: Sequence[int]) -> tuple[int, int]:
-    if len(sides) > 2:
-        raise BenchError(f"--tsize takes height and width, got {' '.join(map(str, sides))}")
-    return sides[0], sides[-1]
 
 
 def _cores() -> int:

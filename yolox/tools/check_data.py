@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = [r.image for records in patient.splits.values() for r in records.records]
     facts = inspect_images(paths, args.workers)
     report = check(patient.splits, patient.classes, patient.input_size, facts)
-    _print(report, Console(width=None if Console().is_terminal else 160))
+    _print(report, cli.console())
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")

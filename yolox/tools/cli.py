@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from loguru import logger
+from rich.console import Console
 
 from yolox.core import (
     PEER_LOST_STATUS,
@@ -30,6 +31,7 @@ from yolox.utils.errors import UserError
 from yolox.utils.logger import setup_logger
 
 DEFAULT_EXP = Path("exps/yolox_voc_s.py")
+LOG_WIDTH = 160  # columns of a table that does not go to a terminal
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -137,6 +139,37 @@ def load_exp(args: argparse.Namespace) -> Exp:
         logger.info(f"no_aug_epochs is {exp.no_aug_epochs}, as max_epoch is {exp.max_epoch}")
     exp.check()
     return exp
+
+
+def recipe_words(args: argparse.Namespace) -> tuple[str, str]:
+    """The recipe that `load_exp` takes, as it is written on a command line."""
+    if args.name and not args.exp_file:
+        return "-n", args.name
+    return "-f", str(args.exp_file or DEFAULT_EXP)
+
+
+def refuse_fields(args: argparse.Namespace, why: str) -> None:
+    """For a command that has no use for an Exp here, and takes one that is named for old habits.
+
+    Raises:
+        UserError: fields are set, which would change nothing; or the Exp that is named is wrong.
+    """
+    if args.opts:
+        raise UserError(f"{why}: leave out {' '.join(args.opts)}")
+    if args.exp_file or args.name:
+        load_exp(args)
+
+
+def image_size(sides: Sequence[int]) -> tuple[int, int]:
+    """Height and width from the one or two numbers of ``--tsize``."""
+    if len(sides) > 2:
+        raise UserError(f"--tsize takes height and width, got {' '.join(map(str, sides))}")
+    return sides[0], sides[-1]
+
+
+def console() -> Console:
+    """For tables: as wide as a terminal is, and wide enough for all of them in a log."""
+    return Console(width=None if Console().is_terminal else LOG_WIDTH, highlight=False)
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:

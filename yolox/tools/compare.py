@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from yolox.exp import Exp
 from yolox.exp.prune import follow_checkpoint
@@ -16,6 +15,7 @@ from yolox.tools import cli
 from yolox.utils.device import default_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
+from yolox.utils.files import short_names
 from yolox.utils.model_utils import count_macs, count_params
 
 
@@ -64,22 +64,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         "python tools/compare.py -c best_ckpt.pth pruned.pth --labels before after",
     )
     parser.add_argument("-c", "--ckpt", type=Path, nargs="+", required=True, help="checkpoints")
-    parser.add_argument("--labels", nargs="+", help="a name a checkpoint (folder/file)")
+    parser.add_argument("--labels", nargs="+", help="a name a checkpoint (the ends of the paths)")
     parser.add_argument(
         "--runs", type=cli.positive, default=30, help="timed forward passes a model"
     )
     parser.add_argument("--no-eval", action="store_true", help="leave AP out; needs no data")
     cli.add_exp_arguments(parser)
     args = parser.parse_args(argv)
-    labels = args.labels or [f"{path.parent.name}/{path.stem}" for path in args.ckpt]
+    labels = args.labels or short_names(args.ckpt)
     if len(labels) != len(args.ckpt):
         raise UserError(f"{len(labels)} labels for {len(args.ckpt)} checkpoints")
+    if args.no_eval:
+        cli.refuse_fields(args, "without AP nothing is read of the Exp")
     exp = None if args.no_eval else cli.load_exp(args)
     paths = [resolve_weights(path) for path in args.ckpt]
     rows = compare(paths, labels, exp, runs=args.runs)
     size = "×".join(map(str, load_model(paths[0]).spec.input_size))
     title = f"{size} input, batch 1, float32, {torch.get_num_threads()} threads, PyTorch"
-    Console(width=None if Console().is_terminal else 160).print(comparison_table(rows, title))
+    cli.console().print(comparison_table(rows, title))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 from loguru import logger
-from rich.console import Console
 from rich.table import Table
 
 from yolox.exp import Exp
@@ -108,6 +107,8 @@ class Road:
         """
         latest = self.folder / name / "latest_ckpt.pth"
         plain = plain_epochs(self.exp, epochs)
+        if "no_aug_epochs" in self.fields[::2]:
+            plain = self.exp.no_aug_epochs
         fields = ("output_dir", self.folder, "max_epoch", epochs, "no_aug_epochs", plain)
         last = ("-expn", name, *map(str, words), *self._last_words(*fields))
         evaluations = plain + epochs // self.exp.eval_interval
@@ -251,16 +252,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     exp = cli.load_exp(args)
     source = resolve_weights(args.ckpt or exp.output_folder() / "best_ckpt.pth")
     loaded = load_model(source)
-    _check(args)
+    _check(args, exp)
     follow_checkpoint(exp, loaded.spec, keep=args.opts[::2])
     folder = args.output or exp.output_folder(f"{exp.exp_name}_compress")
-    recipe = ("-n", args.name) if args.name and not args.exp_file else ()
     road = Road(
         args=args,
         exp=exp,
         source=source,
         folder=folder,
-        recipe=recipe or ("-f", str(args.exp_file or cli.DEFAULT_EXP)),
+        recipe=cli.recipe_words(args),
         fields=tuple(args.opts),
         time=forecast(exp, loaded),
     )
@@ -292,7 +292,7 @@ def _show(stages: Sequence[Stage], record: Record, folder: Path) -> None:
     table.add_column("about", footer=_minutes(left), justify="right")
     for stage, is_done in zip(stages, done, strict=True):
         table.add_row(stage.name, "done" if is_done else _minutes(stage.seconds))
-    console = Console(width=None if Console().is_terminal else 160)
+    console = cli.console()
     console.print(table)
     for stage in stages:  # whole lines, to be copied
         console.print(stage.line(), soft_wrap=True, highlight=False, markup=False)
@@ -323,13 +323,25 @@ def _in_latency(target: str) -> bool:
     return target.startswith("latency=")
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace, exp: Exp) -> None:
     """Refuse before hours of work what would fail at their end.
 
     Raises:
         UserError: listing all of it.
     """
     problems = []
+    fields = args.opts[::2]
+    lengths = {"--epochs": args.epochs}
+    if args.sparsity is not None:
+        lengths["--sparsity-epochs"] = args.sparsity_epochs
+    for name in ("max_epoch", "finetune_epochs"):
+        if name in fields:
+            problems.append(f"{name} has no say here: give {' and '.join(lengths)}")
+    if "no_aug_epochs" in fields and exp.no_aug_epochs > min(lengths.values()):
+        problems.append(
+            f"no_aug_epochs {exp.no_aug_epochs} is more than the epochs of a training, "
+            + ", ".join(f"{flag} {epochs}" for flag, epochs in lengths.items())
+        )
     try:
         PruneConfig(target=args.target, importance=args.importance)
     except UserError as error:
@@ -398,19 +410,24 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(words)
     if args.config is None:
         return args
-    flags, fields = _words_of(args.config, parser)
+    flags, fields = _words_of(args, parser)
     # The command line comes later, so it wins.
     args = parser.parse_args([*flags, *words])
     args.opts = [*fields, *args.opts]
     return args
 
 
-def _words_of(path: Path, parser: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+def _words_of(
+    args: argparse.Namespace, parser: argparse.ArgumentParser
+) -> tuple[list[str], list[str]]:
     """A YAML file's entries as flags; and those of its ``exp``, which are fields of the Exp.
+
+    Of the recipe, which two flags name, the one on the command line is taken.
 
     Raises:
         UserError: not readable, not a mapping, or keys that are no flags.
     """
+    path = args.config
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -426,9 +443,11 @@ def _words_of(path: Path, parser: argparse.ArgumentParser) -> tuple[list[str], l
     if unknown:
         known = ", ".join(sorted(flag[2:] for flag in flags if flag.startswith("--")))
         raise UserError(f"{path}: unknown {', '.join(unknown)}; there are {known}")
+    named = args.exp_file or args.name
     words: list[str] = []
     for key, value in content.items():
-        words += _flag(key, value, flags)
+        if not (named and key in ("exp_file", "name")):
+            words += _flag(key, value, flags)
     return words, [str(word) for pair in fields.items() for word in pair]
 
 

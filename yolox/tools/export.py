@@ -123,6 +123,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def export(args: argparse.Namespace) -> None:
     """Load, export, compare, print."""
     optional_packages(*PACKAGES[args.format])
+    if args.ckpt:
+        cli.refuse_fields(args, "a checkpoint holds all that export takes (--tsize sets the size)")
     source = resolve_weights(args.ckpt or _folder(args) / "best_ckpt.pth")
     loaded = load_model(source)
     output: Path = args.output_name or _beside(source, args.format)
@@ -130,7 +132,7 @@ def export(args: argparse.Namespace) -> None:
         raise ExportError(f"{output} is the checkpoint itself: choose another --output-name")
     settings = ExportSettings(
         format=args.format,
-        size=_size(args.tsize) if args.tsize else loaded.spec.input_size,
+        size=cli.image_size(args.tsize) if args.tsize else loaded.spec.input_size,
         batch_size=args.batch_size,
         dynamic=args.dynamic,
         dynamic_size=args.dynamic_size,
@@ -183,12 +185,6 @@ def _beside(source: Path, kind: str) -> Path:
     # ncnn's .bin would otherwise have the name of OpenVINO's.
     ending = f".{kind}" if kind == "ncnn" else ""
     return source.with_name(f"{source.stem}{ending}{SUFFIXES[kind][0]}")
-
-
-def _size(sides: Sequence[int]) -> tuple[int, int]:
-    if len(sides) > 2:
-        raise ExportError(f"--tsize takes height and width, got {' '.join(map(str, sides))}")
-    return sides[0], sides[-1]
 
 
 def _has_onnxslim() -> bool:

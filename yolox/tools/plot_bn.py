@@ -13,7 +13,6 @@ from loguru import logger
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
@@ -204,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         read_scales(load_model(resolve_weights(path)).model, label)
         for path, label in zip(args.ckpt, labels, strict=True)
     ]
-    Console(width=None if Console().is_terminal else 160).print(table(models))
+    cli.console().print(table(models))
     save_picture(args.output, models)
     logger.info(f"picture in {args.output}")
 

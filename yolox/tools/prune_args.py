@@ -78,7 +78,10 @@ def sensitive_layers(path: Path, layers: Sequence[str]) -> tuple[str, ...]:
     fine = layer_ratios([str(path)]) if path.exists() else {}
     found = tuple(layer for layer in layers if layer not in fine)
     if len(found) == len(layers):
-        raise PruningError(f"every layer is sensitive by {path}: leave out --spare")
+        raise PruningError(
+            f"every layer is sensitive by {path}, so there is nothing to prune: allow a larger "
+            "loss in the analysis, or do without it"
+        )
     return found
 
 

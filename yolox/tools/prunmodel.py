@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = exp.output_folder()
     source = resolve_weights(args.ckpt or folder / "best_ckpt.pth")
     loaded = load_model(source)
-    console = Console(width=None if Console().is_terminal else 160)
+    console = cli.console()
     if args.mode == "save":
         output = save_whole_model(loaded, args.output or folder / "whole_model.pth")
         logger.info(f"whole model ({count_params(loaded.model):,} parameters) in {output}")
@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     kept = ' finetune_act ""' if _is_spoilt_by_tuning(job.config, exp, loaded) else ""
     logger.info(
         "fine-tune it: python tools/train.py "
-        f"-f {args.exp_file or cli.DEFAULT_EXP} -c {output}{kept}"
+        f"{shlex.join(cli.recipe_words(args))} -c {output}{kept}"
     )
 
 

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loguru import logger
-from rich.console import Console
 from torch import nn
 
 from yolox.exp.quantize import QuantizeJob, QuantizeRecord, calibration_images
-from yolox.export.quantize import METHODS, QuantizationError, QuantizeSettings, require_packages
+from yolox.export.quantize import METHODS, QuantizeSettings, require_packages
 from yolox.export.settings import SUFFIXES
 from yolox.models import load_model
 from yolox.tools import cli
@@ -71,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     loaded = load_model(source)
     spec = loaded.spec
     if args.tsize:
-        spec = dataclasses.replace(spec, input_size=_size(args.tsize))
+        spec = dataclasses.replace(spec, input_size=cli.image_size(args.tsize))
     images = calibration_images(exp, spec, args.calibration_images, keep=args.opts[::2])
     evaluator = exp.get_evaluator(EVAL_BATCH)
 
@@ -96,7 +95,7 @@ def _report(record: QuantizeRecord, settings: QuantizeSettings, size: tuple[int,
     """Print the table, what stayed in float, and what a person should know of them."""
     runtime = "onnxruntime" if settings.format == "onnx" else "openvino"
     title = f"{size[0]}×{size[1]}, batch 1, {runtime}, {processor()}"
-    Console(width=None if Console().is_terminal else 160).print(record.table(title))
+    cli.console().print(record.table(title))
     kept = ", ".join(record.kept) or "none"
     logger.info(
         f"in float beside the prediction convolutions: {len(record.kept)} of {record.layers} "
@@ -112,12 +111,6 @@ def _report(record: QuantizeRecord, settings: QuantizeSettings, size: tuple[int,
             f"AP50-95 falls by {record.drop:.4f}, more than {settings.max_drop:g}: kept as asked"
         )
     logger.info(f"wrote {record.output} ({record.after.file_bytes / 1e6:.2f} MB)")
-
-
-def _size(sides: Sequence[int]) -> tuple[int, int]:
-    if len(sides) > 2:
-        raise QuantizationError(f"--tsize takes height and width, got {' '.join(map(str, sides))}")
-    return sides[0], sides[-1]
 
 
 def _beside(source: Path, kind: str) -> Path:

@@ -12,20 +12,24 @@ from typing import Any
 
 from loguru import logger
 
-from yolox.exp.report import ReportSettings, file_labels, gather_report
+from yolox.exp.report import ReportSettings, gather_report
+from yolox.export import is_exported
 from yolox.report import Latency, ModelRow, save_report
 from yolox.tools import cli
+from yolox.utils.checkpoint import file_digest
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
-from yolox.utils.files import require_writable
+from yolox.utils.files import require_writable, short_names
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, read, evaluate, write."""
     args = make_parser().parse_args(argv)
+    if args.no_eval:
+        cli.refuse_fields(args, "without AP nothing is read of the Exp")
     exp = None if args.no_eval else cli.load_exp(args)
     paths = [resolve_weights(path) for path in args.ckpt]
-    labels = tuple(args.labels or file_labels(paths))
+    labels = tuple(args.labels or short_names(paths))
     measured, machine = read_bench(args.bench, paths, labels) if args.bench else ((), "")
     words = sys.argv[1:] if argv is None else argv
     settings = ReportSettings(
@@ -61,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
         required=True,
         help="checkpoints or exported files, one or more",
     )
-    parser.add_argument("--labels", nargs="+", help="a name a model (the file's)")
+    parser.add_argument("--labels", nargs="+", help="a name a model (the ends of the paths)")
     parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="to write")
     parser.add_argument("--title", default="", help="of the page (the Exp's name)")
     parser.add_argument("--bench", type=Path, help="latencies: what tools/bench.py --json wrote")
@@ -117,8 +121,9 @@ def read_bench(
 
     Args:
         path: the file of its ``--json``.
-        models, labels: of the report. One of these files goes by its label here, all others keep
-            the one that they were measured under.
+        models, labels: of the report. One of these files goes by its label here. Others keep the
+            one that they were measured under, and a remark where a file of the report has it.
+            Left out, with a warning, is a checkpoint that is not the one that was measured.
 
     Raises:
         UserError: the file cannot be read or is another one.
@@ -129,13 +134,18 @@ def read_bench(
         machine = content["machine"]
         rows = []
         for file in content["models"]:
+            place, label = Path(file["path"]).resolve(), str(file["label"])
+            if place in names and _has_changed(place, file["sha256"]):
+                logger.warning(f"{place} has changed since {path} was measured: measure it again")
+                continue
+            taken = label in labels and place not in names
             times = [row for row in content["measurements"] if row["label"] == file["label"]]
             latencies = [
                 Latency(setting=_setting(row), ms=float(row["forward"]["median"])) for row in times
             ]
             rows.append(
                 ModelRow(
-                    label=names.get(Path(file["path"]).resolve(), str(file["label"])),
+                    label=names.get(place, f"{label} ({path.name})" if taken else label),
                     params=file["params"],
                     macs=file["macs"],
                     file_bytes=file["file_bytes"],
@@ -147,6 +157,11 @@ def read_bench(
         raise UserError(
             f"{path} is not what tools/bench.py --json writes ({error!r}): measure again"
         ) from error
+
+
+def _has_changed(file: Path, measured_sha256: str) -> bool:
+    """Whether a checkpoint is another one than was measured, as far as that is known."""
+    return bool(measured_sha256) and not is_exported(file) and file_digest(file) != measured_sha256
 
 
 def _setting(row: dict[str, Any]) -> str:

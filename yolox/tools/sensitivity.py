@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from loguru import logger
 from numpy.typing import NDArray
-from rich.console import Console
 from torch import nn
 
 from yolox.evaluators import Evaluator
@@ -232,7 +231,7 @@ def _with_news(
 def _write(study: Study, result: SensitivityResult, tolerance: float, folder: Path) -> Path | None:
     """Print the table, draw the picture, write the ratios; returns their file where there are."""
     suggested = suggest_ratios(result.points, result.base, tolerance, result.higher_is_better)
-    console = Console(width=None if Console().is_terminal else 160)
+    console = cli.console()
     console.print(result.table(suggested))
     picture, output = folder / "sensitivity.png", folder / "ratios.json"
     result.save_picture(picture)

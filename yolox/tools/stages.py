@@ -103,8 +103,11 @@ class Record:
         return self._stages.get(stage.name, {}).get("mark") == mark
 
     def begin(self, stage: Stage, mark: str) -> None:
-        """Note that a stage begins; in the file it comes behind those that are done."""
-        self._stages.pop(stage.name, None)
+        """Note that a stage begins; those after it are to be done again with what it writes."""
+        names = list(self._stages)
+        if stage.name in names:
+            for name in names[names.index(stage.name) :]:
+                del self._stages[name]
         self._stages[stage.name] = {"mark": mark, "command": stage.line()}
         self._write()
 

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,6 +47,20 @@ def replacing(
         if refusal := _refusal(cause):
             raise error(_refused(path, refusal, size)) from cause
         raise
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as few as tell all of them apart.
+
+    Raises:
+        UserError: a file is given twice.
+    """
+    parts = [path.resolve().parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"a file is given twice: {', '.join(map(str, paths))}")
 
 
 def require_writable(folder: Path, error: type[UserError] = UserError) -> None:
