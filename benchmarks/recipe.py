@@ -78,6 +78,7 @@ VARIANTS = {
     "steps": Variant(prune=("--steps", "3", "--step-epochs", "{between}")),
     "rate × 1": Variant(fields=("finetune_lr", "1")),
     "rate × 4": Variant(fields=("finetune_lr", "4")),
+    "per cost, rate × 4": Variant(prune=("--per", "cost"), fields=("finetune_lr", "4")),
     "sparse": Variant(start="sparse base"),
     "sparse, bn": Variant(start="sparse base", prune=("--importance", "bn")),
 }

@@ -47,7 +47,8 @@ def explain(error: Exception) -> UserError | None:
         )
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
         return ResourceError(
-            f"out of memory: lower the batch size (-b) or input_size ({text.splitlines()[0]})"
+            "out of memory: use a smaller batch (-b in training) or input size; on a GPU that is "
+            f"small or taken, CUDA_VISIBLE_DEVICES= means the CPU ({text.splitlines()[0]})"
         )
     if not isinstance(error, RuntimeError):
         return None
