@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -50,9 +52,12 @@ def test_only_the_last_images_are_kept() -> None:
     assert not list(recent)
 
 
-def test_what_a_penalised_run_evaluates_and_saves_has_them(tiny_exp: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fields", [{"sparsity": 0.1}, {"retake_statistics": True}], ids=str)
+def test_what_a_run_evaluates_and_saves_has_them(
+    fields: dict[str, Any], tiny_exp: Path, tmp_path: Path
+) -> None:
     """The first batch norm's saved mean is that of the saved weights on the epoch's images."""
-    trainer = new_trainer(tiny_exp, tmp_path, sparsity=0.1, max_epoch=1, no_aug_epochs=0)
+    trainer = new_trainer(tiny_exp, tmp_path, **fields, max_epoch=1, no_aug_epochs=0)
     inputs: list[Tensor] = []
     evaluated: list[Tensor] = []
     trainer.model.backbone.backbone.stem.register_forward_pre_hook(

@@ -75,6 +75,8 @@ class TrainSettings:
         print_interval: iterations between two log lines.
         accumulate: batches whose gradients make one optimizer step.
         save_history: keep a checkpoint of every evaluated epoch.
+        retake_statistics: evaluate and save batch norms with the statistics that the weights have
+            on an epoch's last images, not the running ones; done anyway with a regularizer.
     """
 
     output_dir: Path
@@ -84,6 +86,7 @@ class TrainSettings:
     print_interval: int
     accumulate: int = 1
     save_history: bool = False
+    retake_statistics: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,6 +132,10 @@ class Trainer:
             # In the same layout as the model, or every update would walk memory crosswise.
             self.ema.ema.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    @property
+    def _retakes(self) -> bool:
+        return self.settings.retake_statistics or self.regularizer is not None
+
     def _report_resume(self, epoch: int, before: dict[str, Any]) -> None:
         logger.info(f"resumed after epoch {epoch} of {self.settings.max_epoch}")
         changes = recipe_changes(before, self.recipe)
@@ -154,7 +158,7 @@ class Trainer:
         for number, (images, targets, ids) in enumerate(loader, start=1):
             iteration = epoch * steps + number
             images, targets = self.preprocess(images, targets, self.input_size(epoch, number))
-            if self.regularizer:
+            if self._retakes:
                 self._recent.add(images)
             lr = self.schedule(iteration)
             names = [self.image_names.get(index, f"id {index}") for index in ids]
@@ -236,9 +240,9 @@ class Trainer:
         due = done % self.settings.eval_interval == 0 or done > plain_epochs
         due = due or done == self.settings.max_epoch
         models = (self.model, self.ema.ema) if self.ema else (self.model,)
-        if self.regularizer:
-            if self.ema:
-                self.regularizer.settle(self.ema.ema)
+        if self.regularizer and self.ema:
+            self.regularizer.settle(self.ema.ema)
+        if self._retakes:
             with self.fabric.autocast():
                 retake_statistics(models[-1], self.model, self._recent)
         take_buffers_of_first_process(*models)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _DECISIVE = (
     *("max_epoch", "no_aug_epochs", "warmup_epochs", "warmup_lr", "scheduler", "min_lr_ratio"),
-    *("momentum", "weight_decay", "ema", "ema_decay", "accumulate", "seed"),
+    *("momentum", "weight_decay", "ema", "ema_decay", "retake_statistics", "accumulate", "seed"),
     *("input_size", "multiscale_range", "random_size", "mosaic_prob", "mixup_prob", "enable_mixup"),
     *("hsv_prob", "flip_prob", "degrees", "translate", "shear", "mosaic_scale", "mixup_scale"),
 )
@@ -145,6 +145,7 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
             print_interval=exp.print_interval,
             accumulate=exp.accumulate,
             save_history=exp.save_history_ckpt,
+            retake_statistics=exp.retake_statistics,
         ),
         ema=average_of(exp, model, tuned=start.tuned),
         regularizer=sparsity_of(exp, model, optimizer),

@@ -100,6 +100,7 @@ class Exp:
     accumulate: int
     ema: bool
     ema_decay: float
+    retake_statistics: bool
     weight_decay: float
     momentum: float
     seed: int | None
@@ -178,6 +179,9 @@ class Exp:
         self.accumulate = 1
         self.ema = True
         self.ema_decay = 0.9998
+        # Evaluate and save with the batch norms' statistics on an epoch's last images, not with
+        # the running ones, which can lag in short runs. With a penalty it is done anyway.
+        self.retake_statistics = False
         self.weight_decay = 5e-4
         self.momentum = 0.9
         self.seed = 0
