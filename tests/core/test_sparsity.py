@@ -19,7 +19,8 @@ from yolox.core import Trainer
 from yolox.core.record import Curves
 from yolox.exp import Exp, TrainOptions
 from yolox.exp.sparsity import sparsity_of
-from yolox.tools import train
+from yolox.tools import prunmodel, train
+from yolox.utils.model_utils import fuse_model
 
 ONE_STEP: dict[str, Any] = {"max_epoch": 1, "no_aug_epochs": 0, "eval_interval": 9, "ema": False}
 
@@ -69,6 +70,42 @@ def test_accumulation_applies_it_once_a_step(
     pull = lr * 0.1 * (10 if proximal else 1.9)
     assert lr > 1e-4
     torch.testing.assert_close(change, torch.full_like(change, -pull), rtol=1e-2, atol=0)
+
+
+def test_synchronised_batch_norms_are_penalised_kept_and_pruned_alike(
+    tiny_exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A single process has nothing to synchronise: the bits are those of plain ones."""
+    file = tmp_path / "sync.py"
+    file.write_text(
+        tiny_exp.read_text()
+        + """
+    def get_model(self):
+        from torch import nn
+        return nn.SyncBatchNorm.convert_sync_batchnorm(super().get_model())
+"""
+    )
+    for exp, folder in ((tiny_exp, "plain"), (file, "sync")):
+        trainer = new_trainer(exp, tmp_path / folder, sparsity=0.1, max_epoch=1)
+        kinds = {type(m) for m in trainer.model.modules() if "Norm" in type(m).__name__}
+        assert kinds == {nn.SyncBatchNorm if folder == "sync" else nn.BatchNorm2d}
+        trainer.train()
+    files = [tmp_path / folder / "tiny" / "latest_ckpt.pth" for folder in ("plain", "sync")]
+    assert differences(*map(read, files)) == []
+
+    small = tmp_path / "small.pth"
+    words = ("-c", files[1], "-o", small, "--importance", "bn", "--no-latency", "-f", file)
+    assert command(prunmodel.main, *words) == 0, capsys.readouterr().err
+    for options in (
+        TrainOptions(resume=True, checkpoint=files[1]),
+        TrainOptions(checkpoint=small),
+    ):
+        model = new_trainer(file, tmp_path, options=options, sparsity=0.1).model.double()
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+        fused = fuse_model(model)
+        assert not any("Norm" in type(module).__name__ for module in fused.modules())
+        x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+        torch.testing.assert_close(fused(x), model.eval()(x))
 
 
 def _fp16_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from yolox.models import (
     YOLOX,
     LoadedModel,
     ModelSpec,
+    activation_of,
     load_model,
     swap_activation,
     transfer_weights,
@@ -249,7 +250,7 @@ def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -
     if options.start_epoch is not None:
         content = {**content, "train": {**content["train"], "epoch": options.start_epoch}}
     return _Start(
-        model=_frozen_as(exp, loaded.model),
+        model=_as_built_by(exp, loaded.model),
         spec=dataclasses.replace(loaded.spec, input_size=exp.test_size),
         folder=path.parent,
         tuned=content["train"]["recipe"].get("fine_tuning", loaded.is_pruned),
@@ -258,10 +259,21 @@ def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -
     )
 
 
-def _frozen_as(exp: Exp, model: YOLOX) -> YOLOX:
-    """A loaded model to be trained, frozen where the one that the Exp builds is."""
+def _as_built_by(exp: Exp, model: YOLOX) -> YOLOX:
+    """A loaded model to be trained as the Exp has it: its own modules, frozen parts, SyncBatchNorm.
+
+    Of a pruned one the Exp's modules do not fit, so what they say of training is carried over.
+    """
     with torch.random.fork_rng(devices=[]):
         own = exp.get_model()
+    weights = model.state_dict()
+    shapes = {name: value.shape for name, value in own.state_dict().items()}
+    fits = shapes == {name: value.shape for name, value in weights.items()}
+    if fits and activation_of(own) == activation_of(model):
+        own.load_state_dict(weights)
+        return own
+    if any(isinstance(module, nn.SyncBatchNorm) for module in own.modules()):
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     modes = {name: module.training for name, module in own.named_modules()}
     for name, module in model.named_modules():
         module.training = modes.get(name, True)
@@ -284,7 +296,7 @@ def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions
     )
     name = options.name or f"{exp.exp_name}_finetune"
     return _Start(
-        model=_frozen_as(exp, loaded.model),
+        model=_as_built_by(exp, loaded.model),
         spec=spec,
         folder=exp.output_folder(name),
         tuned=True,

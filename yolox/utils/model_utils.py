@@ -130,7 +130,7 @@ def fuse_model(model: nn.Module) -> nn.Module:
     fused = copy.deepcopy(model).eval()
     for parent in fused.modules():
         conv, bn = getattr(parent, "conv", None), getattr(parent, "bn", None)
-        if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+        if isinstance(conv, nn.Conv2d) and isinstance(bn, _BatchNorm):
             parent.conv = fuse_conv_bn_eval(conv, bn)
             parent.bn = nn.Identity()
     return fused
