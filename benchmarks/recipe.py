@@ -11,8 +11,9 @@ trained model, `base`. Every row ends after as many epochs: those of `base` and 
     dense=<share>  control: a narrower network with that share of the MACs, from scratch
     macs=<share>   `base`, pruned to that share of the MACs and fine-tuned by the recipe: with
                    `base` as teacher, at twice the rate
-    others         `macs=<--at>`, or the control, with what their names say changed; those of
-                   `sparse` start from `sparse base`: `base` trained with a penalty on its scales
+    others         `macs=<--at>`, or the control, with what their names say changed, or another
+                   share behind a `=`; those of `sparse` start from `sparse base`: `base` trained
+                   with a penalty on its scales
 
 Lines that the file holds are not measured again, and what was stopped goes on: with the same
 --folder several of these, for other rows, seeds, models or sizes, may run side by side. Other
@@ -67,9 +68,13 @@ class Variant:
 
 
 RECIPE = Variant()
+BARE = ("--no-absorb", "--reconstruct", "0")
 VARIANTS = {
     "no teacher": Variant(tune=()),
-    "no absorption": Variant(prune=("--no-absorb", "--reconstruct", "0")),
+    "no refit": Variant(prune=("--reconstruct", "0")),
+    "no absorption": Variant(prune=BARE),
+    "no absorption, per cost": Variant(prune=(*BARE, "--per", "cost")),
+    "no absorption, rate × 4": Variant(prune=BARE, fields=("finetune_lr", "4")),
     "random": Variant(prune=("--importance", "random")),
     "l1": Variant(prune=("--importance", "l1")),
     "bn": Variant(prune=("--importance", "bn")),
@@ -96,7 +101,8 @@ ROWS = tuple(
 def row_name(text: str) -> str:
     """A row of the command line, any share being allowed."""
     kind, _, share = text.partition("=")
-    if text not in ROWS and not (kind in ("macs", "dense") and 0 < float(share or 0) < 1):
+    shared = kind in ("macs", "dense", *VARIANTS) and 0 < float(share or 0) < 1
+    if text not in ROWS and not shared:
         raise ValueError
     return text
 
@@ -195,13 +201,14 @@ class Road:
             width = width_for(self.args.model, self.args.size, float(row.partition("=")[2]))
             self.train(row, self.args.base_epochs + epochs, None, fields=["width", str(width)])
         else:
-            variant = VARIANTS.get(row, RECIPE)
+            kind, _, share = row.partition("=")
+            variant = VARIANTS.get(kind, RECIPE)
             start = self.base(variant.start)
             words = {"start": str(start), "between": str(epochs // 4)}
             flags = [flag.format(**words) for flag in variant.prune]
             if "--steps" in flags:
                 epochs -= 2 * (epochs // 4)
-            target = row if row.startswith("macs=") else f"macs={self.args.at:g}"
+            target = f"macs={float(share or self.args.at):g}"
             pruned = self.prune(row, start, target, *flags)
             flags = [flag.format(**words) for flag in variant.tune]
             self.train(row, epochs, pruned, *flags, fields=variant.fields)
