@@ -149,15 +149,9 @@ def recipe_words(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def refuse_fields(args: argparse.Namespace, why: str) -> None:
-    """For a command that has no use for an Exp here, and takes one that is named for old habits.
-
-    Raises:
-        UserError: fields are set, which would change nothing; or the Exp that is named is wrong.
-    """
+    """Raise `UserError` where Exp fields are set and a command, in this use, reads none."""
     if args.opts:
         raise UserError(f"{why}: leave out {' '.join(args.opts)}")
-    if args.exp_file or args.name:
-        load_exp(args)
 
 
 def image_size(sides: Sequence[int]) -> tuple[int, int]:

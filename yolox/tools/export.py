@@ -125,6 +125,8 @@ def export(args: argparse.Namespace) -> None:
     optional_packages(*PACKAGES[args.format])
     if args.ckpt:
         cli.refuse_fields(args, "a checkpoint holds all that export takes (--tsize sets the size)")
+        if args.exp_file or args.name:
+            cli.load_exp(args)  # named by habit, but if so an Exp
     source = resolve_weights(args.ckpt or _folder(args) / "best_ckpt.pth")
     loaded = load_model(source)
     output: Path = args.output_name or _beside(source, args.format)
