@@ -93,7 +93,9 @@ def test_a_latency_on_the_whole_road(
     words = (*words, "--target", "latency=0.8", "--runtime", "onnxruntime")
     assert command(compress.main, *words) == 0
     assert "asked for latency=0.8: the fine-tuned model takes" in capsys.readouterr().err
-    (pruning,) = load_model(tmp_path / "out" / "finetuned" / "latest_ckpt.pth").pruning
+    tuned = load_model(tmp_path / "out" / "finetuned" / "latest_ckpt.pth")
+    assert tuned.spec.input_size == (288, 288)  # the checkpoint's, not the Exp's
+    (pruning,) = tuned.pruning
     assert pruning["latency"]["setting"].startswith("onnxruntime")
     assert (tmp_path / "cache" / "layer_latencies" / "onnxruntime_1.json").is_file()
     assert "latency=0.8" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -141,6 +143,19 @@ def test_a_plan_names_every_stage_and_touches_nothing(
     ):  # fmt: skip
         assert part in plan, part
     assert not folder.exists()
+
+
+def test_folders_of_others_are_left_alone(
+    tiny_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "sensitivity" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    words = ("-c", trained / "best_ckpt.pth", "-o", tmp_path, "-f", tiny_exp, *QUICK)
+    assert command(compress.main, *words, "--sensitivity") == 1
+    (error,) = error_lines(capsys.readouterr().err)
+    assert f"{mine.parent} would be replaced" in error
+    assert tree(tmp_path).keys() == {"sensitivity/notes.txt"}
 
 
 def test_the_recipe_on_the_command_line_wins(
@@ -217,6 +232,7 @@ def test_what_was_asked_is_compared_with_what_came_out(
         (("max_epoch", 50), None, "max_epoch has no say here: give --epochs"),
         (("no_aug_epochs", 2), None, "no_aug_epochs 2 is more than the epochs of a training, --e"),
         (("--importance", "nothing"), None, "importance must be one of"),
+        (("--sparsity", -1), None, "strength must be"),
         (("--target", "latency=0.5", "--steps", 2), None, "--steps goes towards a target in macs"),
         ((), "tagret: macs=0.5\n", "unknown tagret"),
         ((), "- macs\n", "expected flags and their values"),

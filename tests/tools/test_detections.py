@@ -179,3 +179,9 @@ def test_the_pictures_to_look_at_are_not_written_over(
         assert command(demo.main, *args) == 1
         assert "choose another --save_dir" in capsys.readouterr().err
     assert photo.read_bytes() == before
+    below = tmp_path / "sub" / "photo.jpg"
+    below.parent.mkdir()
+    below.write_bytes(before)
+    args = ("-c", trained / "best_ckpt.pth", "--path", tmp_path, "--save_dir", below.parent)
+    assert command(demo.main, *args) == 1
+    assert below.read_bytes() == before

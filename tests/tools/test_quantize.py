@@ -152,6 +152,7 @@ def test_both_formats_by_default_beside_the_checkpoint(
         ("-c BEST --calibration mean", ["percentile, minmax, entropy", "'mean'"]),
         ("-c BEST --format ncnn", ["--format", "ncnn"]),
         ("-c BEST --tsize 50", ["--tsize", "32", "50"]),
+        ("-c BEST --tsize 96 -f EXP test_size 64,64", ["--tsize and test_size"]),
         ("-c BEST --calibration-images 2 -o m.xml", ["m.xml", ".onnx"]),
         ("-c BEST --calibration-images 2 -o junk.pth/m.onnx", ["cannot write into junk.pth"]),
         ("-c none.pth", ["no checkpoint at none.pth"]),
@@ -170,8 +171,9 @@ def test_bad_input(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "junk.pth").write_bytes(b"no checkpoint")
     before = tree(tmp_path), tree(trained)
-    text = line.replace("BEST", str(trained / "best_ckpt.pth"))
-    assert command(quantize.main, *text.split(), "-f", tiny_exp) == 1
+    text = line.replace("BEST", str(trained / "best_ckpt.pth")).replace("EXP", str(tiny_exp))
+    recipe = () if "-f" in text.split() else ("-f", tiny_exp)
+    assert command(quantize.main, *text.split(), *recipe) == 1
     err = capsys.readouterr().err
     (error,) = error_lines(err)
     assert "Traceback" not in err

@@ -47,7 +47,7 @@ def explain(error: Exception) -> UserError | None:
         )
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
         return ResourceError(
-            "out of memory: use a smaller batch (-b in training) or input size; on a GPU that is "
+            "out of memory: lower the batch size (-b in training) or input_size; on a GPU that is "
             f"small or taken, CUDA_VISIBLE_DEVICES= means the CPU ({text.splitlines()[0]})"
         )
     if not isinstance(error, RuntimeError):

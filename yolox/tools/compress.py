@@ -21,9 +21,10 @@ from yolox.exp.forecast import Forecast, forecast
 from yolox.exp.prune import follow_checkpoint
 from yolox.export.layers import LAYER_RUNTIMES
 from yolox.export.settings import FORMATS, PACKAGES, SUFFIXES, optional_packages
-from yolox.models import load_model
+from yolox.models import ModelSpec, load_model
 from yolox.pruning import PruneConfig
 from yolox.pruning.latency_plan import NEAR
+from yolox.pruning.sparsity import SparsityConfig
 from yolox.tools import bench, cli, eval, export, prunmodel, report, sensitivity, train
 from yolox.tools.stages import Record, Stage, run_stages
 from yolox.utils.checkpoint import file_digest
@@ -77,7 +78,7 @@ class Road:
         tuning = self._fine_tuning(pruning.outputs[0])
         final = tuning.outputs[0]
         yield tuning
-        for form in self.args.formats:
+        for form in dict.fromkeys(self.args.formats):
             yield from self._deployment(form, final)
         yield self._measurement(final)
         yield self._report(pruning.outputs[0], final)
@@ -253,6 +254,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = resolve_weights(args.ckpt or exp.output_folder() / "best_ckpt.pth")
     loaded = load_model(source)
     _check(args, exp)
+    args.opts = [*args.opts, *_sizes(exp, loaded.spec, args.opts[::2])]
     follow_checkpoint(exp, loaded.spec, keep=args.opts[::2])
     folder = args.output or exp.output_folder(f"{exp.exp_name}_compress")
     road = Road(
@@ -265,6 +267,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         time=forecast(exp, loaded),
     )
     stages = list(road.stages())
+    _require_own_folder(folder / "compress.json", stages)
     record = Record(folder / "compress.json", _origin(exp, source))
     _show(stages, record, folder)
     if args.dry_run:
@@ -274,6 +277,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     if _in_latency(args.target):
         tell_latency(args, road.measured)
     logger.info(f"done: {folder / 'report.html'} tells it all")
+
+
+def _sizes(exp: Exp, spec: ModelSpec, given: Collection[str]) -> list[str]:
+    """Fields that keep training at the checkpoint's size, where that is not the Exp's; set in it.
+
+    The plan, the budget and the pruned model are of that size.
+    """
+    if exp.test_size == spec.input_size or "test_size" in given:
+        return []
+    names = [name for name in ("input_size", "test_size") if name not in given]
+    words = [
+        word for name in names for word in (name, f"{spec.input_size[0]},{spec.input_size[1]}")
+    ]
+    exp.merge(words)
+    logger.info(f"at the checkpoint's size: {' '.join(words)}")
+    return words
+
+
+def _require_own_folder(record: Path, stages: Sequence[Stage]) -> None:
+    """Raise `UserError` where a stage would clear a folder that no run of this command made."""
+    if record.is_file():
+        return
+    strange = [folder for stage in stages for folder in stage.folders if folder.exists()]
+    if strange:
+        raise UserError(
+            f"{', '.join(map(str, strange))} would be replaced, and no run of this command made it "
+            "(there is no compress.json beside it): choose another --output"
+        )
 
 
 def _origin(exp: Exp, source: Path) -> str:
@@ -330,6 +361,11 @@ def _check(args: argparse.Namespace, exp: Exp) -> None:
         UserError: listing all of it.
     """
     problems = []
+    if args.sparsity is not None:
+        try:
+            SparsityConfig(strength=args.sparsity)
+        except UserError as error:
+            problems.append(str(error))
     fields = args.opts[::2]
     lengths = {"--epochs": args.epochs}
     if args.sparsity is not None:

@@ -246,7 +246,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     detector, names = _load(args)
     images = find_images(args.path)
     root = args.path if args.path.is_dir() else args.path.parent
-    if args.save_dir.resolve() == root.resolve():
+    given = {path.resolve() for path in images}
+    if any((args.save_dir / path.relative_to(root)).resolve() in given for path in images):
         raise UserError(f"{args.save_dir} holds the pictures to look at: choose another --save_dir")
     unread = []
     for path in track(images, "Detecting"):

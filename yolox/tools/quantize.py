@@ -18,6 +18,7 @@ from yolox.tools import cli
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import processor
 from yolox.utils.download import resolve_weights
+from yolox.utils.errors import UserError
 
 EVAL_BATCH = 16
 
@@ -65,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         keep_anyway=args.keep_anyway,
     )
     require_packages(settings.format)
+    if args.tsize and "test_size" in args.opts[::2]:
+        raise UserError("--tsize and test_size both name the input size: leave one out")
     exp = cli.load_exp(args)
     source = resolve_weights(args.ckpt or exp.output_folder(args.experiment_name) / "best_ckpt.pth")
     loaded = load_model(source)
