@@ -98,11 +98,11 @@ def test_throughput_is_of_images_not_of_runs() -> None:
     assert four.to_dict()["forward"] == {"median": 20.0, "p90": 20.0, "least": 20.0, "runs": 3}
 
 
-def test_entries_take_turns_on_the_picture_with_their_own_threads() -> None:
+def test_entries_of_a_runtime_take_turns_on_the_picture_with_their_own_threads() -> None:
     calls: list[tuple[str, int, tuple[int, ...]]] = []
     kept = torch.tensor([[0.0, 0, 9, 9, 0.9, 0.8, 1]] * 2)
 
-    def entry(name: str, threads: int, batch: int) -> Entry:
+    def entry(name: str, runtime: str, threads: int, batch: int) -> Entry:
         def run(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             calls.append((name, torch.get_num_threads(), x.shape))
             assert (x[:, :, :32] == 7).all()  # the letterboxed picture
@@ -110,20 +110,22 @@ def test_entries_take_turns_on_the_picture_with_their_own_threads() -> None:
             return x
 
         return Entry(
-            runtime=name, threads=threads, batch=batch, size=(64, 64), precision="fp32",
+            runtime=runtime, threads=threads, batch=batch, size=(64, 64), precision="fp32",
             run=run, finish=lambda output, conf, nms: [kept] * batch,
         )  # fmt: skip
 
     picture = np.full((50, 100, 3), 7, np.uint8)
     before = torch.get_num_threads()
-    entries = [entry("one", 1, 1), entry("two", 2, 3)]
+    entries = [entry("one", "a", 1, 1), entry("other", "b", 1, 1), entry("two", "a", 2, 3)]
     results = measure(entries, picture, conf=0.3, nms=0.45, runs=2, warmup=1)
     one, two = ("one", 1, (1, 3, 64, 64)), ("two", 2, (3, 3, 64, 64))
-    assert calls == [one, two] + [one, one, two, two] * 2
+    other = ("other", 1, (1, 3, 64, 64))
+    assert calls == [one, two] + [one, one, two, two] * 2 + [other] * 5
     assert torch.get_num_threads() == before
     assert [(r.runtime, r.threads, r.batch, r.detections) for r in results] == [
-        ("one", 1, 1, 2),
-        ("two", 2, 3, 2),
+        ("a", 1, 1, 2),
+        ("b", 1, 1, 2),
+        ("a", 2, 3, 2),
     ]
     for result in results:
         assert result.forward.runs == 2

@@ -22,6 +22,7 @@ from yolox.export import (
     write_model,
 )
 from yolox.export.ncnn import require_layers
+from yolox.export.runtime import onnxruntime_options
 from yolox.export.settings import PACKAGES, SUFFIXES
 from yolox.export.torchscript import METADATA_FILE
 from yolox.models import load_model
@@ -81,6 +82,12 @@ def test_an_onnx_file_runs_in_openvino_too(checkpoint: Files, exported: Files) -
     torch.testing.assert_close(ours(x), reference(checkpoint(), x), rtol=1e-3, atol=2e-2)
     assert "onnxruntime and openvino can" in problem(file, runtime="ncnn")
     assert "f32, bf16, default" in problem(file, runtime="openvino", precision="f8")
+
+
+def test_no_thread_of_onnxruntime_spins_between_two_runs() -> None:
+    options = onnxruntime_options(2)
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert options.intra_op_num_threads == 2
 
 
 def test_images_of_another_size_are_refused(exported: Files) -> None:

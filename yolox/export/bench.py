@@ -105,18 +105,30 @@ def measure(
 ) -> list[Measurement]:
     """Time entries on an image, interleaved: see :func:`yolox.utils.timing.take_turns`.
 
+    Runtimes follow one another, and the entries of each take turns: threads of one that still wait
+    for work would slow another down.
+
     Args:
         entries: of any runtimes, thread counts and batch sizes.
         image: BGR (height, width, 3) of any size; a batch holds it several times.
         conf, nms: least score of a detection and IoU of NMS; a file with NMS has its own.
-        runs, warmup, at_most, description: as there.
+        runs, warmup, description: as there.
+        at_most: as there, in all; a runtime's part of it is that of its entries.
     """
-    works = [partial(_run, entry, image, conf, nms) for entry in entries]
+    found: dict[int, Measurement] = {}
     with own_threads():
-        records = take_turns(
-            works, runs=runs, warmup=warmup, at_most=at_most, description=description
-        )
-    return [_summarize(entry, laps) for entry, laps in zip(entries, records, strict=True)]
+        for runtime in dict.fromkeys(entry.runtime for entry in entries):
+            numbers = [n for n, entry in enumerate(entries) if entry.runtime == runtime]
+            records = take_turns(
+                [partial(_run, entries[n], image, conf, nms) for n in numbers],
+                runs=runs,
+                warmup=warmup,
+                at_most=at_most * len(numbers) / len(entries),
+                description=f"{description} {runtime}" if description else "",
+            )
+            for n, laps in zip(numbers, records, strict=True):
+                found[n] = _summarize(entries[n], laps)
+    return [found[n] for n in range(len(entries))]
 
 
 def measure_files(

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from yolox.export.bench_cases import own_threads, set_threads
-from yolox.export.runtime import openvino_arithmetic
+from yolox.export.runtime import onnxruntime_options, openvino_arithmetic
 from yolox.export.settings import ExportError, optional_packages
 from yolox.models.network_blocks import get_activation
 from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair
@@ -230,10 +230,8 @@ def _repeat(call: Callable[[], object]) -> None:
 
 def _onnxruntime(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
     (runtime,) = optional_packages("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options = onnxruntime_options(threads)
     options.enable_profiling = True
-    options.log_severity_level = 3  # errors
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = runtime.InferenceSession(
