@@ -36,7 +36,7 @@ from yolox.export.bench_results import MeasuredModel, Result, slower_line, speed
 from yolox.export.parity import FP32, count_missing
 from yolox.models import ModelSpec, build_model, checkpoint_payload, load_model
 from yolox.utils.boxes import postprocess
-from yolox.utils.checkpoint import save_checkpoint
+from yolox.utils.checkpoint import file_digest, save_checkpoint
 from yolox.utils.errors import UserError
 
 SIZE = (64, 64)
@@ -259,7 +259,7 @@ def info(**changes: Any) -> ExportInfo:
 
 
 def subject(name: str, **facts: Any) -> Subject:
-    return Subject(label=name, path=Path(name), content=info(**facts), sha256="")
+    return Subject(label=name, path=Path(name), content=info(**facts), sha256="", file_sha256="")
 
 
 def settings(**changes: Any) -> BenchSettings:
@@ -321,6 +321,8 @@ def test_files_are_read_and_named_by_what_tells_them_apart(
     assert first.count(SIZE)[0] == sum(p.numel() for p in load_model(twin).model.parameters())
     assert third.count(SIZE) == (None, None)
     assert file_bytes(exported) == exported.stat().st_size
+    assert first.file_sha256 == first.sha256
+    assert third.file_sha256 == file_digest(exported)
     assert first.size == third.size == SIZE
     with pytest.raises(UserError, match="given twice"):
         read_subjects([checkpoint, checkpoint])
@@ -340,8 +342,8 @@ def test_all_unreadable_files_are_named(tmp_path: Path) -> None:
 
 def result(name: str, ms: float, *, pruned: bool = False, sha: str = "", **changes: Any) -> Result:
     model = MeasuredModel(
-        label=name, path=name, pruned=pruned, sha256=sha or name, params=None, macs=None,
-        file_bytes=1,
+        label=name, path=name, pruned=pruned, sha256=sha or name, file_sha256=name,
+        params=None, macs=None, file_bytes=1,
     )  # fmt: skip
     return Result(model=model, measurement=measurement(ms, **changes), file_bytes=1)
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.export.helpers import NAMES
 from yolox.export import ExportError, ExportInfo, ExportSettings
+from yolox.export.metadata import int8_metadata
 from yolox.models import load_model
 
 
@@ -58,6 +59,14 @@ def test_what_holds_for_every_file_is_said_too(info: ExportInfo) -> None:
         ({"precision": "fp8"}, "precision is fp8"),
         ({"batch_size": "0"}, "batch_size is 0"),
         ({"decoded": "false", "nms": "true"}, "nms without decoded"),
+        ({"conf_threshold": "NaN"}, "conf_threshold is nan"),
+        ({"nms_threshold": "7"}, "nms_threshold is 7.0"),
+        ({"format": "banana"}, "format is banana"),
+        ({"format": "ncnn"}, "ncnn with more than one image"),
+        ({"facts_sha256": None}, "facts_sha256 missing"),
+        ({"decoded": "false"}, "not what it was written with"),
+        ({"precision": "int8"}, "not what it was written with"),
+        ({"class_names": '["b", "a", "c"]'}, "not what it was written with"),
         ({"decoded": "1", "pruned": "no"}, "decoded is '1'; pruned is 'no'"),
     ],
 )
@@ -69,6 +78,11 @@ def test_what_makes_no_sense_is_named(
         ExportInfo.from_metadata(values, "model.onnx")
     assert "model.onnx" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_quantized_file_says_so(info: ExportInfo) -> None:
+    values = int8_metadata(info.to_metadata(), "m.onnx")
+    assert ExportInfo.from_metadata(values, "m") == dataclasses.replace(info, precision="int8")
 
 
 def test_shapes_of_the_graph(info: ExportInfo) -> None:

@@ -88,3 +88,13 @@ def test_openvino_converting(
 )
 def test_what_runtimes_say(text: str, ops: list[str]) -> None:
     assert unknown_ops(RuntimeError(text)) == ops
+
+
+def test_an_operation_that_ncnn_lacks(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    pytest.importorskip("ncnn", reason="needs the export extra", exc_type=ImportError)
+    pytest.importorskip("pnnx", reason="needs the export extra", exc_type=ImportError)
+    loaded = load_model(checkpoint())
+    loaded.model.get_submodule(LAYER).act = Bessel()
+    with pytest.raises(ExportError, match=rf"has no layer \S*bessel_j0 in {LAYER}\.act:"):
+        write_model(loaded, tmp_path / "m.param", ExportSettings(format="ncnn", size=SIZE))
+    assert not list(tmp_path.iterdir())

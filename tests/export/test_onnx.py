@@ -75,7 +75,7 @@ def test_a_score_at_the_threshold_is_kept_and_only_the_best_class_counts() -> No
     """The suppression alone, on predictions written by hand."""
     empty = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["": 18]> g (float[b, a, 7] images) => '
-        "(float[b, a, 7] predictions) { predictions = Identity (images) }"
+        "(float[b, a, 7] yolox_predictions) { yolox_predictions = Identity (images) }"
     )
     settings = ExportSettings(size=SIZE, decode=True, nms=True, conf=0.5, nms_iou=0.45)
     session = onnxruntime.InferenceSession(with_nms(empty, 2, settings).SerializeToString())
@@ -90,7 +90,23 @@ def test_a_score_at_the_threshold_is_kept_and_only_the_best_class_counts() -> No
         [6, 6, 14, 14, 1, 0.5, 0],
         [6, 6, 14, 14, 1, np.float32(0.9), 1],
     ]
-    assert session.get_outputs()[0].name == "output"
+
+
+@pytest.mark.parametrize("nms", [False, True])
+def test_any_name_for_input_and_output(
+    nms: bool, checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Those of operations within the graph too."""
+    file = tmp_path / "m.onnx"
+    for given, made in (("sigmoid", "cat"), ("predictions", "sigmoid"), ("output", "images")):
+        settings = ExportSettings(
+            size=SIZE, decode=True, slim=True, nms=nms, input_name=given, output_name=made
+        )
+        scenes = [images(1)]
+        assert not export_model(load_model(checkpoint()), file, settings, scenes).problem
+        session = onnxruntime.InferenceSession(file)
+        assert [value.name for value in session.get_inputs()] == [given]
+        assert [value.name for value in session.get_outputs()] == [made]
 
 
 @pytest.mark.parametrize(("act", "settings"), [("mish", {}), ("silu", {"nms": True})])

@@ -109,5 +109,8 @@ def test_detections_that_went_through_another_nms() -> None:
     assert measure_detections(lambda _: everything, lambda _: kept, SCENES, **OPTIONS) == (2, 0)
     not_dropped = measure_detections(lambda _: everything, lambda _: everything, SCENES, **OPTIONS)
     assert not_dropped == (2, 1)
+    tie = everything + torch.tensor([0, 0, 0, 0, 0.1, 0, 0]) * (torch.arange(3) == 2)[:, None]
+    other_kept = torch.cat((tie[:, 1:], missing), dim=1)
+    assert measure_detections(lambda _: tie, lambda _: other_kept, SCENES, **OPTIONS) == (2, 0)
     dropped = measure_detections(lambda _: everything, lambda _: kept[:, :1], SCENES, **OPTIONS)
     assert dropped == (2, 1)

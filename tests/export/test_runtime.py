@@ -21,7 +21,9 @@ from yolox.export import (
     open_exported,
     write_model,
 )
+from yolox.export.metadata import FACTS_DIGEST, facts_digest
 from yolox.export.ncnn import require_layers
+from yolox.export.onnx import stamp
 from yolox.export.runtime import onnxruntime_options
 from yolox.export.settings import PACKAGES, SUFFIXES
 from yolox.export.torchscript import METADATA_FILE
@@ -40,6 +42,11 @@ def copied(file: Path, folder: Path) -> Path:
     for part in file.parent.glob(file.stem + ".*"):
         shutil.copy(part, folder)
     return folder / file.name
+
+
+def signed(facts: dict[str, str]) -> dict[str, str]:
+    """Metadata as another program than ours might have written them."""
+    return {**facts, FACTS_DIGEST: facts_digest(facts)}
 
 
 def problem(file: Path, **options: Any) -> str:
@@ -124,11 +131,8 @@ def test_files_of_other_programs(exported: Files, tmp_path: Path) -> None:
         ("output 1 × 80 × 8 in the one and 1 × 84 × 8", {"strides": "[8, 16]"}),
         ("3 class_names, num_classes 4", {"num_classes": "4"}),
     ):
-        onnx.helper.set_model_props(
-            proto,
-            {entry.key: entry.value for entry in onnx.load(exported("onnx")).metadata_props}
-            | change,
-        )
+        facts = {entry.key: entry.value for entry in onnx.load(exported("onnx")).metadata_props}
+        onnx.helper.set_model_props(proto, signed(facts | change))
         onnx.save(proto, file)
         assert text in problem(file)
     del proto.metadata_props[:]
@@ -154,7 +158,7 @@ def test_ncnn_metadata_of_another_export(exported: Files, tmp_path: Path) -> Non
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
     assert "are not the files that" in problem(file)
     copied(exported("ncnn"), tmp_path)
-    facts["num_classes"], facts["class_names"] = "2", "[]"
+    facts = signed(facts | {"num_classes": "2", "class_names": "[]"})
     file.with_suffix(".json").write_text(json.dumps(facts))
     model = open_exported(file)
     with pytest.raises(ExportError, match="output 1 × 84 × 7 in the one and 1 × 84 × 8 in the"):
@@ -166,13 +170,13 @@ def test_metadata_of_another_size(exported: Files, tmp_path: Path) -> None:
     change = {"input_size": "[96, 64]", "strides": "[8, 16]"}
     file = copied(exported("ncnn"), tmp_path)
     facts = json.loads(file.with_suffix(".json").read_text())
-    file.with_suffix(".json").write_text(json.dumps(facts | {"strides": "[8, 16]"}))
+    file.with_suffix(".json").write_text(json.dumps(signed(facts | {"strides": "[8, 16]"})))
     with pytest.raises(ExportError, match="output 1 × 80 × 8 in the one and 1 × 84 × 8"):
         open_exported(file).run(images(1).numpy())
     file = copied(exported("torchscript"), tmp_path)
     extra = {METADATA_FILE: ""}
     module = torch.jit.load(file, _extra_files=extra)
-    extra[METADATA_FILE] = json.dumps(json.loads(extra[METADATA_FILE]) | change)
+    extra[METADATA_FILE] = json.dumps(signed(json.loads(extra[METADATA_FILE]) | change))
     torch.jit.save(module, file, _extra_files=extra)
     with pytest.raises(ExportError, match="output 1 × 120 × 8 in the one and 1 × 126 × 8"):
         open_exported(file).run(images(1, (96, 64)).numpy())
@@ -185,7 +189,7 @@ def test_a_layer_that_ncnn_lacks_is_named(exported: Files, tmp_path: Path) -> No
     _, name = lines[5].split()[:2]
     lines[5] = lines[5].replace(lines[5].split()[0], "Imagined", 1)
     file.write_text("\n".join(lines))
-    with pytest.raises(ExportError, match=rf"has no layer Imagined \({name}\)"):
+    with pytest.raises(ExportError, match=rf"has no layer Imagined in {name}:"):
         require_layers(ncnn, file)
 
 
@@ -209,3 +213,24 @@ def test_a_runtime_that_is_not_installed(
         with pytest.raises(ExportError, match="pip install"):
             write_model(load_model(checkpoint()), output, settings)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_runtime_that_is_broken_is_not_called_missing(
+    exported: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str) -> None:
+        raise ImportError(f"{name}: libsomething.so.1 is not there")
+
+    monkeypatch.setattr("importlib.import_module", broken)
+    said = problem(exported("onnx"))
+    assert "installed but broken, install anew: onnxruntime (onnxruntime: libsomething" in said
+    assert "pip install" not in said
+
+
+def test_a_file_under_the_name_of_another_format(exported: Files, tmp_path: Path) -> None:
+    file = copied(exported("onnx"), tmp_path)
+    proto = onnx.load(file)
+    facts = {entry.key: entry.value for entry in proto.metadata_props}
+    stamp(proto, signed(facts | {"format": "openvino"}))
+    file.write_bytes(proto.SerializeToString())
+    assert "says of itself that it is for openvino" in problem(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from yolox.exp import get_exp
 from yolox.exp.report import ReportSettings, gather_report
 from yolox.export import ExportSettings, write_model
 from yolox.export.bench import Measurement, Times
+from yolox.export.bench_plan import files_digest
 from yolox.export.bench_results import MeasuredModel, Result, to_json
 from yolox.models import load_model
 from yolox.report import Fact, Latency, ModelRow, Report
@@ -46,12 +48,14 @@ def new(pruned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _measured(label: str, file: Path, runtime: str, ms: float, sha256: str = "") -> Result:
+    """Of the file as it is now, or as it was."""
     times = Times(median=ms, p90=ms, least=ms, runs=3)
     model = MeasuredModel(
         label=label,
         path=str(file),
         pruned=False,
-        sha256=sha256,
+        sha256="",
+        file_sha256=sha256 or (files_digest(file) if file.is_file() else ""),
         params=None,
         macs=None,
         file_bytes=5_000_000,
@@ -72,7 +76,10 @@ def _measured(label: str, file: Path, runtime: str, ms: float, sha256: str = "")
 
 def _bench(path: Path, *results: Result) -> Path:
     """What tools/bench.py writes."""
-    about = {"machine": {"processor": "A Processor", "cores": 2}}
+    about = {
+        "machine": {"processor": "A Processor", "cores": 2},
+        "settings": {"size": [64, 96]},
+    }
     path.write_text(json.dumps({**about, **to_json(results)}))
     return path
 
@@ -174,7 +181,9 @@ def test_command_writes_a_page(
     args = ("-c", old, new, "--labels", "before", "after", "--bench", bench, "-o", output)
     args = (*args, "--conf", 0.5, "-f", tiny_exp, "nmsthre", 0.6)
     assert command(report.main, *args) == 0
-    assert f"report in {output}" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"report in {output}" in err
+    assert "latencies are of 64×96, which is not the size of before, after" in err
     html = output.read_text(encoding="utf-8")
     page = Page(html)
     assert page.ids() == {*SECTIONS, "again"}
@@ -182,7 +191,7 @@ def test_command_writes_a_page(
     assert "onnxruntime, 2 threads, batch 4" in page.text
     assert "other.onnx" in page.text
     assert "5.00 MB" in page.text
-    assert "median time of a run on A Processor (2 cores)." in page.text
+    assert "median time of a run on A Processor (2 cores), at 64×96." in page.text
     told = re.search(r"<pre[^>]*>(.*?)</pre>", html, re.DOTALL)
     assert told
     assert told[1].splitlines()[0] == "python tools/prunmodel.py -c old.pth"
@@ -211,6 +220,12 @@ def test_exported_files_are_evaluated_like_checkpoints(
     found = gather_report([old, file], get_exp(tiny_exp), ReportSettings())
     before, after = found.models
     assert (after.params, after.macs, after.file_bytes) == (None, None, file.stat().st_size)
+    told = write_model(
+        loaded, tmp_path / "told.torchscript", settings, source_sha256=file_digest(old)
+    )
+    before, after = gather_report([old, told], None, ReportSettings()).models
+    assert (after.params, after.macs) == (before.params, before.macs)
+    before, after = found.models
     assert after.ap50 == pytest.approx(before.ap50, abs=1e-3)
     assert found.layers == ()
     assert found.scales
@@ -235,18 +250,46 @@ def test_latencies_are_those_of_the_files(
     old: Path, new: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file measured under a label of the report is another one, and one that changed is none."""
+    loaded = load_model(old)
+    settings = ExportSettings(format="torchscript", size=loaded.spec.input_size)
+    file = write_model(loaded, tmp_path / "m.torchscript", settings)
     bench = _bench(
         tmp_path / "bench.json",
         _measured("before", tmp_path / "else.pth", "onnxruntime", 9.0),
         _measured("x", old, "onnxruntime", 3.0),
         _measured("y", new, "onnxruntime", 1.5, sha256="of another time"),
+        _measured("z", file, "torch", 1.5, sha256="of another time"),
     )
-    rows, _ = report.read_bench(bench, [old, new], ["before", "after"])
+    rows = report.read_bench(bench, [old, new, file], ["before", "after", "file"]).rows
     assert [(row.label, row.latencies[0].ms) for row in rows] == [
         ("before (bench.json)", 9.0),
         ("before", 3.0),
     ]
-    assert f"{new} has changed since {bench} was measured" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    for changed in (new, file):
+        assert f"{changed} has changed since {bench} was measured" in err
+
+
+def test_openvino_in_bf16_is_another_setting(old: Path, tmp_path: Path) -> None:
+    results = [_measured("x", old, "openvino", 3.0), _measured("x", old, "openvino", 2.0)]
+    rough = dataclasses.replace(results[1].measurement, precision="fp32, run in bf16")
+    results[1] = dataclasses.replace(results[1], measurement=rough)
+    (row,) = report.read_bench(_bench(tmp_path / "b.json", *results), [old], ["x"]).rows
+    assert [found.setting for found in row.latencies] == [
+        "openvino, 2 threads, batch 4",
+        "openvino in bf16, 2 threads, batch 4",
+    ]
+
+
+def test_nms_in_a_file_that_drops_what_ap_counts_is_told(
+    tiny_exp: Path, old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the export extra", exc_type=ImportError)
+    loaded = load_model(old)
+    settings = ExportSettings(size=loaded.spec.input_size, decode=True, nms=True)
+    file = write_model(loaded, tmp_path / "m.onnx", settings)
+    gather_report([old, file], get_exp(tiny_exp), ReportSettings(images=0))
+    assert "it keeps scores of 0.3 or more" in capsys.readouterr().err
 
 
 def test_a_name_that_is_not_utf_8_is_written_as_far_as_it_can_be(old: Path, tmp_path: Path) -> None:

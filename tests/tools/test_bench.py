@@ -71,7 +71,7 @@ def _check_models(models: list[dict[str, Any]], paths: tuple[Path, Path]) -> Non
         assert model["params"] == count_params(built)
         assert model["macs"] == count_macs(built, torch.zeros(1, 3, 64, 64))[""]
         assert model["file_bytes"] == path.stat().st_size
-        assert model["sha256"] == file_digest(path)
+        assert model["sha256"] == model["file_sha256"] == file_digest(path)
 
 
 def _check_row(row: dict[str, Any], first: dict[str, Any]) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from loguru import logger
 
 from tests.runs import command, error_lines, opinionated, read, tree
@@ -51,8 +55,18 @@ def test_the_whole_road_and_only_what_is_left_of_it(
         metrics = json.loads((tmp_path / "eval" / form / "metrics.json").read_text())
         assert metrics["runtime"].startswith(runtime)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for part in ("python tools/prunmodel.py", "after, as openvino", "after, as ncnn"):
+    for part in (
+        *("python tools/prunmodel.py", "after, as openvino", "after, as ncnn"),
+        *("after sparsity training", "step 1"),
+    ):
         assert part in page
+    measured = json.loads((tmp_path / "bench.json").read_text())["measurements"]
+    assert {(row["label"], row["runtime"]) for row in measured} >= {
+        ("before", "torch"),
+        ("after", "openvino"),
+        ("after, as openvino", "openvino"),
+        ("after, as ncnn", "ncnn"),
+    }
 
     written = tree(tmp_path)
     capsys.readouterr()
@@ -69,6 +83,9 @@ def test_the_whole_road_and_only_what_is_left_of_it(
         *("export to onnx", "AP of the onnx file", "measurement", "report"),
     ]
     assert tree(tmp_path)["pruned/pruned.pth"] == written["pruned/pruned.pth"]
+    # And the shorter one is not lost.
+    old = read(tmp_path / "finetuned_old1" / "latest_ckpt.pth")
+    assert old["train"]["epoch"] == 1
     content = read(tmp_path / "finetuned" / "latest_ckpt.pth")
     assert content["train"]["epoch"] == 2
     assert "teacher" not in content["train"]["recipe"]
@@ -99,6 +116,34 @@ def test_a_latency_on_the_whole_road(
     assert pruning["latency"]["setting"].startswith("onnxruntime")
     assert (tmp_path / "cache" / "layer_latencies" / "onnxruntime_1.json").is_file()
     assert "latency=0.8" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_killed_in_the_midst_of_training_it_ends_as_if_it_had_not_been(
+    tiny_exp: Path, trained: Path, tmp_path: Path
+) -> None:
+    """The process itself, and with a path that is written in another way the second time."""
+
+    def words(folder: Path) -> list[str]:
+        flags = ("-c", trained / "best_ckpt.pth", "-o", folder, "--formats", "--epochs", 4)
+        return [str(word) for word in (*flags, *QUICK[:4], *QUICK[6:], "-f", tiny_exp)]
+
+    killed, straight = tmp_path / "killed", tmp_path / "straight"
+    line = [sys.executable, "tools/compress.py", *words(killed)]
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not (killed / "finetuned" / "latest_ckpt.pth").is_file():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert "seconds" not in stages(killed)["finetuned"]
+    other = (*words(killed / ".." / "killed"), "print_interval", 3)
+    assert command(compress.main, *other) == 0
+    assert not list(killed.glob("*_old*"))
+    assert command(compress.main, *words(straight)) == 0
+    ends = [read(folder / "finetuned" / "latest_ckpt.pth") for folder in (killed, straight)]
+    assert [end["train"]["epoch"] for end in ends] == [4, 4]
+    for name, value in ends[0]["model"].items():
+        assert torch.equal(value, ends[1]["model"][name]), name
 
 
 def test_a_training_that_was_cut_off_is_resumed(
@@ -198,6 +243,11 @@ def test_a_latency_is_planned_with_the_activation_that_stays(
     assert "finetune_act ''" not in capsys.readouterr().out
     assert command(compress.main, *words[:-4], "-f", tiny_exp) == 0  # nothing of ncnn
     capsys.readouterr()
+    assert (
+        command(compress.main, *words, "--target", "macs=0.5") == 0
+    )  # measured in it all the same
+    (bench,) = (line for line in capsys.readouterr().out.splitlines() if "tools/bench.py" in line)
+    assert "--runtimes torch ncnn onnxruntime" in bench
 
     monkeypatch.setitem(__import__("sys").modules, "ncnn", None)
     assert command(compress.main, *words) == 1

@@ -126,7 +126,8 @@ def test_a_file_that_computes_something_else_is_not_kept(
         ("-c BEST --format tflite", ["--format", "tflite", "torchscript"]),
         ("-f none.py", ["no Exp file at none.py"]),
         ("-c BEST -f none.py", ["no Exp file at none.py"]),
-        ("-c BEST test_size 64,64", ["--tsize", "leave out test_size 64,64"]),
+        ("-c BEST test_size 64,64", ["--tsize", "leave out test_size"]),
+        ("-c BEST --path bad.png", ["bad.png cannot be decoded"]),
         ("-c BEST --input in.put", ["letters, digits and _", "'in.put'"]),
     ],
 )
@@ -140,6 +141,7 @@ def test_bad_input(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "bad.png").write_text("no picture")
     before = tree(source.parent)
     assert command(export.main, *line.replace("BEST", str(source)).split()) == 1
     err = capsys.readouterr().err
@@ -147,8 +149,30 @@ def test_bad_input(
     assert "Traceback" not in err
     for word in words:
         assert word in err
-    assert tree(tmp_path) == {}
+    assert tree(tmp_path).keys() == {"bad.png"}
     assert tree(source.parent) == before
+
+
+def test_pictures_are_those_of_the_exp_and_a_broken_one_is_left_out(
+    source: Path, tiny_exp: Path, devkit: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    words = ("-c", source, "--format", "torchscript", "-o", tmp_path / "m.torchscript")
+    assert command(export.main, *words, "-f", tiny_exp) == 0
+    of_exp = int(re.search(r"PyTorch, (\d+) images", capsys.readouterr().err)[1])  # type: ignore[index]
+    assert of_exp > 1
+    assert command(export.main, *words, "-f", tiny_exp, "data_dir", tmp_path) == 0
+    log = capsys.readouterr().err
+    assert "no evaluation images to compare on" in log
+    assert "PyTorch, 1 images" in log
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    picture = next((devkit / "VOC2007" / "JPEGImages").iterdir())
+    (folder / picture.name).write_bytes(picture.read_bytes())
+    (folder / "zz.png").write_text("no picture")
+    assert command(export.main, *words, "--path", folder) == 0
+    log = capsys.readouterr().err
+    assert "zz.png cannot be decoded as an image: compared without it" in log
+    assert "PyTorch, 2 images" in log
 
 
 def test_without_a_checkpoint_the_exp_s_best_is_looked_for(own_exp: Path, capsys: Capture) -> None:
@@ -255,6 +279,7 @@ def test_demo_draws_with_a_file(
         (eval.main, "--fuse", ["--fuse cannot be had of"]),
         (eval.main, "--precision bf16", ["--precision bf16"]),
         (eval.main, "--tsize 96", ["--tsize 96", "--dynamic-size"]),
+        (eval.main, "--openvino-precision bf16", ["--openvino-precision is of OpenVINO's files"]),
     ],
 )
 def test_flags_that_make_no_sense_for_a_file(

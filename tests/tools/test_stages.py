@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from yolox.tools.stages import Record, Stage, run_stages
 from yolox.utils.errors import UserError
@@ -31,27 +32,30 @@ class Work:
 
         return main
 
-    def stages(self, first: str = "a", second: str = "b") -> list[Stage]:
+    def stages(self, first: object = "a", second: str = "b", recipe: str = "") -> list[Stage]:
         made = []
-        for name, words in (("one", (first,)), ("two", (second,))):
+        for name, flags in (("one", (first,)), ("two", (second,))):
             folder = self.folder / name
             made.append(
                 Stage(
                     name=name,
                     tool="tool",
                     main=self._command(folder / "out"),  # type: ignore[arg-type]
-                    words=words,
+                    flags=flags,
+                    recipe=(recipe,) if recipe else (),
                     outputs=(folder / "out",),
                     folders=(folder,),
                     checkpoint=folder / "half",
-                    resumed=(*words, "--resume"),
+                    resumed=(*flags, "--resume"),
                 )
             )
         return made
 
-    def run(self, first: str = "a", second: str = "b", origin: str = "o") -> list[tuple[str, ...]]:
+    def run(
+        self, first: object = "a", second: str = "b", recipe: str = "", origin: str = "o"
+    ) -> list[tuple[str, ...]]:
         self.calls.clear()
-        run_stages(self.stages(first, second), Record(self.folder / "run.json", origin))
+        run_stages(self.stages(first, second, recipe), Record(self.folder / "run.json", origin))
         return list(self.calls)
 
 
@@ -80,6 +84,32 @@ def test_a_change_is_followed_by_all_that_depends_on_it(
     (work.folder / "two" / "half").write_text("stale")
     assert work.run(**change) == again
     assert (work.folder / "two" / "half").read_text() == ""
+
+
+def test_a_training_that_is_done_anew_is_not_lost(work: Work) -> None:
+    told: list[str] = []
+    handle = logger.add(told.append, level="WARNING", format="{message}")
+    for words in ("b", "x", "y"):
+        work.run(second=words)
+    logger.remove(handle)
+    kept = [work.folder / name / "out" for name in ("two", "two_old1", "two_old2")]
+    assert [file.read_text() for file in kept] == ["y", "b", "x"]
+    assert f"what was there is kept in {work.folder / 'two_old2'}" in told[1]
+    assert not (work.folder / "one_old1").exists()
+
+
+def test_how_a_path_is_written_does_not_matter(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(work.folder)
+    work.run(first=work.folder / "in")
+    assert work.run(first=Path("in")) == []
+    assert work.run(first=Path("two/../in")) == []
+    assert work.run(first=Path("other")) == [("other",), ("b",)]
+
+
+def test_the_recipe_is_told_by_the_origin(work: Work) -> None:
+    work.run(recipe="r")
+    assert work.run(recipe="other") == []
+    assert work.run(recipe="other", origin="x") == [("a", "other"), ("b", "other")]
 
 
 def test_a_lost_output_is_made_again(work: Work) -> None:
@@ -118,7 +148,7 @@ def test_a_stage_that_was_cut_off_goes_on_where_it_was(work: Work) -> None:
 
 
 def test_a_stage_that_writes_nothing_is_an_error(work: Work) -> None:
-    stages = [Stage(name="n", tool="t", main=lambda _: None, words=(), outputs=(Path("none"),))]
+    stages = [Stage(name="n", tool="t", main=lambda _: None, flags=(), outputs=(Path("none"),))]
     with pytest.raises(UserError, match="stage 1 of 1, n: it ended without writing none"):
         run_stages(stages, Record(work.folder / "run.json", "o"))
 

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,13 @@ def test_nms_of_far_away_boxes_is_exact():
     near = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.5, 0.0, 1.5, 1.0], [3e7, 3e7, 4e7, 4e7]])
     keep = batched_nms(near, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([5, 5, 0]), 0.5)
     assert keep.tolist() == [0, 1, 2]
+
+
+def test_nms_of_boxes_whose_area_overflows_is_silent():
+    huge = torch.tensor([[-1e30, -1e30, 1e30, 1e30], [0, 0, 4, 4], [0, 0, 4, 3.9]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert nms(huge, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist() == [0, 1]
 
 
 def test_nms_takes_nothing_and_half_precision():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from loguru import logger
 from torch import nn
 
 from yolox.data import DetectionDataset
@@ -23,7 +24,7 @@ from yolox.exp.provenance import pruning_facts, version_facts
 from yolox.exp.prune import follow_checkpoint
 from yolox.exp.structure import layer_bars, scale_histograms
 from yolox.exp.yolox_base import Exp
-from yolox.export import is_exported, open_exported
+from yolox.export import ExportedModel, is_exported, open_exported
 from yolox.export.bench_plan import file_bytes
 from yolox.models import LoadedModel, ModelSpec, load_model
 from yolox.report import (
@@ -40,6 +41,7 @@ from yolox.report import (
     draw_picture,
     most_different,
 )
+from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import default_device
 from yolox.utils.errors import UserError
 from yolox.utils.files import short_names
@@ -63,6 +65,7 @@ class ReportSettings:
         measured: rows with latencies, which models of the same label take over; the others
             become rows of the report.
         measured_on: the machine that the latencies are of.
+        measured_size: and the input size, height and width; None where there are no latencies.
         asked: facts that go before those found in the checkpoints.
         commands: lines that do it again, in order.
 
@@ -76,6 +79,7 @@ class ReportSettings:
     score: float = 0.3
     measured: tuple[ModelRow, ...] = ()
     measured_on: str = ""
+    measured_size: tuple[int, int] | None = None
     asked: tuple[Fact, ...] = ()
     commands: tuple[str, ...] = ()
 
@@ -123,7 +127,8 @@ def gather_report(
 
     Args:
         paths: checkpoints or exported files; the first is the model before, the last the one
-            after. Of exported files, channels, parameters and MACs are not known.
+            after. Of exported files channels are not known, and parameters and MACs only where the
+            checkpoint that one was made from is here too.
         exp: names the data to evaluate on; None leaves out whatever needs them. Its test size and
             classes become those of the last checkpoint.
         settings: what to show.
@@ -138,6 +143,13 @@ def gather_report(
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise UserError(f"two models share a label: {', '.join(twice)}; --labels names them")
     models = [_opened(path, label) for path, label in zip(paths, labels, strict=True)]
+    if size := settings.measured_size:
+        others = [model.label for model in models if model.spec.input_size != size]
+        if others:
+            logger.warning(
+                f"latencies are of {size[0]}×{size[1]}, which is not the size of "
+                f"{', '.join(others)}: measure with --tsize"
+            )
     if exp is not None:
         models = [_evaluated(exp, model, keep) for model in models]
     first, last = models[0], models[-1] if len(models) > 1 else None
@@ -184,6 +196,10 @@ def _opened(path: Path, label: str) -> _Model:
 def _evaluated(exp: Exp, model: _Model, keep: Sequence[str]) -> _Model:
     follow_checkpoint(exp, model.spec, keep=keep)
     evaluator = exp.get_evaluator(batch_size=_BATCH)
+    if isinstance(model.network, ExportedModel) and (
+        loss := model.network.nms_loss(exp.test_conf, exp.nmsthre)
+    ):
+        logger.warning(loss)
     inference = evaluator.infer(model.network, device=default_device())
     model.network.cpu()
     return replace(
@@ -196,12 +212,17 @@ def _evaluated(exp: Exp, model: _Model, keep: Sequence[str]) -> _Model:
 
 def _rows(models: Sequence[_Model], measured: Sequence[ModelRow]) -> tuple[ModelRow, ...]:
     latencies = {row.label: row.latencies for row in measured}
+    checkpoints = {
+        file_digest(model.path): model.loaded.model for model in models if model.loaded is not None
+    }
     roles = dict.fromkeys((model.label for model in models), "")
     roles[models[-1].label] = "after"
     roles[models[0].label] = "before"
     rows = []
     for model in models:
-        network = None if model.loaded is None else model.loaded.model
+        network: nn.Module | None = model.network
+        if isinstance(model.network, ExportedModel):
+            network = checkpoints.get(model.network.info.checkpoint_sha256)
         image = torch.zeros(1, 3, *model.spec.input_size)
         rows.append(
             ModelRow(

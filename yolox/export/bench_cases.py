@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from yolox.export.runtime import is_exported, open_exported, openvino_arithmetic
+from yolox.export.runtime import is_exported, open_exported
 from yolox.models import load_model
 from yolox.utils.boxes import postprocess
 from yolox.utils.errors import UserError
@@ -175,11 +175,6 @@ def _open_exported(case: Case) -> Entry:
         precision=case.openvino_precision,
     )
     info = model.info
-    precision = info.precision
-    if case.runtime == "openvino":
-        arithmetic = openvino_arithmetic(case.openvino_precision)
-        if arithmetic != "f32":
-            precision += f", run in {arithmetic}"
 
     def finish(output: Array, conf: float, nms: float) -> Detections:
         rows = torch.from_numpy(output)
@@ -187,7 +182,7 @@ def _open_exported(case: Case) -> Entry:
             return [rows[rows[:, 0] == image, 1:] for image in range(case.batch)]
         return postprocess(model.decode(rows, case.size), info.num_classes, conf, nms)
 
-    return _entry(case, precision, model.run, finish)
+    return _entry(case, model.precision, model.run, finish)
 
 
 def _entry(

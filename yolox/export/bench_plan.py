@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +36,14 @@ class Subject:
         path: a checkpoint or an exported file.
         content: of a checkpoint the model, of an exported file what it says of itself.
         sha256: of the checkpoint that it is or was made from; empty when unknown.
+        file_sha256: see `files_digest`.
     """
 
     label: str
     path: Path
     content: LoadedModel | ExportInfo
     sha256: str
+    file_sha256: str
 
     @property
     def pruned(self) -> bool:
@@ -165,16 +168,27 @@ def make_cases(
 
 def file_bytes(path: Path) -> int:
     """Size of a checkpoint, or of an exported file with what lies beside it."""
+    return sum(part.stat().st_size for part in _parts(path))
+
+
+def files_digest(path: Path) -> str:
+    """SHA-256 of a checkpoint, or of all digests of an exported file and what lies beside it."""
+    digests = [file_digest(part) for part in _parts(path)]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+
+
+def _parts(path: Path) -> list[Path]:
     kinds = [suffixes for suffixes in SUFFIXES.values() if suffixes[0] == path.suffix]
-    suffixes = kinds[0] if kinds else (path.suffix,)
-    return sum(path.with_suffix(suffix).stat().st_size for suffix in suffixes)
+    return [path.with_suffix(suffix) for suffix in kinds[0]] if kinds else [path]
 
 
 def _read_subject(label: str, path: Path) -> Subject:
-    if is_exported(path):
-        info = open_exported(path).info
-        return Subject(label=label, path=path, content=info, sha256=info.checkpoint_sha256)
-    return Subject(label=label, path=path, content=load_model(path), sha256=file_digest(path))
+    content = open_exported(path).info if is_exported(path) else load_model(path)
+    digest = files_digest(path)
+    source = content.checkpoint_sha256 if isinstance(content, ExportInfo) else digest
+    return Subject(label=label, path=path, content=content, sha256=source, file_sha256=digest)
 
 
 def _misfits(subject: Subject, settings: BenchSettings) -> Iterator[str]:

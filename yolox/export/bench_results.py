@@ -20,6 +20,7 @@ class MeasuredModel:
         label, path: of the file.
         pruned: whether its model is a pruned one.
         sha256: of the checkpoint that it is or was made from; empty when unknown.
+        file_sha256: see `yolox.export.bench_plan.files_digest`.
         params: number of parameters.
         macs: multiply-accumulates of an image.
         file_bytes: size of the file, with what lies beside it.
@@ -29,6 +30,7 @@ class MeasuredModel:
     path: str
     pruned: bool
     sha256: str
+    file_sha256: str
     params: int | None
     macs: int | None
     file_bytes: int

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from yolox.data.data_augment import PAD_VALUE
-from yolox.export.settings import ExportError, ExportSettings
+from yolox.export.settings import FORMATS, ExportError, ExportSettings
 from yolox.models import LoadedModel
 
 NMS_COLUMNS = "image, x1, y1, x2, y2, objectness, class probability, class"
 PRECISIONS = ("fp32", "fp16", "int8")
+FACTS_DIGEST = "facts_sha256"  # key of the metadata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,8 @@ class ExportInfo:
             "letterbox_value": PAD_VALUE,
             "output_columns": NMS_COLUMNS if self.nms else rows,
         }
-        return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
+        values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
+        return {**values, FACTS_DIGEST: facts_digest(values)}
 
     @classmethod
     def from_metadata(cls, values: Mapping[str, str], where: object) -> ExportInfo:
@@ -125,10 +128,11 @@ class ExportInfo:
             where: the file, for the messages.
 
         Raises:
-            ExportError: a fact is missing or makes no sense.
+            ExportError: a fact is missing, makes no sense, or was changed afterwards: most facts
+                show in no shape, and with two class names exchanged all would seem well.
         """
         fields = cls.__dataclass_fields__
-        if missing := [name for name in fields if name not in values]:
+        if missing := [name for name in (*fields, FACTS_DIGEST) if name not in values]:
             raise ExportError(
                 f"{where} does not say how it is to be run ({', '.join(missing[:4])} missing): "
                 "only files of tools/export.py do, export the checkpoint with it"
@@ -144,10 +148,17 @@ class ExportInfo:
             problems = info._problems()
         if problems:
             raise ExportError(f"{where}: what it says of itself is wrong: {'; '.join(problems)}")
+        if values[FACTS_DIGEST] != facts_digest(values):
+            raise ExportError(
+                f"{where}: what it says of itself is not what it was written with: export the "
+                "checkpoint again"
+            )
         return info
 
     def _problems(self) -> list[str]:
         problems = []
+        if self.format not in FORMATS:
+            problems.append(f"format is {self.format}")
         if len(self.input_size) != 2 or any(side < 32 or side % 32 for side in self.input_size):
             problems.append(f"input_size is {self.input_size}")
         if self.num_classes < 1 or len(self.class_names) not in (0, self.num_classes):
@@ -160,6 +171,11 @@ class ExportInfo:
             problems.append(f"precision is {self.precision}")
         if self.nms and not self.decoded:
             problems.append("nms without decoded")
+        for name in ("conf_threshold", "nms_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                problems.append(f"{name} is {getattr(self, name)}")
+        if self.format == "ncnn" and (self.batch_size != 1 or self.dynamic_size or self.nms):
+            problems.append("ncnn with more than one image of a fixed size, or with NMS")
         return problems
 
     def require_shapes(
@@ -193,6 +209,17 @@ class ExportInfo:
             said = (found[0], self.columns)
         if tuple(found) != said:
             raise ExportError(_disagreement(where, "output", said, found))
+
+
+def facts_digest(values: Mapping[str, str]) -> str:
+    """SHA-256, in hexadecimal, of the facts among metadata."""
+    facts = {name: str(values[name]) for name in ExportInfo.__dataclass_fields__}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def int8_metadata(values: Mapping[str, str], where: object) -> dict[str, str]:
+    """The metadata of a file once it is quantized."""
+    return replace(ExportInfo.from_metadata(values, where), precision="int8").to_metadata()
 
 
 def _disagreement(

@@ -38,20 +38,20 @@ def op_without_onnx(error: BaseException, network: nn.Module, images: Tensor) ->
     name = found[1].rpartition(".")[2]
     nodes = [n for n in torch.export.export(network, (images,)).graph.nodes if n.op != "output"]
     paths = [list(n.meta["nn_module_stack"].values()) for n in nodes if name in str(n.target)]
-    return _told(name, (path[-1][0] for path in paths))
+    return told(name, (path[-1][0] for path in paths))
 
 
 def unknown_ops(error: BaseException) -> list[str]:
     """The ONNX operations that a runtime's error names as those that it lacks."""
     lists = [found for pattern in _UNKNOWN_OPS for found in pattern.findall(str(error))]
     names = [name for found in lists for name in re.findall(r"[\w.:]+", found)]
-    return sorted({re.split(r"[.:]", name)[-1] for name in names})
+    return sorted({_last_part(name) for name in names})
 
 
 def with_layers(ops: Iterable[str], graph: Any) -> str:
     """Operations of an ONNX graph, ``<operation> in <layers>; …``."""
     return "; ".join(
-        _told(op, map(_layer, (n for n in graph.node if n.op_type == op))) for op in ops
+        told(op, map(_layer, (n for n in graph.node if n.op_type == op))) for op in ops
     )
 
 
@@ -62,7 +62,20 @@ def _layer(node: Any) -> str:
     return str(scopes[-2] if len(scopes) > 1 else node.name)
 
 
-def _told(op: str, layers: Iterable[str]) -> str:
+def traced_layers(traced: torch.jit.ScriptModule, op: str) -> list[str]:
+    """The modules of a traced network that have an operation, of a name such as ``aten::celu``."""
+    name = _last_part(op)
+    nodes = (node for node in traced.inlined_graph.nodes() if _last_part(node.kind()) == name)
+    return [node.scopeName().rpartition("/")[2].removeprefix("__module.") for node in nodes]
+
+
+def _last_part(op: str) -> str:
+    """``celu`` of ``F.celu``, as of ``aten::celu``."""
+    return re.split(r"[.:]", op)[-1].rstrip("_")
+
+
+def told(op: str, layers: Iterable[str]) -> str:
+    """``<operation> in <layers>``, of many layers the first few."""
     names = list(dict.fromkeys(layer.removeprefix("model.") for layer in layers))
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{op} in {', '.join(names[:_SHOWN]) or 'a layer without a name'}{more}"

@@ -6,6 +6,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from yolox.export.missing import told, traced_layers
 from yolox.export.settings import ExportError, ExportSettings, optional_packages
 from yolox.export.torchscript import to_torchscript
 from yolox.models import YOLOX
@@ -21,12 +24,13 @@ def write_ncnn(model: YOLOX, param: Path, settings: ExportSettings) -> None:
         ExportError: a package is missing, pnnx fails, or ncnn lacks a layer.
     """
     pnnx, ncnn = optional_packages("pnnx", "ncnn")
-    traced = param.with_suffix(".pt")
-    to_torchscript(model, settings).save(str(traced))
+    traced = to_torchscript(model, settings)
+    file = param.with_suffix(".pt")
+    traced.save(str(file))
     height, width = settings.size
     line = [
         pnnx.EXEC_PATH,
-        traced.name,
+        file.name,
         f"inputshape=[1,3,{height},{width}]",
         f"ncnnparam={param.name}",
         f"ncnnbin={param.with_suffix('.bin').name}",
@@ -42,11 +46,16 @@ def write_ncnn(model: YOLOX, param: Path, settings: ExportSettings) -> None:
             f"{said[-1] if said else 'it says nothing'}"
         )
     _rename(param, {_INPUT: settings.input_name, _OUTPUT: settings.output_name})
-    require_layers(ncnn, param)
+    require_layers(ncnn, param, traced)
 
 
-def require_layers(ncnn: Any, param: Path) -> None:
+def require_layers(ncnn: Any, param: Path, traced: torch.jit.ScriptModule | None = None) -> None:
     """Raise unless this ncnn has every layer that a ``.param`` file names.
+
+    Args:
+        ncnn: the package.
+        param: the file.
+        traced: what it was made from, to name modules rather than layers of the file.
 
     Raises:
         ExportError: no such file, or layers that are missing, with their names.
@@ -55,11 +64,18 @@ def require_layers(ncnn: Any, param: Path) -> None:
     if lines[:1] != [MAGIC]:
         raise ExportError(f"{param} is no ncnn file: its first line is not {MAGIC}")
     layers = [line.split()[:2] for line in lines[2:] if line.strip()]
-    unknown = [f"{kind} ({name})" for kind, name in layers if ncnn.layer_to_index(kind) < 0]
+    unknown: dict[str, list[str]] = {}
+    for kind, name in layers:
+        if ncnn.layer_to_index(kind) < 0:
+            unknown.setdefault(kind, []).append(name)
     if unknown:
+        places = [
+            told(kind, (traced and traced_layers(traced, kind)) or names)
+            for kind, names in unknown.items()
+        ]
         raise ExportError(
-            f"{param}: ncnn {ncnn.__version__} has no layer "
-            f"{', '.join(unknown[:5])}: update ncnn and pnnx, or use another --format"
+            f"{param}: ncnn {ncnn.__version__} has no layer {'; '.join(places)}: update ncnn and "
+            "pnnx, or use another --format"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,20 +18,21 @@ from yolox.export.settings import OPSET, ExportError, ExportSettings, optional_p
 from yolox.models import YOLOX
 
 _NOISY = ("torch.onnx", "onnxscript", "onnx_ir", "onnxslim", "openvino", "nncf")  # loggers
-_PREDICTIONS = "predictions"  # what NMS reads
+# Names while the graph is made, which no operation takes for a value of its own.
+_IMAGES, _PREDICTIONS, _DETECTIONS = "yolox_images", "yolox_predictions", "yolox_detections"
 
 # Boxes of different classes do not compete. The class scores but the best are -1, below any
 # threshold, so that an anchor is of its best class only. An anchor is a candidate when its score is
 # above `least`.
 _NMS = """
 <ir_version: {ir_version}, opset_import: ["": {opset}]>
-nms (float[batch, anchors, {columns}] predictions) => (float[kept, 8] nms_detections)
+nms (float[batch, anchors, {columns}] yolox_predictions) => (float[kept, 8] yolox_detections)
 <int64[4] nms_parts = {{2, 2, 1, {classes}}}, int64[3] nms_thirds = {{1, 1, 1}},
  int64[1] nms_last = {{2}}, int64[{classes}] nms_numbers = {{{numbers}}},
  float[1] nms_half = {{0.5}}, float[1] nms_never = {{-1.0}},
  float[1] nms_iou = {{{iou!r}}}, float[1] nms_least = {{{least!r}}}>
 {{
-  nms_xy, nms_wh, nms_objectness, nms_classes = Split <axis = 2> (predictions, nms_parts)
+  nms_xy, nms_wh, nms_objectness, nms_classes = Split <axis = 2> (yolox_predictions, nms_parts)
   nms_reach = Mul (nms_wh, nms_half)
   nms_top_left = Sub (nms_xy, nms_reach)
   nms_bottom_right = Add (nms_xy, nms_reach)
@@ -49,7 +51,7 @@ nms (float[batch, anchors, {columns}] predictions) => (float[kept, 8] nms_detect
   nms_rows = Concat <axis = 2> (nms_boxes, nms_objectness, nms_best, nms_label)
   nms_found = GatherND (nms_rows, nms_place)
   nms_number = Cast <to = 1> (nms_image)
-  nms_detections = Concat <axis = 1> (nms_number, nms_found)
+  yolox_detections = Concat <axis = 1> (nms_number, nms_found)
 }}
 """
 
@@ -68,7 +70,27 @@ def to_onnx(model: YOLOX, settings: ExportSettings) -> Any:
         (onnxslim,) = optional_packages("onnxslim")
         with quiet():
             proto = onnxslim.slim(proto)
+    made = _DETECTIONS if settings.nms else _PREDICTIONS
+    rename(proto.graph, {_IMAGES: settings.input_name, made: settings.output_name})
     return proto
+
+
+def rename(graph: Any, names: Mapping[str, str]) -> None:
+    """Give values of a graph other names, in place; what already has one of these makes way."""
+    values = [*graph.input, *graph.output, *graph.initializer, *graph.value_info]
+    taken = {value.name for value in values}
+    taken.update(name for node in graph.node for name in (*node.input, *node.output))
+    new = dict(names)
+    for name in names.values():
+        if name in taken:
+            new[name] = next(
+                other for n in itertools.count(1) if (other := f"{name}_{n}") not in taken
+            )
+    for value in values:
+        value.name = new.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
 
 
 def stamp(proto: Any, metadata: Mapping[str, str]) -> None:
@@ -104,8 +126,8 @@ def _convert(model: YOLOX, settings: ExportSettings) -> Any:
                 dynamo=True,
                 verbose=False,
                 opset_version=settings.opset,
-                input_names=[settings.input_name],
-                output_names=[_PREDICTIONS if settings.nms else settings.output_name],
+                input_names=[_IMAGES],
+                output_names=[_PREDICTIONS],
                 dynamic_shapes=(axes,) if axes else None,
             )
             assert program is not None
@@ -130,7 +152,7 @@ def _convert(model: YOLOX, settings: ExportSettings) -> Any:
 
 
 def with_nms(proto: Any, num_classes: int, settings: ExportSettings) -> Any:
-    """A graph's output ``predictions`` put through NMS, as `yolox.utils.boxes.postprocess` does.
+    """A graph's predictions put through NMS, as `yolox.utils.boxes.postprocess` does.
 
     Rows (N, 8) take its place: `yolox.export.metadata.NMS_COLUMNS`, image by image, class by class,
     by falling score.
@@ -148,10 +170,7 @@ def with_nms(proto: Any, num_classes: int, settings: ExportSettings) -> Any:
         least=float(least),
     )
     suppression = onnx.parser.parse_model(text)
-    merged = onnx.compose.merge_models(proto, suppression, io_map=[(_PREDICTIONS, _PREDICTIONS)])
-    merged.graph.node[-1].output[0] = settings.output_name
-    merged.graph.output[0].name = settings.output_name
-    return merged
+    return onnx.compose.merge_models(proto, suppression, io_map=[(_PREDICTIONS, _PREDICTIONS)])
 
 
 @contextmanager

@@ -159,6 +159,9 @@ def measure_detections(
 ) -> tuple[int, int]:
     """How many detections the reference has, and how many of either the other does not have.
 
+    Of two boxes with as good a score that overlap, NMS may keep the one or the other: such a one is
+    not missing.
+
     Args:
         reference: images → decoded predictions, which go through `postprocess`.
         candidate: images → predictions of which all that are finite were kept by its own NMS.
@@ -171,8 +174,8 @@ def measure_detections(
         got = postprocess(candidate(batch), num_classes, 0.0, 1.0)
         for ours, theirs in zip(expected, got, strict=True):
             detections += 0 if ours is None else len(ours)
-            unmatched += count_missing(ours, theirs, tolerance)
-            unmatched += count_missing(theirs, ours, tolerance)
+            unmatched += count_missing(ours, theirs, tolerance, tied_iou=nms)
+            unmatched += count_missing(theirs, ours, tolerance, tied_iou=nms)
     return detections, unmatched
 
 
@@ -181,8 +184,18 @@ def largest_difference(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(a == b, 0, (a - b).abs()).nan_to_num(torch.inf, torch.inf).max()
 
 
-def count_missing(a: Tensor | None, b: Tensor | None, tolerance: Tolerance = FP32) -> int:
-    """Rows (k, 7) of `postprocess` that have no counterpart of class, box and score in others."""
+def count_missing(
+    a: Tensor | None,
+    b: Tensor | None,
+    tolerance: Tolerance = FP32,
+    *,
+    tied_iou: float | None = None,
+) -> int:
+    """Rows (k, 7) of `postprocess` that have no counterpart of class, box and score in others.
+
+    With ``tied_iou`` one of the same class and an equal score that overlaps by more than this will
+    do, too.
+    """
     if a is None or b is None:
         return 0 if a is None else len(a)
     moved = (a[:, None, :4] - b[None, :, :4]).abs()
@@ -190,11 +203,17 @@ def count_missing(a: Tensor | None, b: Tensor | None, tolerance: Tolerance = FP3
     sides = (a[:, 2:4] - a[:, :2]).repeat(1, 2)
     slack = ((1 - tolerance.iou) / 2 * sides).clamp(min=tolerance.pixels)
     is_near = (moved <= slack[:, None]).all(dim=2)
+    iou = bboxes_iou(a[:, :4], b[:, :4])
+    is_of_class = a[:, None, 6] == b[None, :, 6]
     same = (
-        (a[:, None, 6] == b[None, :, 6])
-        & ((bboxes_iou(a[:, :4], b[:, :4]) >= tolerance.iou) | is_near)
+        is_of_class
+        & ((iou >= tolerance.iou) | is_near)
         & ((a[:, None, 4:6] - b[None, :, 4:6]).abs().amax(dim=2) <= tolerance.score)
     )
+    if tied_iou is not None:
+        scores = [rows[:, 4] * rows[:, 5] for rows in (a, b)]
+        is_tie = (scores[0][:, None] - scores[1][None, :]).abs() <= tolerance.score
+        same |= is_of_class & is_tie & (iou > tied_iou)
     return int((~same.any(dim=1)).sum())
 
 

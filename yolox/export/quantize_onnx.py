@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yolox.export.metadata import int8_metadata
 from yolox.export.onnx import stamp
 from yolox.export.quantize import convolutions, is_prediction, quantizable, silent
 from yolox.export.settings import optional_packages
@@ -69,7 +70,8 @@ class OnnxQuantizer:
     def write(self, output: Path, kept: Collection[str]) -> None:
         self._quantize(output, None, kept)
         proto = self._onnx.load(output)
-        stamp(proto, {"precision": "int8"})
+        facts = {entry.key: entry.value for entry in proto.metadata_props}
+        stamp(proto, int8_metadata(facts, output))
         output.write_bytes(proto.SerializeToString())
 
     def describe(self, file: Path, output: Path, metadata: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from yolox.export.metadata import int8_metadata
 from yolox.export.onnx import quiet
 from yolox.export.openvino import SECTION, save, stamp
 from yolox.export.quantize import (
@@ -86,7 +87,7 @@ class OpenvinoQuantizer:
                 ),
             )
         facts = {key: value.value for key, value in self._model.rt_info[SECTION].items()}
-        stamp(quantized, facts | {"precision": "int8"})
+        stamp(quantized, facts | int8_metadata(facts, output))
         save(quantized, output)
 
     def describe(self, file: Path, output: Path, metadata: Mapping[str, str]) -> None:

@@ -55,14 +55,26 @@ class ExportedModel(nn.Module):
     Attributes:
         info: what the file says of itself.
         runtime: one of `RUNTIMES`.
+        precision: of the weights and, where it differs, of the arithmetic.
         path: the file.
     """
 
-    def __init__(self, path: Path, runtime: str, info: ExportInfo, run: Callable[[Array], Array]):
+    def __init__(
+        self,
+        path: Path,
+        runtime: str,
+        info: ExportInfo,
+        run: Callable[[Array], Array],
+        *,
+        arithmetic: str = "f32",
+    ):
         super().__init__()
         self.path = path
         self.runtime = runtime
         self.info = info
+        self.precision = info.precision
+        if arithmetic != "f32":
+            self.precision += f", run in {arithmetic}"
         self._run = run
 
     def run(self, x: Array) -> Array:
@@ -112,6 +124,20 @@ class ExportedModel(nn.Module):
             for out in outputs
         ]
         return torch.cat(padded).to(x.device)
+
+    def nms_loss(self, conf: float, nms: float) -> str:
+        """What is missing where detections of such a score and IoU are asked for, a sentence.
+
+        Empty unless the file has NMS of its own, and that keeps less.
+        """
+        info = self.info
+        if not info.nms or (conf >= info.conf_threshold and nms <= info.nms_threshold):
+            return ""
+        return (
+            f"NMS is in {self.path}: it keeps scores of {info.conf_threshold:g} or more and "
+            f"overlaps up to IoU {info.nms_threshold:g}, so asking for scores of {conf:g} and IoU "
+            f"{nms:g} brings back nothing"
+        )
 
     def decode(self, out_BAK: Tensor, size: Sequence[int]) -> Tensor:
         """What `run` gives for images of a (height, width), its boxes in pixels."""
@@ -174,9 +200,12 @@ def open_exported(
     except Exception as error:  # the runtimes' exceptions have no common class
         raise ExportError(f"{runtime} cannot load {path}: {_reason(error, path)}") from error
     info = ExportInfo.from_metadata(opened.metadata, path)
+    if SUFFIXES[info.format][0] != path.suffix:
+        raise ExportError(f"{path} says of itself that it is for {info.format}: export it again")
     if opened.shapes is not None:
         info.require_shapes(*opened.shapes, path)
-    return ExportedModel(path, runtime, info, opened.run)
+    arithmetic = openvino_arithmetic(precision) if runtime == "openvino" else "f32"
+    return ExportedModel(path, runtime, info, opened.run, arithmetic=arithmetic)
 
 
 def _reason(error: Exception, path: Path) -> str:

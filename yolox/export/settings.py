@@ -40,16 +40,25 @@ def optional_packages(*names: str) -> list[Any]:
     """Modules of the ``export`` extra, imported now.
 
     Raises:
-        ExportError: those that are not installed, and the line that installs them.
+        ExportError: those that are not installed, and the line that installs them; those that are
+            and cannot be imported, and why.
     """
-    modules, missing = [], []
+    modules, missing, broken = [], [], []
     for name in names:
         try:
             modules.append(importlib.import_module(name))
-        except ImportError:
-            missing.append(name)
+        except ImportError as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == name:
+                missing.append(name)
+            else:
+                broken.append(f"{name} ({error})")
+    problems = []
     if missing:
-        raise ExportError(f"export needs {', '.join(missing)}, not installed here: {INSTALL}")
+        problems.append(f"export needs {', '.join(missing)}, not installed here: {INSTALL}")
+    if broken:
+        problems.append(f"installed but broken, install anew: {', '.join(broken)}")
+    if problems:
+        raise ExportError("; ".join(problems))
     return modules
 
 

@@ -208,6 +208,7 @@ def _figures(subject: Subject, size: tuple[int, int]) -> MeasuredModel:
         path=str(subject.path),
         pruned=subject.pruned,
         sha256=subject.sha256,
+        file_sha256=subject.file_sha256,
         params=params,
         macs=macs,
         file_bytes=file_bytes(subject.path),

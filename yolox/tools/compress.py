@@ -38,7 +38,12 @@ RUNTIME_OF = {
     "ncnn": "ncnn",
     "torchscript": "torch",
 }
+LATENCY_RUNTIME = "onnxruntime"  # that a target is met in where none is named
 EXPORT_SECONDS, BENCH_SECONDS = 30.0, 60.0
+# Fields that change no result, or that every stage sets itself.
+_WITHOUT_INFLUENCE = frozenset(
+    ("data_num_workers", "print_interval", "save_history_ckpt", "output_dir", "exp_name")
+)
 LATENCY_SECONDS = 400.0  # for a table of layers, where there is none yet, and six models
 
 
@@ -78,10 +83,10 @@ class Road:
         tuning = self._fine_tuning(pruning.outputs[0])
         final = tuning.outputs[0]
         yield tuning
-        for form in dict.fromkeys(self.args.formats):
+        for form in self.args.formats:
             yield from self._deployment(form, final)
         yield self._measurement(final)
-        yield self._report(pruning.outputs[0], final)
+        yield self._report(current, pruning.outputs[0], final)
 
     @property
     def measured(self) -> Path:
@@ -92,15 +97,19 @@ class Road:
         # A folder each: ncnn's and OpenVINO's .bin would have one name.
         return self.folder / "export" / form / f"model{SUFFIXES[form][0]}"
 
-    def _last_words(self, *fields: object) -> tuple[str, ...]:
-        """The recipe. A latency is met with the activation that it was measured with."""
+    @property
+    def _own_recipe(self) -> tuple[str, ...]:
+        """The recipe, for stages that read it.
+
+        A latency is met with the activation that it was measured with.
+        """
         kept: tuple[str, ...] = ()
         if _in_latency(self.args.target) and "finetune_act" not in self.fields[::2]:
             kept = ("finetune_act", "")
-        return (*self.recipe, *self.fields, *kept, *map(str, fields))
+        return (*self.recipe, *self.fields, *kept)
 
     def _training(
-        self, name: str, checkpoint: Path, words: Sequence[object], epochs: int, *, tuning: bool
+        self, name: str, checkpoint: Path, flags: Sequence[object], epochs: int, *, tuning: bool
     ) -> Stage:
         """A run of the trainer in a folder of its own; its last epoch's checkpoint is the result.
 
@@ -110,34 +119,37 @@ class Road:
         plain = plain_epochs(self.exp, epochs)
         if "no_aug_epochs" in self.fields[::2]:
             plain = self.exp.no_aug_epochs
-        fields = ("output_dir", self.folder, "max_epoch", epochs, "no_aug_epochs", plain)
-        last = ("-expn", name, *map(str, words), *self._last_words(*fields))
         evaluations = plain + epochs // self.exp.eval_interval
         return Stage(
             name=name,
             tool="train",
             main=train.main,
-            words=("-c", str(checkpoint), *last),
+            flags=("-c", checkpoint, "-expn", name, *flags),
+            recipe=self._own_recipe,
+            fields=("output_dir", self.folder, "max_epoch", epochs, "no_aug_epochs", plain),
             outputs=(latest,),
             folders=(self.folder / name,),
             seconds=self.time.training(epochs, evaluations, tuning=tuning),
             checkpoint=latest,
-            resumed=("-c", str(latest), "--resume", *last),
+            resumed=("-c", latest, "--resume", "-expn", name, *flags),
         )
 
     def _sparsity(self, checkpoint: Path) -> Stage:
         args = self.args
-        words = ("--sparsity", args.sparsity)
-        return self._training("sparse", checkpoint, words, args.sparsity_epochs, tuning=False)
+        flags = ("--sparsity", args.sparsity)
+        return self._training("sparse", checkpoint, flags, args.sparsity_epochs, tuning=False)
 
     def _sensitivity(self, checkpoint: Path) -> Stage:
         folder = self.folder / "sensitivity"
-        words = ("-c", checkpoint, "-o", folder, "--metric", "loss", "--images", self.args.images)
         return Stage(
             name="sensitivity",
             tool="sensitivity",
             main=sensitivity.main,
-            words=(*map(str, words), *self._last_words()),
+            flags=(
+                *("-c", checkpoint, "-o", folder, "--metric", "loss"),
+                *("--images", self.args.images),
+            ),
+            recipe=self._own_recipe,
             outputs=(folder / "sensitivity.jsonl",),
             folders=(folder,),
             seconds=240 * self.args.images * self.time.infer_image,
@@ -147,29 +159,28 @@ class Road:
         args = self.args
         output = self.folder / "pruned" / "pruned.pth"
         seconds = self.time.pruning(args.images, PruneConfig().rounds) + BENCH_SECONDS
-        words: list[object] = ["-c", checkpoint, "-o", output, "--target", args.target]
-        words += ["--importance", args.importance, "--images", args.images]
+        flags: list[object] = ["-c", checkpoint, "-o", output, "--target", args.target]
+        flags += ["--importance", args.importance, "--images", args.images]
         if args.round_to:
-            words += ["--round-to", args.round_to]
+            flags += ["--round-to", args.round_to]
         if _in_latency(args.target):
-            words += ["--runtime", args.runtime, "--threads", args.threads]
+            flags += ["--runtime", args.runtime, "--threads", args.threads]
             if args.runtime == "openvino":
-                words += ["--openvino-precision", args.openvino_precision]
+                flags += ["--openvino-precision", args.openvino_precision]
             seconds += LATENCY_SECONDS
         if args.steps > 1:
-            words += ["--steps", args.steps, "--step-epochs", args.step_epochs]
+            flags += ["--steps", args.steps, "--step-epochs", args.step_epochs]
             between = self.time.training(args.step_epochs, 1, tuning=True)
             seconds = args.steps * seconds + (args.steps - 1) * between
         if args.sensitivity:
-            words += ["--spare", self.folder / "sensitivity" / "ratios.json"]
+            flags += ["--spare", self.folder / "sensitivity" / "ratios.json"]
         return Stage(
             name="pruning",
             tool="prunmodel",
             main=prunmodel.main,
-            words=(
-                *map(str, words),
-                *self._last_words("output_dir", self.folder, "exp_name", "pruned"),
-            ),
+            flags=tuple(flags),
+            recipe=self._own_recipe,
+            fields=("output_dir", self.folder, "exp_name", "pruned"),
             outputs=(output,),
             folders=(self.folder / "pruned", self.folder / "pruned_steps"),
             seconds=seconds,
@@ -183,12 +194,14 @@ class Road:
         """Export, and AP of the file in its own runtime."""
         output = self._exported(form)
         pictures = self.exp.get_eval_dataset().samples[0].path.parent
-        words = ("-c", checkpoint, "--format", form, "--output-name", output, "--decode")
         yield Stage(
             name=f"export to {form}",
             tool="export",
             main=export.main,
-            words=tuple(map(str, (*words, "--path", pictures))),
+            flags=(
+                *("-c", checkpoint, "--format", form, "--output-name", output, "--decode"),
+                *("--path", pictures),
+            ),
             outputs=(output,),
             folders=(output.parent,),
             seconds=EXPORT_SECONDS,
@@ -198,44 +211,53 @@ class Road:
             name=f"AP of the {form} file",
             tool="eval",
             main=eval.main,
-            words=(*map(str, ("-c", output, "--plots", results)), *self._last_words()),
+            flags=("-c", output, "--plots", results),
+            recipe=self._own_recipe,
             outputs=(results / "metrics.json",),
             folders=(results,),
             seconds=self.time.evaluation(),
         )
 
+    @property
+    def _files(self) -> dict[str, Path]:
+        """Exported files by what they are called in tables."""
+        return {f"after, as {form}": self._exported(form) for form in self.args.formats}
+
     def _measurement(self, final: Path) -> Stage:
         args = self.args
         runtimes = dict.fromkeys(("torch", *_runtimes(args)))
-        words = (
-            *(self.source, final),
-            *("--labels", "before", "after"),
-            *("--runtimes", *runtimes),
-            *("--threads", args.threads, "--openvino-precision", args.openvino_precision),
-            *("--json", self.measured),
-        )
+        models = {"before": self.source, "after": final, **self._files}
         return Stage(
             name="measurement",
             tool="bench",
             main=bench.main,
-            words=tuple(map(str, words)),
+            flags=(
+                *(*models.values(), "--labels", *models, "--runtimes", *runtimes),
+                *("--threads", args.threads, "--openvino-precision", args.openvino_precision),
+                *("--json", self.measured),
+            ),
             outputs=(self.measured,),
             seconds=BENCH_SECONDS * len(runtimes),
         )
 
-    def _report(self, pruned: Path, final: Path) -> Stage:
+    def _report(self, start: Path, pruned: Path, final: Path) -> Stage:
         """Files stand before the checkpoint that they were made from, which is the one after."""
         output = self.folder / "report.html"
-        formats = dict.fromkeys(self.args.formats)
-        files = {f"after, as {form}": self._exported(form) for form in formats}
-        models = {"before": self.source, "pruned": pruned, **files, "after": final}
-        words = ("-c", *models.values(), "--labels", *models, "--bench", self.measured)
-        words = (*words, "--compress", self.folder / "compress.json", "-o", output)
+        models = {"before": self.source}
+        if start != self.source:
+            models["after sparsity training"] = start
+        for step in range(1, self.args.steps):
+            models[f"step {step}"] = self.folder / "pruned_steps" / f"step_{step}/latest_ckpt.pth"
+        models |= {"pruned": pruned, **self._files, "after": final}
         return Stage(
             name="report",
             tool="report",
             main=report.main,
-            words=(*map(str, words), *self._last_words()),
+            flags=(
+                *("-c", *models.values(), "--labels", *models, "--bench", self.measured),
+                *("--compress", self.folder / "compress.json", "-o", output),
+            ),
+            recipe=self._own_recipe,
             outputs=(output,),
             seconds=len(models) * self.time.evaluation() + 10,
         )
@@ -243,13 +265,15 @@ class Road:
 
 def _runtimes(args: argparse.Namespace) -> list[str]:
     """Those that models are measured in, beside PyTorch."""
-    asked = [args.runtime] if _in_latency(args.target) else []
-    return [*asked, *(RUNTIME_OF[form] for form in args.formats)]
+    return [*([args.runtime] if args.runtime else []), *(RUNTIME_OF[form] for form in args.formats)]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, forecast, run what is left to do."""
     args = _parse(argv)
+    args.formats = list(dict.fromkeys(args.formats))
+    if _in_latency(args.target):
+        args.runtime = args.runtime or LATENCY_RUNTIME
     exp = cli.load_exp(args)
     source = resolve_weights(args.ckpt or exp.output_folder() / "best_ckpt.pth")
     loaded = load_model(source)
@@ -309,9 +333,26 @@ def _require_own_folder(record: Path, stages: Sequence[Stage]) -> None:
 
 def _origin(exp: Exp, source: Path) -> str:
     """A digest of what everything follows from: the checkpoint and the recipe."""
-    fields = {name: repr(value) for name, value in vars(exp).items() if not name.startswith("_")}
+    fields = {
+        name: _plain(Path(value) if value and name == "data_dir" else value)
+        for name, value in vars(exp).items()
+        if not name.startswith("_") and name not in _WITHOUT_INFLUENCE
+    }
     text = json.dumps([file_digest(source), fields], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    """A value that is the same in every process, for JSON; of what is no plain value its type."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, Path):
+        return str(value.resolve())
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return type(value).__qualname__
 
 
 def _show(stages: Sequence[Stage], record: Record, folder: Path) -> None:
@@ -384,10 +425,10 @@ def _check(args: argparse.Namespace, exp: Exp) -> None:
         problems.append(str(error))
     if _in_latency(args.target) and args.steps > 1:
         problems.append("--steps goes towards a target in macs or params, not in latency")
-    packages = [PACKAGES[form] for form in args.formats]
+    forms = [form for form, runtime in RUNTIME_OF.items() if runtime == args.runtime]
+    packages = [PACKAGES[form] for form in (*args.formats, *forms)]
     if _in_latency(args.target):
-        form = next(form for form, runtime in RUNTIME_OF.items() if runtime == args.runtime)
-        packages += [PACKAGES[form], LAYER_RUNTIMES[args.runtime]]
+        packages.append(LAYER_RUNTIMES[args.runtime])
     for names in dict.fromkeys(packages):
         try:
             optional_packages(*names)
@@ -436,8 +477,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--runtime",
         choices=tuple(dict.fromkeys(RUNTIME_OF.values())),
-        default="onnxruntime",
-        help="that a target in latency is measured in",
+        help=f"to measure in too; a target in latency is met in it ({LATENCY_RUNTIME})",
     )
     add("--threads", type=cli.positive, default=2, help="of measurements")
     cli.add_openvino_precision(deployment)

@@ -23,7 +23,7 @@ from yolox.exp import Exp
 from yolox.export import is_exported
 from yolox.models import ModelSpec, load_model
 from yolox.tools import cli
-from yolox.tools.exported import open_file, warn_of_nms
+from yolox.tools.exported import open_file
 from yolox.utils.boxes import postprocess
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
@@ -224,7 +224,8 @@ def _load_checkpoint(args: argparse.Namespace, gpu: bool) -> tuple[torch.nn.Modu
 def _load_file(args: argparse.Namespace) -> tuple[torch.nn.Module, ModelSpec]:
     flags = {"--fuse": args.fuse, "--fp16": args.fp16, "--device gpu": args.device == "gpu"}
     model, spec = open_file(args.ckpt, tsize=args.tsize, flags=flags)
-    warn_of_nms(model, args.conf, args.nms)
+    if loss := model.nms_loss(args.conf, args.nms):
+        logger.warning(loss)
     return model, spec
 
 

@@ -33,7 +33,7 @@ from yolox.exp.prune import follow_checkpoint
 from yolox.export import ExportedModel, is_exported
 from yolox.models import ModelSpec, load_model
 from yolox.tools import cli
-from yolox.tools.exported import open_file, warn_of_nms
+from yolox.tools.exported import open_file
 from yolox.tools.processes import join_machines
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import machine, resolve_precision
@@ -67,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         1 if args.speed else args.batch_size, distributed, args.test, args.legacy
     )
     exported = model if isinstance(model, ExportedModel) else None
-    if exported:
-        warn_of_nms(exported, exp.test_conf, exp.nmsthre)
-    precision = exported.info.precision if exported else _precision(args, fabric.device)
+    if exported and (loss := exported.nms_loss(exp.test_conf, exp.nmsthre)):
+        logger.warning(loss)
+    precision = exported.precision if exported else _precision(args, fabric.device)
     inference = evaluator.infer(
         model,
         device=fabric.device,
@@ -177,6 +177,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--save-detections", type=Path, metavar="FILE", help="write detections as COCO's JSON"
     )
     cli.add_device_arguments(parser)
+    cli.add_openvino_precision(parser.add_argument_group("exported files"))
     cli.add_exp_arguments(parser)
     parser.set_defaults(precision="fp32")
     return parser
@@ -188,6 +189,8 @@ def _refuse(args: argparse.Namespace) -> None:
             "--trt: TensorRT is not supported; evaluate the checkpoint without it, and convert the "
             "file of tools/export.py with TensorRT's own tools"
         )
+    if args.openvino_precision != "f32" and (args.ckpt is None or args.ckpt.suffix != ".xml"):
+        raise UserError("--openvino-precision is of OpenVINO's files (.xml): leave it out")
     if args.speed and ((args.devices or 1) > 1 or args.num_machines > 1):
         raise UserError("--speed times one process: leave out -d and --num_machines")
 
@@ -200,7 +203,9 @@ def _load(source: Path, args: argparse.Namespace) -> tuple[torch.nn.Module, Mode
             "--fp16": args.fp16,
             f"--precision {args.precision}": args.precision != "fp32",
         }
-        return open_file(source, tsize=args.tsize, flags=flags)
+        return open_file(
+            source, tsize=args.tsize, flags=flags, openvino_precision=args.openvino_precision
+        )
     loaded = load_model(source)
     model = fuse_model(loaded.model) if args.fuse else loaded.model
     return model.to(memory_format=torch.channels_last), loaded.spec  # type: ignore[call-overload]

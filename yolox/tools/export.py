@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from yolox.data import preproc
+from yolox.exp import Exp
 from yolox.export import (
     FORMATS,
     ExportError,
@@ -106,7 +107,12 @@ def add_graph_arguments(graph: argparse._ArgumentGroup) -> None:
 def add_check_arguments(parser: argparse.ArgumentParser) -> None:
     """What is compared."""
     check = parser.add_argument_group("check")
-    check.add_argument("--path", type=Path, help="image or folder to compare on too")
+    check.add_argument(
+        "--path",
+        type=Path,
+        help="image or folder to compare on, beside a made-up scene (evaluation images of the Exp "
+        "where one is named)",
+    )
     check.add_argument(
         "--conf", type=cli.fraction, default=0.3, help="least score; goes into the file"
     )
@@ -123,11 +129,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def export(args: argparse.Namespace) -> None:
     """Load, export, compare, print."""
     optional_packages(*PACKAGES[args.format])
-    if args.ckpt:
-        cli.refuse_fields(args, "a checkpoint holds all that export takes (--tsize sets the size)")
-        if args.exp_file or args.name:
-            cli.load_exp(args)  # named by habit, but if so an Exp
-    source = resolve_weights(args.ckpt or _folder(args) / "best_ckpt.pth")
+    exp = _exp(args)
+    folder = exp.output_folder(args.experiment_name) if exp else Path()
+    source = resolve_weights(args.ckpt or folder / "best_ckpt.pth")
     loaded = load_model(source)
     output: Path = args.output_name or _beside(source, args.format)
     if output.exists() and output.samefile(source):
@@ -150,7 +154,7 @@ def export(args: argparse.Namespace) -> None:
     )
     if args.opset and args.format not in ("onnx", "openvino"):
         raise ExportError(f"{args.format} files have no ONNX opset: leave out --opset")
-    images = _spread(find_images(args.path)) if args.path else []
+    images = _spread(find_images(args.path) if args.path else _evaluation_images(exp))
     logger.info(f"exporting {source} for {args.format}: {_what(settings)}")
     parity = export_model(
         loaded,
@@ -171,16 +175,36 @@ def export(args: argparse.Namespace) -> None:
     logger.info(f"wrote {output}{others} ({size:.1f} MB)")
 
 
+def _exp(args: argparse.Namespace) -> Exp | None:
+    """The Exp where one is named, or is to tell where the checkpoint lies."""
+    if not args.ckpt:
+        return cli.load_exp(args)
+    if others := [name for name in args.opts[::2] if name != "data_dir"]:
+        raise UserError(
+            "a checkpoint holds all that export takes (--tsize sets the size), and of the Exp only "
+            f"data_dir is read, for images to compare on: leave out {' '.join(others)}"
+        )
+    return cli.load_exp(args) if args.exp_file or args.name or args.opts else None
+
+
+def _evaluation_images(exp: Exp | None) -> list[Path]:
+    """Those of the Exp, where there is one and its data are there."""
+    if exp is None:
+        return []
+    try:
+        samples = getattr(exp.get_eval_dataset(), "samples", ())
+    except UserError as error:
+        logger.info(f"no evaluation images to compare on ({error})")
+        return []
+    return [sample.path for sample in samples]
+
+
 def _spread(images: Sequence[Path]) -> list[Path]:
     """At most `PICTURES`, from first to last."""
     if len(images) <= PICTURES:
         return list(images)
     logger.info(f"comparing on {PICTURES} of {len(images)} images")
     return [images[round(n * (len(images) - 1) / (PICTURES - 1))] for n in range(PICTURES)]
-
-
-def _folder(args: argparse.Namespace) -> Path:
-    return cli.load_exp(args).output_folder(args.experiment_name)
 
 
 def _beside(source: Path, kind: str) -> Path:
@@ -213,7 +237,7 @@ def _what(settings: ExportSettings) -> str:
 
 def _batches(images: Sequence[Path], settings: ExportSettings) -> Iterator[Tensor]:
     """The made-up scene and the images, in full batches; pictures come again to fill the last."""
-    pictures = itertools.chain([sample_scene(settings.size)], map(_read, images))
+    pictures = itertools.chain([sample_scene(settings.size)], _decoded(images))
     inputs = (torch.from_numpy(preproc(picture, settings.size)[0]) for picture in pictures)
     size = 1 if settings.dynamic else settings.batch_size
     first = None
@@ -230,11 +254,18 @@ def _batches(images: Sequence[Path], settings: ExportSettings) -> Iterator[Tenso
         yield larger.expand(size, -1, -1, -1).contiguous()
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
-    image: NDArray[np.uint8] | None = cv2.imread(str(path))
-    if image is None:
-        raise UserError(f"{path} cannot be decoded as an image: take it out of --path")
-    return image
+def _decoded(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
+    """Pictures; those that cannot be decoded are named and left out, unless it is all of them."""
+    left = len(paths)
+    for path in paths:
+        image: NDArray[np.uint8] | None = cv2.imread(str(path))
+        if image is not None:
+            yield image
+            continue
+        left -= 1
+        if not left:
+            raise UserError(f"{path} cannot be decoded as an image: give --path another")
+        logger.warning(f"{path} cannot be decoded as an image: compared without it")
 
 
 if __name__ == "__main__":

@@ -7,16 +7,16 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
 from yolox.exp.report import ReportSettings, gather_report
-from yolox.export import is_exported
+from yolox.export.bench_plan import files_digest
 from yolox.report import Latency, ModelRow, save_report
 from yolox.tools import cli
-from yolox.utils.checkpoint import file_digest
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import require_writable, short_names
@@ -30,15 +30,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     exp = None if args.no_eval else cli.load_exp(args)
     paths = [resolve_weights(path) for path in args.ckpt]
     labels = tuple(args.labels or short_names(paths))
-    measured, machine = read_bench(args.bench, paths, labels) if args.bench else ((), "")
+    bench = read_bench(args.bench, paths, labels) if args.bench else Bench()
     words = sys.argv[1:] if argv is None else argv
     settings = ReportSettings(
         title=args.title,
         labels=labels,
         images=args.images,
         score=args.conf,
-        measured=measured,
-        measured_on=machine,
+        measured=bench.rows,
+        measured_on=bench.machine,
+        measured_size=bench.size,
         commands=_commands(paths, args.compress, f"python tools/report.py {shlex.join(words)}"),
     )
     # Before minutes of evaluation are lost.
@@ -114,16 +115,23 @@ def _read_json(path: Path, origin: str) -> dict[str, Any]:
     return content
 
 
-def read_bench(
-    path: Path, models: Sequence[Path], labels: Sequence[str]
-) -> tuple[tuple[ModelRow, ...], str]:
-    """What `tools/bench.py` measured, a row a file, and the machine.
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What `tools/bench.py` measured: a row a file; the machine; the input's height and width."""
+
+    rows: tuple[ModelRow, ...] = ()
+    machine: str = ""
+    size: tuple[int, int] | None = None
+
+
+def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Bench:
+    """Read a file of ``tools/bench.py --json``.
 
     Args:
         path: the file of its ``--json``.
         models, labels: of the report. One of these files goes by its label here. Others keep the
             one that they were measured under, and a remark where a file of the report has it.
-            Left out, with a warning, is a checkpoint that is not the one that was measured.
+            Left out, with a warning, is a file that is not the one that was measured.
 
     Raises:
         UserError: the file cannot be read or is another one.
@@ -132,10 +140,11 @@ def read_bench(
     content = _read_json(path, "tools/bench.py --json")
     try:
         machine = content["machine"]
+        height, width = map(int, content["settings"]["size"])
         rows = []
         for file in content["models"]:
             place, label = Path(file["path"]).resolve(), str(file["label"])
-            if place in names and _has_changed(place, file["sha256"]):
+            if place in names and files_digest(place) != file["file_sha256"]:
                 logger.warning(f"{place} has changed since {path} was measured: measure it again")
                 continue
             taken = label in labels and place not in names
@@ -152,21 +161,23 @@ def read_bench(
                     latencies=tuple(latencies),
                 )
             )
-        return tuple(rows), f"{machine['processor']} ({machine['cores']} cores)"
+        return Bench(
+            rows=tuple(rows),
+            machine=f"{machine['processor']} ({machine['cores']} cores), at {height}×{width}",
+            size=(height, width),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is not what tools/bench.py --json writes ({error!r}): measure again"
         ) from error
 
 
-def _has_changed(file: Path, measured_sha256: str) -> bool:
-    """Whether a checkpoint is another one than was measured, as far as that is known."""
-    return bool(measured_sha256) and not is_exported(file) and file_digest(file) != measured_sha256
-
-
 def _setting(row: dict[str, Any]) -> str:
+    """Runtime, threads, and batch, as a column's title."""
     threads, batch = int(row["threads"]), int(row["batch"])
-    words = [str(row["runtime"]), f"{threads} thread{'' if threads == 1 else 's'}"]
+    arithmetic = str(row["precision"]).partition(", run in ")[2]
+    runtime = f"{row['runtime']} in {arithmetic}" if arithmetic else str(row["runtime"])
+    words = [runtime, f"{threads} thread{'' if threads == 1 else 's'}"]
     return ", ".join(words + ([f"batch {batch}"] if batch > 1 else []))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shlex
 import shutil
@@ -28,34 +29,50 @@ class Stage:
         name: of the stage, once in a run.
         tool: name of the command's file in tools/, for the line that a person would type.
         main: the command.
-        words: its arguments.
+        flags: its own arguments.
         outputs: files that are there when it is done.
+        recipe: words that name the Exp and set its fields for all stages; what they decide belongs
+            to the origin of the record.
+        fields: names and values of Exp fields that this stage sets beside them.
         folders: its own, removed before it is begun anew.
         seconds: that it is expected to take.
-        checkpoint: where this is there, a stage that was cut off goes on with `resumed`.
-        resumed: arguments for that.
+        checkpoint: of a training; where this is there, a stage that was cut off goes on with
+            `resumed` in place of `flags`, and what one with other arguments left is set aside.
+        resumed: flags for that.
     """
 
     name: str
     tool: str
     main: Command
-    words: tuple[str, ...]
+    flags: tuple[object, ...]
     outputs: tuple[Path, ...]
+    recipe: tuple[str, ...] = ()
+    fields: tuple[object, ...] = ()
     folders: tuple[Path, ...] = ()
     seconds: float = 0.0
     checkpoint: Path | None = None
-    resumed: tuple[str, ...] = ()
+    resumed: tuple[object, ...] = ()
+
+    def words(self, *, resumes: bool = False) -> list[str]:
+        """The command's arguments."""
+        flags = self.resumed if resumes else self.flags
+        return [str(word) for word in (*flags, *self.recipe, *self.fields)]
 
     def line(self) -> str:
         """The command as a person would type it."""
-        return f"python tools/{self.tool}.py {shlex.join(self.words)}"
+        return f"python tools/{self.tool}.py {shlex.join(self.words())}"
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is a training that has left results, hours of work maybe."""
+        return self.checkpoint is not None and all(output.is_file() for output in self.outputs)
 
 
 class Record:
     """What has been done in a folder: a JSON file, rewritten whole as stages begin and end.
 
     A stage counts as done only by the arguments that it was done with, those of every stage before
-    it, and what they all started from.
+    it, and what they all started from. Of a path it does not matter how it is written.
     """
 
     def __init__(self, path: Path, origin: str) -> None:
@@ -84,7 +101,11 @@ class Record:
         """A mark a stage that changes with it, with a stage before it, and with the origin."""
         marks, mark = [], self._origin
         for stage in stages:
-            text = json.dumps([mark, stage.name, stage.tool, *stage.words])
+            words = [
+                str(word.resolve()) if isinstance(word, Path) else str(word)
+                for word in (*stage.flags, *stage.fields)
+            ]
+            text = json.dumps([mark, stage.name, stage.tool, *words])
             mark = hashlib.sha256(text.encode()).hexdigest()
             marks.append(mark)
         return marks
@@ -142,13 +163,33 @@ def run_stages(stages: Sequence[Stage], record: Record) -> None:
             and stage.checkpoint.is_file()
         )
         if not record.was_begun(stage, mark):
-            for folder in stage.folders:
-                shutil.rmtree(folder, ignore_errors=True)
+            _clear(stage)
         record.begin(stage, mark)
         logger.info(f"{title}{', going on where it was' if resumes else ''}\n$ {stage.line()}")
         start = time.monotonic()
-        stage.main(stage.resumed if resumes else stage.words)
+        stage.main(stage.words(resumes=resumes))
         missing = [str(output) for output in stage.outputs if not output.is_file()]
         if missing:
             raise UserError(f"{title}: it ended without writing {', '.join(missing)}")
         record.end(stage, time.monotonic() - start)
+
+
+def _clear(stage: Stage) -> None:
+    """Make room for a stage that is begun anew."""
+    is_kept = stage.is_kept
+    for folder in stage.folders:
+        if is_kept and folder.exists():
+            aside = _unused(folder)
+            folder.rename(aside)
+            logger.warning(
+                f"{stage.name} is done anew, with other arguments or from another model: what "
+                f"was there is kept in {aside}"
+            )
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unused(path: Path) -> Path:
+    """The first of ``<path>_old1``, ``<path>_old2`` and so on that is not there."""
+    names = (path.with_name(f"{path.name}_old{number}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())

@@ -263,14 +263,16 @@ def _overlaps(
     """Whether IoU > threshold, (K, M); without a division, so that empty boxes are safe."""
     x1_K1, y1_K1, x2_K1, y2_K1 = (boxes_K4[:, i, None] for i in range(4))
     x1_M, y1_M, x2_M, y2_M = (boxes_M4[:, i] for i in range(4))
-    inter_KM = np.minimum(x2_K1, x2_M)
-    inter_KM -= np.maximum(x1_K1, x1_M)
-    height_KM = np.minimum(y2_K1, y2_M)
-    height_KM -= np.maximum(y1_K1, y1_M)
-    np.maximum(inter_KM, 0, out=inter_KM)
-    np.maximum(height_KM, 0, out=height_KM)
-    inter_KM *= height_KM
-    area_K1 = np.maximum(x2_K1 - x1_K1, 0) * np.maximum(y2_K1 - y1_K1, 0)
-    area_M = np.maximum(x2_M - x1_M, 0) * np.maximum(y2_M - y1_M, 0)
-    over: npt.NDArray[np.bool_] = inter_KM > iou_threshold * (area_K1 + area_M - inter_KM)
+    # Sides are exponentials. Where an area overflows, a box counts as overlapping nothing.
+    with np.errstate(over="ignore", invalid="ignore"):
+        inter_KM = np.minimum(x2_K1, x2_M)
+        inter_KM -= np.maximum(x1_K1, x1_M)
+        height_KM = np.minimum(y2_K1, y2_M)
+        height_KM -= np.maximum(y1_K1, y1_M)
+        np.maximum(inter_KM, 0, out=inter_KM)
+        np.maximum(height_KM, 0, out=height_KM)
+        inter_KM *= height_KM
+        area_K1 = np.maximum(x2_K1 - x1_K1, 0) * np.maximum(y2_K1 - y1_K1, 0)
+        area_M = np.maximum(x2_M - x1_M, 0) * np.maximum(y2_M - y1_M, 0)
+        over: npt.NDArray[np.bool_] = inter_KM > iou_threshold * (area_K1 + area_M - inter_KM)
     return over
