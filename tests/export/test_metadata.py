@@ -66,6 +66,8 @@ def test_what_holds_for_every_file_is_said_too(info: ExportInfo) -> None:
         ({"facts_sha256": None}, "facts_sha256 missing"),
         ({"decoded": "false"}, "not what it was written with"),
         ({"precision": "int8"}, "not what it was written with"),
+        ({"input_color": "RGB"}, "not what it was written with"),
+        ({"letterbox_value": None}, "not what it was written with"),
         ({"class_names": '["b", "a", "c"]'}, "not what it was written with"),
         ({"decoded": "1", "pruned": "no"}, "decoded is '1'; pruned is 'no'"),
     ],

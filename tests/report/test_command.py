@@ -270,6 +270,39 @@ def test_latencies_are_those_of_the_files(
         assert f"{changed} has changed since {bench} was measured" in err
 
 
+def test_a_file_is_known_by_its_content_too(
+    old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Measured in another folder, by a relative path."""
+    row = _measured("x", old, "torch", 3.0)
+    moved = dataclasses.replace(row, model=dataclasses.replace(row.model, path="old.pth"))
+    (found,) = report.read_bench(_bench(tmp_path / "b.json", moved), [old], ["before"]).rows
+    assert found.label == "before"
+
+
+def test_a_file_whose_other_part_is_missing_is_told(
+    old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.xml").write_text("")
+    bench = _bench(tmp_path / "b.json", _measured("x", old, "torch", 3.0))
+    words = ("-c", old, tmp_path / "m.xml", "--no-eval", "--bench", bench)
+    assert command(report.main, *words, "-o", tmp_path / "r.html") == 1
+    (line,) = error_lines(capsys.readouterr().err)
+    assert "m.bin" in line
+
+
+def test_channels_of_a_file_are_those_of_its_own_checkpoint(
+    old: Path, new: Path, tmp_path: Path
+) -> None:
+    settings = ExportSettings(format="torchscript", size=load_model(old).spec.input_size)
+    file = write_model(
+        load_model(new), tmp_path / "m.torchscript", settings, source_sha256=file_digest(new)
+    )
+    found = gather_report([old, new, old, file], None, ReportSettings(labels=tuple("abcd")))
+    assert any(bar.after < bar.before for bar in found.layers)
+    assert not gather_report([old, old, file], None, ReportSettings(labels=tuple("abc"))).layers
+
+
 def test_openvino_in_bf16_is_another_setting(old: Path, tmp_path: Path) -> None:
     results = [_measured("x", old, "openvino", 3.0), _measured("x", old, "openvino", 2.0)]
     rough = dataclasses.replace(results[1].measurement, precision="fp32, run in bf16")

@@ -15,6 +15,7 @@ import torch
 from loguru import logger
 
 from tests.runs import command, error_lines, opinionated, read, tree
+from yolox.exp import get_exp
 from yolox.models import load_model
 from yolox.tools import compress, train
 from yolox.utils.checkpoint import save_checkpoint
@@ -190,6 +191,23 @@ def test_a_plan_names_every_stage_and_touches_nothing(
     assert not folder.exists()
 
 
+def test_everything_is_measured_at_the_size_of_the_training(
+    tiny_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("-c", trained / "best_ckpt.pth", "-o", tmp_path / "out", "--dry-run", "-f", tiny_exp)
+    assert command(compress.main, *words, "test_size", "96,64", "input_size", "96,64") == 0
+    (bench,) = (line for line in capsys.readouterr().out.splitlines() if "tools/bench.py" in line)
+    assert "--tsize 96 64" in bench
+
+
+def test_another_exp_file_is_another_run(tiny_exp: Path, trained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text(tiny_exp.read_text() + "\n# with another method\n")
+    exp, source = get_exp(tiny_exp), trained / "best_ckpt.pth"
+    marks = {compress._origin(exp, source, recipe) for recipe in (tiny_exp, other, "yolox-s")}
+    assert len(marks) == 3
+
+
 def test_folders_of_others_are_left_alone(
     tiny_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,6 +255,13 @@ def test_a_latency_is_planned_with_the_activation_that_stays(
     assert command(compress.main, *words, *arithmetic) == 0
     plan = capsys.readouterr().out.splitlines()
     for tool in ("prunmodel", "bench"):
+        (line,) = (line for line in plan if f"tools/{tool}.py" in line)
+        assert "--openvino-precision bf16" in line
+    for tool in ("eval", "report"):
+        assert f"tools/{tool}.py" in "".join(plan)
+    assert command(compress.main, *words, *arithmetic, "--formats", "openvino", "-f", tiny_exp) == 0
+    plan = capsys.readouterr().out.splitlines()
+    for tool in ("eval", "report"):
         (line,) = (line for line in plan if f"tools/{tool}.py" in line)
         assert "--openvino-precision bf16" in line
     assert command(compress.main, *words, "finetune_act", "mish") == 0

@@ -128,6 +128,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
         ("-c BEST -f none.py", ["no Exp file at none.py"]),
         ("-c BEST test_size 64,64", ["--tsize", "leave out test_size"]),
         ("-c BEST --path bad.png", ["bad.png cannot be decoded"]),
+        ("-n yolox-s test_size 64,64", ["--tsize", "leave out test_size"]),
         ("-c BEST --input in.put", ["letters, digits and _", "'in.put'"]),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class Work:
             assert words is not None
             self.calls.append(tuple(words))
             output.parent.mkdir(exist_ok=True)
-            (output.parent / "half").write_text("")
+            (output.parent / "latest_ckpt.pth").write_text("")
             if self.fails:
                 raise UserError("cut off")
             output.write_text(" ".join(words))
@@ -45,7 +46,7 @@ class Work:
                     recipe=(recipe,) if recipe else (),
                     outputs=(folder / "out",),
                     folders=(folder,),
-                    checkpoint=folder / "half",
+                    checkpoint=folder / "latest_ckpt.pth",
                     resumed=(*flags, "--resume"),
                 )
             )
@@ -81,9 +82,9 @@ def test_a_change_is_followed_by_all_that_depends_on_it(
     work: Work, change: dict[str, str], again: list[tuple[str, ...]]
 ) -> None:
     work.run()
-    (work.folder / "two" / "half").write_text("stale")
+    (work.folder / "two" / "latest_ckpt.pth").write_text("stale")
     assert work.run(**change) == again
-    assert (work.folder / "two" / "half").read_text() == ""
+    assert (work.folder / "two" / "latest_ckpt.pth").read_text() == ""
 
 
 def test_a_training_that_is_done_anew_is_not_lost(work: Work) -> None:
@@ -96,6 +97,23 @@ def test_a_training_that_is_done_anew_is_not_lost(work: Work) -> None:
     assert [file.read_text() for file in kept] == ["y", "b", "x"]
     assert f"what was there is kept in {work.folder / 'two_old2'}" in told[1]
     assert not (work.folder / "one_old1").exists()
+
+
+def test_what_no_stage_made_is_not_removed(work: Work) -> None:
+    work.run()
+    record = work.folder / "run.json"
+    content = json.loads(record.read_text())
+    assert content["folders"] == ["one", "two"]
+    del content["stages"]["two"]
+    record.write_text(json.dumps(content | {"folders": ["one"]}))
+    for file in (work.folder / "two").iterdir():
+        file.unlink()
+    (work.folder / "two" / "mine").write_text("mine")
+    work.run()
+    assert (work.folder / "two_old1" / "mine").read_text() == "mine"
+    (work.folder / "two" / "latest_ckpt.pth").unlink()
+    work.run(second="x")
+    assert not (work.folder / "two_old2").exists()
 
 
 def test_how_a_path_is_written_does_not_matter(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,14 +133,14 @@ def test_the_recipe_is_told_by_the_origin(work: Work) -> None:
 def test_a_lost_output_is_made_again(work: Work) -> None:
     work.run()
     (work.folder / "two" / "out").unlink()
-    (work.folder / "two" / "half").unlink()
+    (work.folder / "two" / "latest_ckpt.pth").unlink()
     assert work.run() == [("b",)]
 
 
 def test_what_comes_after_a_stage_done_again_is_done_again(work: Work) -> None:
     work.run()
     (work.folder / "one" / "out").unlink()
-    (work.folder / "one" / "half").unlink()
+    (work.folder / "one" / "latest_ckpt.pth").unlink()
     assert work.run() == [("a",), ("b",)]
     # Also where the run is stopped in between.
     (work.folder / "one" / "out").unlink()

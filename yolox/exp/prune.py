@@ -65,6 +65,11 @@ def follow_checkpoint(exp: Exp, spec: ModelSpec, *, keep: Sequence[str] = ()) ->
             f"({', '.join(exp.class_names)}): use the data set it was trained on, or set "
             "class_names"
         )
+    if spec.class_names and tuple(exp.class_names) != tuple(spec.class_names):
+        raise CheckpointError(
+            f"the checkpoint's classes are {', '.join(spec.class_names)}, the data's "
+            f"{', '.join(exp.class_names)}: set class_names to the checkpoint's, in that order"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,6 +65,7 @@ class ReportSettings:
         measured: rows with latencies, which models of the same label take over; the others
             become rows of the report.
         measured_on: the machine that the latencies are of.
+        openvino_precision: arithmetic of OpenVINO's files, as `open_exported` takes it.
         measured_size: and the input size, height and width; None where there are no latencies.
         asked: facts that go before those found in the checkpoints.
         commands: lines that do it again, in order.
@@ -80,6 +81,7 @@ class ReportSettings:
     measured: tuple[ModelRow, ...] = ()
     measured_on: str = ""
     measured_size: tuple[int, int] | None = None
+    openvino_precision: str = "f32"
     asked: tuple[Fact, ...] = ()
     commands: tuple[str, ...] = ()
 
@@ -142,7 +144,8 @@ def gather_report(
         raise UserError(f"{len(labels)} labels for {len(paths)} checkpoints")
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise UserError(f"two models share a label: {', '.join(twice)}; --labels names them")
-    models = [_opened(path, label) for path, label in zip(paths, labels, strict=True)]
+    arithmetic = settings.openvino_precision
+    models = [_opened(path, label, arithmetic) for path, label in zip(paths, labels, strict=True)]
     if size := settings.measured_size:
         others = [model.label for model in models if model.spec.input_size != size]
         if others:
@@ -153,17 +156,17 @@ def gather_report(
     if exp is not None:
         models = [_evaluated(exp, model, keep) for model in models]
     first, last = models[0], models[-1] if len(models) > 1 else None
-    kept = [model.loaded for model in models if model.loaded is not None]
+    ends = _checkpoints(first, models)
     return Report(
         title=settings.title or f"{exp.exp_name if exp else first.label}: model report",
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         models=_rows(models, settings.measured),
         measured_on=settings.measured_on,
         data=_data(first),
-        asked=(*settings.asked, *(pruning_facts(kept[0], kept[-1]) if kept else ())),
+        asked=(*settings.asked, *(pruning_facts(*ends) if ends else ())),
         classes=_classes(first, last),
         curves=_curves(first, last),
-        layers=layer_bars(kept[0].model, kept[-1].model) if kept else (),
+        layers=layer_bars(ends[0].model, ends[1].model) if ends else (),
         scales=scale_histograms(_ends(models)),
         pairs=_pairs(first, last, settings) if last and settings.images else (),
         score=settings.score,
@@ -172,17 +175,33 @@ def gather_report(
     )
 
 
+def _checkpoints(first: _Model, models: Sequence[_Model]) -> tuple[LoadedModel, LoadedModel] | None:
+    """Of the model before and the one after, for an exported file what it was made from.
+
+    None where they are not among the models.
+    """
+    loaded = {file_digest(model.path): model.loaded for model in models if model.loaded is not None}
+
+    def of(model: _Model) -> LoadedModel | None:
+        if isinstance(model.network, ExportedModel):
+            return loaded.get(model.network.info.checkpoint_sha256)
+        return model.loaded
+
+    before, after = of(first), of(models[-1])
+    return (before, after) if before is not None and after is not None else None
+
+
 def _ends(models: Sequence[_Model]) -> dict[str, nn.Module]:
     """The first and the last checkpoint's models by label; the same one only once."""
     kept = [model for model in models if model.loaded is not None]
     return {model.label: model.network for model in (*kept[:1], *kept[-1:])}
 
 
-def _opened(path: Path, label: str) -> _Model:
+def _opened(path: Path, label: str, openvino_precision: str) -> _Model:
     if not is_exported(path):
         loaded = load_model(path)
         return _Model(label=label, path=path, network=loaded.model, spec=loaded.spec, loaded=loaded)
-    network = open_exported(path)
+    network = open_exported(path, precision=openvino_precision)
     info = network.info
     spec = ModelSpec(
         architecture=info.architecture,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from yolox.export.bench import Measurement
@@ -143,7 +144,7 @@ def _models_table(results: Sequence[Result], size: tuple[int, int]) -> Table:
     table = _table("Models", "model", "pruned", "params", f"MACs at {height}×{width}", "file")
     for model in models:
         table.add_row(
-            model.label,
+            escape(model.label),
             "yes" if model.pruned else "no",
             _relative(model.params, first.params, 1e6, "M"),
             _relative(model.macs, first.macs, 1e9, "G"),
@@ -162,7 +163,7 @@ def _forward_table(results: Sequence[Result]) -> Table:
         m, ratio = result.measurement, speedup(results, result)
         times = (m.forward.median, m.forward.p90, m.forward.least)
         table.add_row(
-            *(result.model.label, m.runtime, m.precision, str(m.threads), str(m.batch)),
+            *(escape(result.model.label), m.runtime, m.precision, str(m.threads), str(m.batch)),
             *(f"{ms:.2f}" for ms in times),
             f"{m.images_per_second:.1f}",
             "–" if ratio is None else f"{ratio:.2f} ×",
@@ -180,7 +181,7 @@ def _around_table(results: Sequence[Result]) -> Table:
         m = result.measurement
         parts = (m.preprocess, m.forward, m.postprocess, m.whole)
         table.add_row(
-            *(result.model.label, m.runtime, str(m.threads), str(m.batch)),
+            *(escape(result.model.label), m.runtime, str(m.threads), str(m.batch)),
             *(f"{part.median:.2f}" for part in parts),
             f"{m.whole_images_per_second:.1f}",
             str(m.detections),

@@ -14,6 +14,11 @@ from yolox.models import LoadedModel
 
 NMS_COLUMNS = "image, x1, y1, x2, y2, objectness, class probability, class"
 PRECISIONS = ("fp32", "fp16", "int8")
+# What holds for every file and is said all the same, for other programs.
+_SAID = (
+    *("input_layout", "input_color", "input_range", "input_normalized"),
+    *("letterbox", "letterbox_value", "output_columns"),
+)
 FACTS_DIGEST = "facts_sha256"  # key of the metadata
 
 
@@ -117,6 +122,7 @@ class ExportInfo:
             "letterbox_value": PAD_VALUE,
             "output_columns": NMS_COLUMNS if self.nms else rows,
         }
+        assert facts.keys() - self.__dataclass_fields__.keys() == set(_SAID)
         values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
         return {**values, FACTS_DIGEST: facts_digest(values)}
 
@@ -213,7 +219,8 @@ class ExportInfo:
 
 def facts_digest(values: Mapping[str, str]) -> str:
     """SHA-256, in hexadecimal, of the facts among metadata."""
-    facts = {name: str(values[name]) for name in ExportInfo.__dataclass_fields__}
+    names = (*ExportInfo.__dataclass_fields__, *_SAID)
+    facts = {name: str(values.get(name)) for name in names}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

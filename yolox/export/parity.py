@@ -212,7 +212,7 @@ def count_missing(
     )
     if tied_iou is not None:
         scores = [rows[:, 4] * rows[:, 5] for rows in (a, b)]
-        is_tie = (scores[0][:, None] - scores[1][None, :]).abs() <= tolerance.score
+        is_tie = (scores[0][:, None] - scores[1][None, :]).abs() <= FP32.score
         same |= is_of_class & is_tie & (iou > tied_iou)
     return int((~same.any(dim=1)).sum())
 

@@ -118,12 +118,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Opened first, so that a place that cannot be written to shows before the work is done.
     with replacing(args.json, BenchError) if args.json else nullcontext() as file:
         results, notes = _measure(subjects, settings, image, args)
-        _print(results, notes, settings)
         if file is not None:
             command = shlex.join(map(str, sys.argv[1:] if argv is None else argv))
             about = _about(args, settings, f"python tools/bench.py {command}")
             content = {**about, **to_json(results), "notes": notes}
             file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    _print(results, notes, settings)
 
 
 def _measure(

@@ -117,8 +117,8 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_openvino_precision(group: argparse._ArgumentGroup) -> None:
-    """Of every command that measures OpenVINO."""
+def add_openvino_precision(group: argparse._ActionsContainer) -> None:
+    """Of every command that runs OpenVINO."""
     group.add_argument(
         "--openvino-precision",
         choices=OPENVINO_PRECISIONS,

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from loguru import logger
+from rich.markup import escape
 from rich.table import Table
 
 from yolox.exp import Exp
@@ -211,7 +212,7 @@ class Road:
             name=f"AP of the {form} file",
             tool="eval",
             main=eval.main,
-            flags=("-c", output, "--plots", results),
+            flags=("-c", output, "--plots", results, *self._arithmetic(form)),
             recipe=self._own_recipe,
             outputs=(results / "metrics.json",),
             folders=(results,),
@@ -222,6 +223,10 @@ class Road:
     def _files(self) -> dict[str, Path]:
         """Exported files by what they are called in tables."""
         return {f"after, as {form}": self._exported(form) for form in self.args.formats}
+
+    def _arithmetic(self, form: str) -> tuple[str, ...]:
+        """Of OpenVINO's files, for commands that run them."""
+        return ("--openvino-precision", self.args.openvino_precision) if form == "openvino" else ()
 
     def _measurement(self, final: Path) -> Stage:
         args = self.args
@@ -234,7 +239,7 @@ class Road:
             flags=(
                 *(*models.values(), "--labels", *models, "--runtimes", *runtimes),
                 *("--threads", args.threads, "--openvino-precision", args.openvino_precision),
-                *("--json", self.measured),
+                *("--tsize", *self.exp.test_size, "--json", self.measured),
             ),
             outputs=(self.measured,),
             seconds=BENCH_SECONDS * len(runtimes),
@@ -256,6 +261,7 @@ class Road:
             flags=(
                 *("-c", *models.values(), "--labels", *models, "--bench", self.measured),
                 *("--compress", self.folder / "compress.json", "-o", output),
+                *(self._arithmetic("openvino") if "openvino" in self.args.formats else ()),
             ),
             recipe=self._own_recipe,
             outputs=(output,),
@@ -292,7 +298,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     stages = list(road.stages())
     _require_own_folder(folder / "compress.json", stages)
-    record = Record(folder / "compress.json", _origin(exp, source))
+    record = Record(folder / "compress.json", _origin(exp, source, args.exp_file or args.name))
     _show(stages, record, folder)
     if args.dry_run:
         return
@@ -331,14 +337,21 @@ def _require_own_folder(record: Path, stages: Sequence[Stage]) -> None:
         )
 
 
-def _origin(exp: Exp, source: Path) -> str:
-    """A digest of what everything follows from: the checkpoint and the recipe."""
+def _origin(exp: Exp, source: Path, recipe: Path | str | None) -> str:
+    """A digest of what everything follows from: the checkpoint and the recipe.
+
+    Args:
+        exp: its plain values count.
+        source: the checkpoint.
+        recipe: the Exp file, in which methods may be overridden, or the name of a built-in one.
+    """
+    content = recipe if isinstance(recipe, str) else file_digest(recipe or cli.DEFAULT_EXP)
     fields = {
         name: _plain(Path(value) if value and name == "data_dir" else value)
         for name, value in vars(exp).items()
         if not name.startswith("_") and name not in _WITHOUT_INFLUENCE
     }
-    text = json.dumps([file_digest(source), fields], sort_keys=True)
+    text = json.dumps([file_digest(source), content, fields], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -357,7 +370,7 @@ def _plain(value: object) -> object:
 
 def _show(stages: Sequence[Stage], record: Record, folder: Path) -> None:
     """The plan, with the time that each stage is expected to take on this machine."""
-    table = Table(title=f"Plan, in {folder}", show_footer=True)
+    table = Table(title=escape(f"Plan, in {folder}"), show_footer=True)
     done = [record.is_done(*pair) for pair in zip(stages, record.marks(stages), strict=True)]
     left = sum(stage.seconds for stage, is_done in zip(stages, done, strict=True) if not is_done)
     table.add_column("stage", footer="left to do")

@@ -178,6 +178,8 @@ def export(args: argparse.Namespace) -> None:
 def _exp(args: argparse.Namespace) -> Exp | None:
     """The Exp where one is named, or is to tell where the checkpoint lies."""
     if not args.ckpt:
+        if "test_size" in args.opts[::2]:
+            raise UserError("--tsize sets the size that is exported: leave out test_size")
         return cli.load_exp(args)
     if others := [name for name in args.opts[::2] if name != "data_dir"]:
         raise UserError(
@@ -193,7 +195,7 @@ def _evaluation_images(exp: Exp | None) -> list[Path]:
         return []
     try:
         samples = getattr(exp.get_eval_dataset(), "samples", ())
-    except UserError as error:
+    except (UserError, OSError) as error:
         logger.info(f"no evaluation images to compare on ({error})")
         return []
     return [sample.path for sample in samples]

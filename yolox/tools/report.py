@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         measured=bench.rows,
         measured_on=bench.machine,
         measured_size=bench.size,
+        openvino_precision=args.openvino_precision,
         commands=_commands(paths, args.compress, f"python tools/report.py {shlex.join(words)}"),
     )
     # Before minutes of evaluation are lost.
@@ -70,6 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="to write")
     parser.add_argument("--title", default="", help="of the page (the Exp's name)")
     parser.add_argument("--bench", type=Path, help="latencies: what tools/bench.py --json wrote")
+    cli.add_openvino_precision(parser)
     parser.add_argument(
         "--compress", type=Path, help="commands: the compress.json of tools/compress.py"
     )
@@ -139,11 +141,14 @@ def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Ben
     names = {model.resolve(): label for model, label in zip(models, labels, strict=False)}
     content = _read_json(path, "tools/bench.py --json")
     try:
+        same = {files_digest(place): place for place in names}
         machine = content["machine"]
         height, width = map(int, content["settings"]["size"])
         rows = []
         for file in content["models"]:
             place, label = Path(file["path"]).resolve(), str(file["label"])
+            if place not in names:  # measured from another folder, perhaps
+                place = same.get(file["file_sha256"], place)
             if place in names and files_digest(place) != file["file_sha256"]:
                 logger.warning(f"{place} has changed since {path} was measured: measure it again")
                 continue
@@ -166,6 +171,8 @@ def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Ben
             machine=f"{machine['processor']} ({machine['cores']} cores), at {height}×{width}",
             size=(height, width),
         )
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is not what tools/bench.py --json writes ({error!r}): measure again"

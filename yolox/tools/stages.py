@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import shlex
 import shutil
 import time
@@ -17,6 +18,8 @@ from loguru import logger
 
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
+
+TRAINED = "latest_ckpt.pth"  # what an epoch of the trainer leaves
 
 Command = Callable[[Sequence[str] | None], None]
 
@@ -36,8 +39,8 @@ class Stage:
         fields: names and values of Exp fields that this stage sets beside them.
         folders: its own, removed before it is begun anew.
         seconds: that it is expected to take.
-        checkpoint: of a training; where this is there, a stage that was cut off goes on with
-            `resumed` in place of `flags`, and what one with other arguments left is set aside.
+        checkpoint: where this is there, a stage that was cut off goes on with `resumed` in place of
+            `flags`.
         resumed: flags for that.
     """
 
@@ -62,11 +65,6 @@ class Stage:
         """The command as a person would type it."""
         return f"python tools/{self.tool}.py {shlex.join(self.words())}"
 
-    @property
-    def is_kept(self) -> bool:
-        """Whether it is a training that has left results, hours of work maybe."""
-        return self.checkpoint is not None and all(output.is_file() for output in self.outputs)
-
 
 class Record:
     """What has been done in a folder: a JSON file, rewritten whole as stages begin and end.
@@ -83,9 +81,12 @@ class Record:
         """
         self._path, self._origin = path, origin
         self._stages: dict[str, dict[str, Any]] = {}
+        self._made: set[str] = set()  # folders, below that of the file
         if path.is_file():
             try:
-                self._stages = dict(json.loads(path.read_text(encoding="utf-8"))["stages"])
+                content = json.loads(path.read_text(encoding="utf-8"))
+                self._stages = dict(content["stages"])
+                self._made = set(content["folders"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"cannot read {path} ({error}): delete it to begin anew, or choose another "
@@ -130,7 +131,15 @@ class Record:
             for name in names[names.index(stage.name) :]:
                 del self._stages[name]
         self._stages[stage.name] = {"mark": mark, "command": stage.line()}
+        self._made.update(map(self._name, stage.folders))
         self._write()
+
+    def has_made(self, folder: Path) -> bool:
+        """Whether it was made by a stage of this run, now or before."""
+        return self._name(folder) in self._made
+
+    def _name(self, folder: Path) -> str:
+        return os.path.relpath(folder, self._path.parent)
 
     def end(self, stage: Stage, seconds: float) -> None:
         """Note that it ended, and how long it took since it was begun or resumed."""
@@ -139,7 +148,11 @@ class Record:
 
     def _write(self) -> None:
         with replacing(self._path) as temporary:
-            content = {"origin": self._origin, "stages": self._stages}
+            content = {
+                "origin": self._origin,
+                "stages": self._stages,
+                "folders": sorted(self._made),
+            }
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -163,7 +176,7 @@ def run_stages(stages: Sequence[Stage], record: Record) -> None:
             and stage.checkpoint.is_file()
         )
         if not record.was_begun(stage, mark):
-            _clear(stage)
+            _clear(stage, record)
         record.begin(stage, mark)
         logger.info(f"{title}{', going on where it was' if resumes else ''}\n$ {stage.line()}")
         start = time.monotonic()
@@ -174,19 +187,20 @@ def run_stages(stages: Sequence[Stage], record: Record) -> None:
         record.end(stage, time.monotonic() - start)
 
 
-def _clear(stage: Stage) -> None:
-    """Make room for a stage that is begun anew."""
-    is_kept = stage.is_kept
+def _clear(stage: Stage, record: Record) -> None:
+    """Make room for a stage that is begun anew.
+
+    Set aside, not removed, is what no stage made, and what holds trained weights.
+    """
     for folder in stage.folders:
-        if is_kept and folder.exists():
-            aside = _unused(folder)
-            folder.rename(aside)
-            logger.warning(
-                f"{stage.name} is done anew, with other arguments or from another model: what "
-                f"was there is kept in {aside}"
-            )
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            continue
+        if record.has_made(folder) and not any(folder.rglob(TRAINED)):
+            shutil.rmtree(folder)
+            continue
+        aside = _unused(folder)
+        folder.rename(aside)
+        logger.warning(f"{stage.name} is done anew: what was there is kept in {aside}")
 
 
 def _unused(path: Path) -> Path:
