@@ -201,13 +201,15 @@ def test_command_writes_a_page(
 
 def test_without_data_there_is_no_accuracy(old: Path, new: Path, tmp_path: Path) -> None:
     output, bench = tmp_path / "report.html", tmp_path / "compress.json"
-    stages = {"pruning": {"command": "python tools/prunmodel.py -c a.pth", "seconds": 3}}
+    pruning = "python tools/prunmodel.py -c a.pth --target macs=0.5"
+    stages = {"pruning": {"command": pruning, "seconds": 3}}
     bench.write_text(json.dumps({"origin": "", "stages": stages}))
     args = ("-c", old, new, "--no-eval", "-o", output)
     assert command(report.main, *args, "--compress", bench) == 0
     page = Page(output.read_text(encoding="utf-8"))
     assert page.ids() == {"asked", "models", "channels", "scales", "again"}
-    assert "python tools/prunmodel.py -c a.pth python tools/report.py" in page.text
+    assert f"{pruning} python tools/report.py" in page.text
+    assert "target macs=0.5" in page.text
     assert "AP50" not in page.text
 
 

@@ -272,6 +272,16 @@ def test_demo_draws_with_a_file(
     assert "nothing found" not in log
 
 
+def test_demo_takes_the_thresholds_of_a_file(
+    deployed: Callable[..., Path], devkit: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    file = deployed("own.torchscript", "--format", "torchscript", "--conf", 0.00001)
+    folder = devkit / "VOC2007" / "JPEGImages"
+    capsys.readouterr()
+    assert command(demo.main, "-c", file, "--path", folder, "--save_dir", tmp_path) == 0
+    assert "circle 0." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("main", "flags", "words"),
     [

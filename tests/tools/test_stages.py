@@ -165,6 +165,28 @@ def test_a_stage_that_was_cut_off_goes_on_where_it_was(work: Work) -> None:
     assert work.run(first="y") == [("y",), ("b",)]
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_half_of_a_stage_is_cleared_unless_it_goes_on_itself(goes_on: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    seen: list[bool] = []
+
+    def main(_: Sequence[str] | None) -> None:
+        seen.append(folder.exists())
+        folder.mkdir(exist_ok=True)
+        if len(seen) == 1:
+            raise UserError("cut off")
+        (folder / "out").write_text("")
+
+    stage = Stage(
+        name="n", tool="t", main=main, flags=(), outputs=(folder / "out",), folders=(folder,),
+        goes_on=goes_on,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="cut off"):
+        run_stages([stage], Record(tmp_path / "run.json", "o"))
+    run_stages([stage], Record(tmp_path / "run.json", "o"))
+    assert seen == [False, goes_on]
+
+
 def test_a_stage_that_writes_nothing_is_an_error(work: Work) -> None:
     stages = [Stage(name="n", tool="t", main=lambda _: None, flags=(), outputs=(Path("none"),))]
     with pytest.raises(UserError, match="stage 1 of 1, n: it ended without writing none"):

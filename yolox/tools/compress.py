@@ -153,6 +153,7 @@ class Road:
             recipe=self._own_recipe,
             outputs=(folder / "sensitivity.jsonl",),
             folders=(folder,),
+            goes_on=True,
             seconds=240 * self.args.images * self.time.infer_image,
         )
 
@@ -184,6 +185,7 @@ class Road:
             fields=("output_dir", self.folder, "exp_name", "pruned"),
             outputs=(output,),
             folders=(self.folder / "pruned", self.folder / "pruned_steps"),
+            goes_on=True,
             seconds=seconds,
         )
 

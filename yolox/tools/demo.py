@@ -32,6 +32,7 @@ from yolox.utils.progress import track
 from yolox.utils.visualize import vis
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+CONF, NMS = 0.3, 0.45  # of a checkpoint, where nothing else is asked
 TILE_BATCH = 4  # tiles a forward pass
 OVERLAP = 200  # of tiles, pixels: as tools/convert_dota.py cuts them
 
@@ -155,8 +156,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--save_result", action="store_true", help="accepted for old scripts: pictures are written"
     )
-    parser.add_argument("--conf", type=cli.fraction, default=0.3, help="least score of a detection")
-    parser.add_argument("--nms", type=cli.fraction, default=0.45, help="IoU of NMS")
+    parser.add_argument(
+        "--conf",
+        type=cli.fraction,
+        help=f"least score of a detection ({CONF}; an exported file's own)",
+    )
+    parser.add_argument(
+        "--nms", type=cli.fraction, help=f"IoU of NMS ({NMS}; an exported file's own)"
+    )
     parser.add_argument("--tsize", type=cli.side, help="square test size (the checkpoint's)")
     parser.add_argument("--legacy", action="store_true", help="input of the oldest weights: RGB")
     parser.add_argument("--fuse", action="store_true", help="fold batch norms first")
@@ -215,6 +222,8 @@ def _load(args: argparse.Namespace) -> tuple[Detector, Sequence[str] | None]:
 
 
 def _load_checkpoint(args: argparse.Namespace, gpu: bool) -> tuple[torch.nn.Module, ModelSpec]:
+    args.conf = CONF if args.conf is None else args.conf
+    args.nms = NMS if args.nms is None else args.nms
     loaded = load_model(resolve_weights(args.ckpt))
     model = fuse_model(loaded.model) if args.fuse else loaded.model
     device = "cuda" if gpu else "cpu"
@@ -224,6 +233,8 @@ def _load_checkpoint(args: argparse.Namespace, gpu: bool) -> tuple[torch.nn.Modu
 def _load_file(args: argparse.Namespace) -> tuple[torch.nn.Module, ModelSpec]:
     flags = {"--fuse": args.fuse, "--fp16": args.fp16, "--device gpu": args.device == "gpu"}
     model, spec = open_file(args.ckpt, tsize=args.tsize, flags=flags)
+    args.conf = model.info.conf_threshold if args.conf is None else args.conf
+    args.nms = model.info.nms_threshold if args.nms is None else args.nms
     if loss := model.nms_loss(args.conf, args.nms):
         logger.warning(loss)
     return model, spec

@@ -15,7 +15,7 @@ from loguru import logger
 
 from yolox.exp.report import ReportSettings, gather_report
 from yolox.export.bench_plan import files_digest
-from yolox.report import Latency, ModelRow, save_report
+from yolox.report import Fact, Latency, ModelRow, save_report
 from yolox.tools import cli
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     labels = tuple(args.labels or short_names(paths))
     bench = read_bench(args.bench, paths, labels) if args.bench else Bench()
     words = sys.argv[1:] if argv is None else argv
+    own = f"python tools/report.py {shlex.join(words)}"
+    commands = _commands(paths, args.compress, own)
     settings = ReportSettings(
         title=args.title,
         labels=labels,
@@ -41,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         measured_on=bench.machine,
         measured_size=bench.size,
         openvino_precision=args.openvino_precision,
-        commands=_commands(paths, args.compress, f"python tools/report.py {shlex.join(words)}"),
+        asked=_asked(commands),
+        commands=commands,
     )
     # Before minutes of evaluation are lost.
     require_writable(args.output.parent)
@@ -105,6 +108,15 @@ def _commands(paths: Sequence[Path], compress: Path | None, own: str) -> tuple[s
         found = [_read_json(path, "tools/prunmodel.py") for path in records if path.is_file()]
         commands = [record["command"] for record in found if record.get("command")]
     return tuple(dict.fromkeys([*commands, own]))
+
+
+def _asked(commands: Sequence[str]) -> tuple[Fact, ...]:
+    """The target of each pruning: of one in steps, a checkpoint knows those of its steps alone."""
+    targets = []
+    for words in map(shlex.split, commands):
+        if "tools/prunmodel.py" in words and "--target" in words[:-1]:
+            targets.append(words[words.index("--target") + 1])
+    return tuple(Fact(name="target", value=target) for target in dict.fromkeys(targets))
 
 
 def _read_json(path: Path, origin: str) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Stage:
         fields: names and values of Exp fields that this stage sets beside them.
         folders: its own, removed before it is begun anew.
         seconds: that it is expected to take.
+        goes_on: whether its command itself goes on where it was cut off.
         checkpoint: where this is there, a stage that was cut off goes on with `resumed` in place of
             `flags`.
         resumed: flags for that.
@@ -53,6 +54,7 @@ class Stage:
     fields: tuple[object, ...] = ()
     folders: tuple[Path, ...] = ()
     seconds: float = 0.0
+    goes_on: bool = False
     checkpoint: Path | None = None
     resumed: tuple[object, ...] = ()
 
@@ -175,7 +177,7 @@ def run_stages(stages: Sequence[Stage], record: Record) -> None:
             and stage.checkpoint is not None
             and stage.checkpoint.is_file()
         )
-        if not record.was_begun(stage, mark):
+        if not (record.was_begun(stage, mark) and (resumes or stage.goes_on)):
             _clear(stage, record)
         record.begin(stage, mark)
         logger.info(f"{title}{', going on where it was' if resumes else ''}\n$ {stage.line()}")
