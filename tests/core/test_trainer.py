@@ -302,6 +302,20 @@ def test_command_stops_on_a_non_finite_loss(
 # --------------------------------------------------------------------------------- log and scalars
 
 
+def test_the_grad_mode_of_the_caller_comes_back(tiny_exp: Path, tmp_path: Path) -> None:
+    """An error that a signal raises may come when `no_grad` has begun and nothing ends it yet."""
+    trainer = new_trainer(tiny_exp, tmp_path)
+
+    def evaluate(_: torch.nn.Module) -> tuple[float, float, str]:
+        torch.no_grad().__enter__()
+        raise RuntimeError("DataLoader worker is killed")
+
+    trainer.evaluate = evaluate
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer.train()
+    assert torch.is_grad_enabled()
+
+
 @pytest.fixture(scope="module")
 def logged(devkit: Path, tiny_exp: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("logged")

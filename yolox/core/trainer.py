@@ -89,7 +89,10 @@ class Trainer:
         self._epoch = 0
         self._recent = RecentImages()
         try:
-            return self._train()
+            # A signal (of a killed loader's process, say) may raise between the two halves of a
+            # `no_grad` deep in torch: the mode of whoever called is set back here.
+            with torch.enable_grad():
+                return self._train()
         except Interrupted as stop:
             where = f"stopped in epoch {self._epoch + 1} of {self.settings.max_epoch}"
             message = f"{where}: {self._folder.resume_hint()}"
