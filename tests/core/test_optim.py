@@ -89,3 +89,14 @@ def test_other_optimizers_start_as_they_do(kind: type[torch.optim.Optimizer]) ->
     before = model.weight.item()
     optimizer.step()
     assert model.weight.item() != before
+
+
+def test_no_momentum_is_plain_sgd() -> None:
+    layer = nn.Conv2d(1, 1, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+    optimizer = build_sgd(layer, lr=0.5, momentum=0.0, weight_decay=0.0)
+    for _ in range(2):
+        layer.weight.grad = torch.ones_like(layer.weight)
+        optimizer.step()
+    assert layer.weight.item() == 0.0

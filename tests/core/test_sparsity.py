@@ -269,7 +269,7 @@ def test_command_logs_and_draws_the_scales(
     assert names | {"sparsity/below_0.01", "sparsity/below_0.1"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Histograms("gamma")] == [STEPS, 2 * STEPS]
     assert "gamma/head.stems.0.bn" in events.Tags()["histograms"]
-    assert read(tmp_path / "tiny" / "latest_ckpt.pth")["train"]["recipe"]["sparsity"] == 1e-3
+    assert read(tmp_path / "tiny" / "latest_ckpt.pth")["recipe"]["sparsity"] == 1e-3
 
     changed = ("--resume", *common[:-1], "2e-3")
     assert command(train.main, *changed, "output_dir", tmp_path, "max_epoch", 2) == 0
@@ -291,9 +291,7 @@ def test_command_refuses_what_cannot_work(
 
 
 def test_a_run_without_it_has_no_trace_of_it(trained: Path) -> None:
-    assert not any(
-        "sparsity" in key for key in read(trained / "latest_ckpt.pth")["train"]["recipe"]
-    )
+    assert not any("sparsity" in key for key in read(trained / "latest_ckpt.pth")["recipe"])
     assert "γ" not in (trained / "train_log.txt").read_text(encoding="utf-8")
 
 

@@ -57,6 +57,24 @@ def test_a_loss_that_is_not_finite_names_the_images(total: float) -> None:
     assert isinstance(caught.value, UserError)
 
 
+def test_a_teachers_part_that_is_not_finite_is_not_blamed_on_the_images() -> None:
+    model = _Fixed(float("nan"))
+    own = model(torch.empty(1), torch.empty(1))
+    model.forward = lambda *_: (
+        own
+        | {  # type: ignore[method-assign]
+            "distill_loss": torch.tensor(float("nan")),
+            "distill_box_loss": torch.tensor(float("nan")),
+        }
+    )
+    with pytest.raises(NonFiniteLossError) as caught:
+        forward_losses(model, torch.empty(2), torch.empty(2), ["cat_7", "dog_9"])
+    message = str(caught.value)
+    assert "distill_loss nan, distill_box_loss nan" in message
+    assert "The teacher's part alone is not" in message
+    assert "annotations" not in message
+
+
 def test_a_finite_loss_passes() -> None:
     losses = forward_losses(_Fixed(2.5), torch.empty(1), torch.empty(1), ["a"])
     assert losses["total_loss"].item() == 2.5

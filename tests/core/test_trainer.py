@@ -397,7 +397,7 @@ def test_resume_logs_settings_that_changed(
 
 def test_checkpoint_holds_what_it_promises(trained: Path) -> None:
     content = read(trained / "latest_ckpt.pth")
-    assert content.keys() == {"format", "version", "model", "spec", "train"}
+    assert content.keys() == {"format", "version", "model", "spec", "recipe", "train"}
     assert (content["format"], content["version"]) == ("yolox-checkpoint", 1)
     assert content["spec"]["class_names"] == ["circle", "square", "triangle"]
     assert content["spec"]["input_size"] == [64, 64]
@@ -405,5 +405,7 @@ def test_checkpoint_holds_what_it_promises(trained: Path) -> None:
     assert state["epoch"] == 2
     assert state["ema_updates"] == 2 * STEPS
     assert state["raw_model"].keys() == content["model"].keys()
-    assert state["recipe"]["batch_size"] == 4
-    assert read(trained / "best_ckpt.pth").keys() == {"format", "version", "model", "spec"}
+    assert content["recipe"]["batch_size"] == 4
+    best = read(trained / "best_ckpt.pth")
+    assert best.keys() == content.keys() - {"train"}
+    assert best["recipe"] == content["recipe"]

@@ -155,7 +155,8 @@ def test_a_disk_that_stays_full_ends_the_run(
     error = _only_error(capsys)
     assert "epoch 4 could not be saved" in error  # the third in a row
     assert "(File too large)" in error
-    assert "--resume goes on from epoch 2" in error
+    latest = tmp_path / "out" / "tiny" / "latest_ckpt.pth"
+    assert f"-c {latest} --resume goes on from epoch 2" in error
     assert _saved_epoch(tmp_path) == 1
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -269,7 +270,8 @@ def test_signals_end_a_run_with_a_hint(
     args = ("max_epoch", 9, "eval_interval", 99, "data_num_workers", workers)
     assert _train(tmp_path, *args) == status
     error = _only_error(capsys)
-    assert error.endswith("stopped in epoch 3 of 9: --resume goes on from epoch 3")
+    latest = tmp_path / "out" / "tiny" / "latest_ckpt.pth"
+    assert error.endswith(f"stopped in epoch 3 of 9: -c {latest} --resume goes on from epoch 3")
     assert signal.getsignal(number) == handler
     assert _saved_epoch(tmp_path) == 2
     assert multiprocessing.active_children() == []

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.runs import command, new_trainer
+from tests.runs import command, new_trainer, read
 from yolox.exp import Exp, ExpError, TrainOptions
 from yolox.exp.finetune import average_of, fine_tuning
 from yolox.models import ModelSpec, build_model
-from yolox.tools import train
+from yolox.tools import prunmodel, train
 from yolox.utils.ema import ModelEMA
 
 
@@ -95,12 +95,12 @@ def test_a_pruned_model_is_trained_by_the_recipe_and_no_other_is(
     tuned = new_trainer(tiny_exp, tmp_path, options=TrainOptions(checkpoint=pruned), **fields)
     assert (tuned.settings.max_epoch, tuned.settings.no_aug_epochs) == (4, 1)
     assert tuned.recipe["max_epoch"] == 4
-    assert tuned.recipe["lr"] == pytest.approx(0.5 * 4 * 0.01 / 64)
-    assert tuned.schedule(1) <= tuned.recipe["lr"]
+    assert tuned.recipe["basic_lr_per_img"] == pytest.approx(0.5 * 0.01 / 64)
+    assert tuned.schedule(1) <= 0.5 * 4 * 0.01 / 64
     options = TrainOptions(checkpoint=trained / "best_ckpt.pth")
     plain = new_trainer(tiny_exp, tmp_path, options=options, **fields)
     assert (plain.settings.max_epoch, plain.settings.no_aug_epochs) == (8, 4)
-    assert plain.recipe["lr"] == pytest.approx(4 * 0.01 / 64)
+    assert plain.recipe["basic_lr_per_img"] == 0.01 / 64
 
 
 def test_the_command_line_wins_and_a_line_tells_the_recipe(
@@ -127,11 +127,59 @@ def test_the_command_line_wins_and_a_line_tells_the_recipe(
         ("finetune_epochs", -1, "finetune_epochs must be at least 0: -1"),
         ("distill_obj", -0.5, "distill_obj must be at least 0: -0.5"),
         ("distill_temperature", 0.0, "distill_temperature must be positive: 0.0"),
+        ("distill_temperature", float("inf"), "distill_temperature must be finite: inf"),
+        ("distill_cls", float("nan"), "distill_cls must be finite: nan"),
+        ("sparsity_form", "l7", "form must be one of l1, group: 'l7'"),
     ],
 )
-def test_fields_that_cannot_be(field: str, value: float, message: str) -> None:
+def test_fields_that_cannot_be(field: str, value: Any, message: str) -> None:
     with pytest.raises(ExpError, match=message):
         _exp(**{field: value}).check()
+
+
+def test_length_and_rate_are_scaled_from_the_run_that_made_the_model(
+    tiny_exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its command line had other values than the Exp; a second pruning still knows them."""
+    out = ("output_dir", tmp_path / "out")
+    common = ("--precision", "fp32", "-f", tiny_exp)
+    own = ("basic_lr_per_img", 0.001, "max_epoch", 3, "momentum", 0.8)
+    assert command(train.main, *common, *out, *own) == 0
+    folder, source = tmp_path / "out" / "tiny", "best_ckpt.pth"
+    flags = ("--importance", "l1", "--ch-sparsity", "0.2", "--no-latency", "-f", tiny_exp)
+    for turn in ("once", "twice"):
+        small = tmp_path / f"{turn}.pth"
+        assert command(prunmodel.main, *flags, "-c", folder / source, "-o", small) == 0
+        options = TrainOptions(checkpoint=small, name=turn)
+        capsys.readouterr()
+        trainer = new_trainer(tiny_exp, tmp_path, options=options, finetune_lr=0.5)
+        log = capsys.readouterr().err
+        assert "unlike the run that trained the whole model: momentum 0.8 → 0.9; set" in log
+        assert "fine-tuning recipe: 3 epochs" in log
+        assert (trainer.recipe["max_epoch"], trainer.recipe["basic_lr_per_img"]) == (3, 0.0005)
+        options = TrainOptions(
+            checkpoint=small, name=turn, given=("max_epoch", "basic_lr_per_img", "momentum")
+        )
+        trainer = new_trainer(tiny_exp, tmp_path, options=options)
+        assert (trainer.recipe["max_epoch"], trainer.recipe["basic_lr_per_img"]) == (2, 0.01 / 64)
+        assert "unlike" not in capsys.readouterr().err
+        if turn == "once":
+            assert command(train.main, *common, "-c", small, "-expn", "tuned", *out) == 0
+            folder, source = tmp_path / "out" / "tuned", "latest_ckpt.pth"
+            assert read(folder / source)["recipe"]["max_epoch"] == 3
+
+
+def test_fields_without_effect_are_told(
+    tiny_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("sparsity_form", "sparsity_warmup", "distill_box", "max_epoch")
+    new_trainer(tiny_exp, tmp_path, options=TrainOptions(given=given))
+    log = capsys.readouterr().err
+    assert "sparsity_form, sparsity_warmup has no effect, since no penalty is on: give" in log
+    assert "distill_box has no effect, since there is no teacher: give --distill" in log
+    options = TrainOptions(given=given, teacher=trained / "best_ckpt.pth")
+    new_trainer(tiny_exp, tmp_path, options=options, sparsity=0.01)
+    assert "has no effect" not in capsys.readouterr().err
 
 
 def test_a_penalty_of_the_recipe_ends_with_the_pruning(

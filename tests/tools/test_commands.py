@@ -258,6 +258,6 @@ def test_experiment_name_names_the_folder(own_exp: Path, tmp_path: Path) -> None
     args = ("-expn", "mine", "-b", 3, "-o", "--fp16", "-f", own_exp, "max_epoch", 1)
     assert command(train.main, *args) == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
-    recipe = read(tmp_path / "out" / "mine" / "latest_ckpt.pth")["train"]["recipe"]
+    recipe = read(tmp_path / "out" / "mine" / "latest_ckpt.pth")["recipe"]
     assert recipe["batch_size"] == 3
     assert recipe["precision"] == ("16-mixed" if torch.cuda.is_available() else "bf16-mixed")

@@ -7,6 +7,7 @@ of the whole batch, D channels, S positions of a feature map.
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from yolox.utils.errors import UserError
 from yolox.utils.model_utils import count_macs, count_params
 
 SCORE_FLOOR = 0.05  # teacher's score below which an anchor teaches nothing
-TIMED_STEPS = 20
+TIMED_STEPS = 20  # at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +54,14 @@ class DistillConfig:
             name: value for name, value in dataclasses.asdict(self).items() if name != "temperature"
         }
         problems = [
-            f"distill_{name} must not be negative: {value}"
+            f"distill_{name} must be finite and not negative: {value}"
             for name, value in weights.items()
-            if not value >= 0
+            if not 0 <= value < math.inf
         ]
         if not any(weights.values()):
             problems.append("every distill_* weight is 0, so a teacher teaches nothing: set one")
-        if not self.temperature > 0:
-            problems.append(f"distill_temperature must be positive: {self.temperature}")
+        if not 0 < self.temperature < math.inf:
+            problems.append(f"distill_temperature must be finite and positive: {self.temperature}")
         if problems:
             raise UserError("; ".join(problems))
 
@@ -119,15 +120,22 @@ class Distillation(nn.Module):
         student: trained, in the mode it is in.
         teacher: on the device already; put into evaluation mode, without gradients.
         config: the terms.
+        steps: an epoch's; by its end the log tells what the teacher takes.
+
+    Raises:
+        UserError: the student is of a class that computes its losses in a way of its own.
     """
 
-    def __init__(self, student: YOLOX, teacher: YOLOX, config: DistillConfig) -> None:
+    def __init__(
+        self, student: YOLOX, teacher: YOLOX, config: DistillConfig, steps: int = TIMED_STEPS
+    ) -> None:
         super().__init__()
+        _require_usual_losses(student)
         self.student = student
         teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._teacher = (teacher,)  # a tuple hides it from nn.Module
         self._config = config
-        self._clock = _TeacherClock(next(teacher.parameters()).device)
+        self._clock = _TeacherClock(next(teacher.parameters()).device, steps)
         pairs = zip(_feature_channels(student), _feature_channels(teacher), strict=True)
         self.adapters = nn.ModuleList(
             nn.Identity() if own == theirs else nn.Conv2d(own, theirs, 1)
@@ -195,23 +203,42 @@ def _feature_channels(model: YOLOX) -> list[int]:
     return [stem.conv.in_channels for stem in model.head.stems]  # type: ignore[union-attr, misc]
 
 
-class _TeacherClock:
-    """Measures which part of a step the teacher takes, and tells it once."""
+def _require_usual_losses(student: YOLOX) -> None:
+    """What a subclass computes otherwise would be left out: it is not called here."""
+    own = [
+        f"{type(student).__name__}.{name}"
+        for name in ("raw", "loss", "forward")
+        if getattr(type(student), name) is not getattr(YOLOX, name)
+    ]
+    if own:
+        raise UserError(
+            f"a teacher's losses are added to those of YOLOX, and the Exp's model has its own "
+            f"({', '.join(own)}): train it without --distill"
+        )
 
-    def __init__(self, device: torch.device) -> None:
+
+class _TeacherClock:
+    """Measures what the teacher takes of an epoch's first steps, and tells it once."""
+
+    def __init__(self, device: torch.device, steps: int) -> None:
         self._device = device
+        # A step ends where the next one begins.
+        self._wanted = max(min(TIMED_STEPS, steps - 1), 1)
         self._starts: list[float] = []
         self._seconds: list[float] = []
 
     def __enter__(self) -> None:
-        if len(self._starts) <= TIMED_STEPS:
+        if len(self._starts) <= self._wanted:
             self._starts.append(self._now())
-            if len(self._starts) > TIMED_STEPS:
-                share = teacher_share(self._starts, self._seconds)
-                logger.info(f"the teacher takes {share:.0%} of a step")
+            if len(self._starts) > self._wanted:
+                teacher, step = teacher_cost(self._starts, self._seconds)
+                logger.info(
+                    f"the teacher takes {1000 * teacher:.0f} ms, {teacher / step:.0%} of a step "
+                    f"of {1000 * step:.0f} ms"
+                )
 
     def __exit__(self, *_: object) -> None:
-        if len(self._starts) <= TIMED_STEPS:
+        if len(self._starts) <= self._wanted:
             self._seconds.append(self._now() - self._starts[-1])
 
     def _now(self) -> float:
@@ -220,13 +247,13 @@ class _TeacherClock:
         return time.perf_counter()
 
 
-def teacher_share(starts: Sequence[float], seconds: Sequence[float]) -> float:
-    """The teacher's part of a step, from when each began and how long the teacher took in each.
+def teacher_cost(starts: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
+    """Seconds that the teacher takes, and a step, from when each began and the teacher's in each.
 
     Medians: an evaluation or a slow first step lies between two of them.
     """
     steps = [after - before for before, after in pairwise(starts)]
-    return statistics.median(seconds) / statistics.median(steps)
+    return statistics.median(seconds), statistics.median(steps)
 
 
 # ----------------------------------------------------------------------------------------- teacher

@@ -55,7 +55,7 @@ def explain(error: Exception) -> UserError | None:
     if get_world_size() > 1 and (isinstance(error, _LOST) or "gloo" in text or "NCCL" in text):
         return PeerLostError(
             "another process of the run ended or cannot be reached: its own messages say why; "
-            f"--resume goes on from the last checkpoint ({text.splitlines()[0]})"
+            f"the run's latest_ckpt.pth with -c and --resume goes on ({text.splitlines()[0]})"
         )
     if isinstance(error, _LOST):
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"

@@ -9,7 +9,7 @@ from torch import nn
 def build_sgd(
     model: nn.Module, *, lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; weight decay on weights only, not on batch norms and biases."""
+    """SGD with Nesterov momentum (plain at 0); weight decay not on batch norms and biases."""
     norms, weights, biases = [], [], []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -24,7 +24,7 @@ def build_sgd(
         {"params": weights, "weight_decay": weight_decay},
         {"params": biases, "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=True, fused=True)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
 
 @torch.no_grad()

@@ -85,5 +85,5 @@ class CheckpointFolder:
     def resume_hint(self) -> str:
         """Where a resumed run would start."""
         if self.saved:
-            return f"--resume goes on from epoch {self.saved + 1}"
+            return f"-c {self.folder / LATEST} --resume goes on from epoch {self.saved + 1}"
         return "there is no checkpoint of this run to resume from yet"

@@ -21,7 +21,6 @@ def capture_state(
     ema: ModelEMA | None,
     epoch: int,
     best: tuple[float, float],
-    recipe: Mapping[str, Any],
     objective: nn.Module | None = None,
 ) -> dict[str, Any]:
     """The ``train`` entry of a checkpoint, taken between two epochs.
@@ -29,14 +28,12 @@ def capture_state(
     Args:
         epoch: number of epochs done.
         best: AP50-95 and AP50 of the best evaluation so far.
-        recipe: settings that decide the run, to tell a resumed run that they changed.
         objective: what computes the losses, if not the model; see `Trainer`.
     """
     beside = {name: value.detach().cpu() for name, value in _beside(objective, model).items()}
     return {
         "epoch": epoch,
         "best": list(best),
-        "recipe": dict(recipe),
         # The file's "model" is the average; the weights being trained are others.
         "raw_model": {name: value.detach().cpu() for name, value in model.state_dict().items()},
         "ema_updates": ema.updates if ema else 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -76,9 +77,16 @@ def forward_losses(
 
 
 def _not_finite(losses: dict[str, Tensor], image_names: Sequence[str]) -> NonFiniteLossError:
-    values = ", ".join(f"{name} {losses[name].item():.3g}" for name in LOSS_NAMES)
+    values = {name: losses[name].item() for name in loss_names(losses)}
+    own = [name for name in LOSS_NAMES if name != "total_loss"]
+    cure = "Lower basic_lr_per_img, or look at the annotations of these images"
+    if "distill_loss" in values and all(math.isfinite(values[name]) for name in own):
+        cure = (
+            "The teacher's part alone is not: evaluate the teacher in this precision, train with "
+            "--precision fp32, or set the distill_* field of that term to 0"
+        )
+    shown = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
     return NonFiniteLossError(
-        f"the loss is not finite ({values}) on the images {', '.join(image_names)}: training "
-        "stopped and the last good checkpoint is kept. Lower basic_lr_per_img, or look at the "
-        "annotations of these images"
+        f"the loss is not finite ({shown}) on the images {', '.join(image_names)}: training "
+        f"stopped and the last good checkpoint is kept. {cure}"
     )

@@ -51,7 +51,7 @@ class Trainer:
         ema: the average; None trains without.
         regularizer: a penalty on the model's weights beside the loss.
         pruning: provenance to carry over into the checkpoints of a pruned model.
-        recipe: settings that decide the run, recorded to warn a changed resume.
+        recipe: settings that decide the run, in every checkpoint: a resumed run tells what changed.
         resume: content of a ``latest_ckpt.pth`` to go on from.
         objective: what computes the losses from (images, targets), as `Distillation`, and holds the
             model; None: the model itself. The average, evaluations and a checkpoint's model are of
@@ -116,7 +116,7 @@ class Trainer:
             )
             self._folder.saved = self._epoch
             best = dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50)
-            self._report_resume(self._epoch, self.resume["train"]["recipe"])
+            self._report_resume(self._epoch, self.resume.get("recipe", {}))
         curves = settings.output_dir / "tensorboard" if self.fabric.is_global_zero else None
         with Curves(curves) as scalars:
             while self._epoch < settings.max_epoch:
@@ -289,13 +289,12 @@ class Trainer:
             ema=self.ema,
             epoch=done,
             best=(new.ap50_95, new.ap50),
-            recipe=self.recipe,
             objective=self.objective,
         )
         averaged = self.ema.ema if self.ema else self.model
         written = self._folder.write(
             done,
-            checkpoint_payload(averaged, self.spec, self.pruning),
+            checkpoint_payload(averaged, self.spec, self.pruning) | {"recipe": self.recipe},
             state,
             is_best=new is not best,
             history=figures is not None and self.settings.save_history,

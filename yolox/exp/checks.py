@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from yolox.exp.sparsity import sparsity_config
@@ -40,11 +41,16 @@ def problems_of(exp: Exp) -> list[str]:
         if any(side < 32 or side % 32 for side in getattr(exp, name))
     ]
     for name, least in _LEAST.items():
-        if not getattr(exp, name) >= least:
+        if getattr(exp, name) < least:
             problems.append(f"{name} must be at least {least}: {getattr(exp, name)}")
     for name in ("depth", "width", "basic_lr_per_img", "finetune_lr", "distill_temperature"):
-        if not getattr(exp, name) > 0:
+        if getattr(exp, name) <= 0:
             problems.append(f"{name} must be positive: {getattr(exp, name)}")
+    problems += [
+        f"{name} must be finite: {value}"
+        for name, value in vars(exp).items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
     for name in ("ema_decay", "momentum"):
         if not 0 <= getattr(exp, name) < 1:
             problems.append(f"{name} must be in [0, 1): {getattr(exp, name)}")

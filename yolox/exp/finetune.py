@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +23,29 @@ EMA_WINDOW = 0.02  # updates that the average spans, as a part of the run's
 LONGEST_RAMP = 2000.0  # updates; that of a run from scratch
 LEAST_WARMUP = 20  # steps
 
+# What a person would have set on the command line of the whole model's training.
+_AS_BEFORE = ("input_size", "scheduler", "accumulate", "momentum", "weight_decay", "ema")
+
 _WEIGHTS = ("cls", "obj", "box", "feature")
 
 
-def fine_tuning(exp: Exp, steps: int, given: Collection[str]) -> Exp:
-    """A copy of an Exp with the recipe for a pruned model; says in one line what it is.
+def fine_tuning(
+    exp: Exp, steps: int, given: Collection[str], original: Mapping[str, Any] | None = None
+) -> Exp:
+    """A copy of an Exp with the recipe for a pruned model; says in a few lines what it is.
 
     Args:
-        exp: the recipe that the whole model was trained with.
+        exp: the Exp that the whole model was trained with.
         steps: batches an epoch.
         given: fields that a person set for this run, which stay as they are.
+        original: recipe of the run that trained the whole model, which may have had other values
+            than the Exp. Length and rate are scaled from it where it is known.
     """
     tuned = copy.copy(exp)
+    original = original or {}
+    for name in ("max_epoch", "basic_lr_per_img"):
+        if name in original and name not in given:
+            setattr(tuned, name, original[name])
     if exp.finetune_epochs and "max_epoch" not in given:
         tuned.max_epoch = exp.finetune_epochs
     epochs = tuned.max_epoch
@@ -45,7 +56,7 @@ def fine_tuning(exp: Exp, steps: int, given: Collection[str]) -> Exp:
         "ema_decay": min(exp.ema_decay, max(1 - 1 / (EMA_WINDOW * updates), 0.0)),
     }
     if "finetune_lr" in given or "basic_lr_per_img" not in given:
-        tuned.basic_lr_per_img = exp.basic_lr_per_img * exp.finetune_lr
+        tuned.basic_lr_per_img *= exp.finetune_lr
     for name, value in recipe.items():
         if name not in given:
             setattr(tuned, name, value)
@@ -53,12 +64,28 @@ def fine_tuning(exp: Exp, steps: int, given: Collection[str]) -> Exp:
         tuned.sparsity = 0.0
         logger.info("sparsity is off: the model is pruned (give --sparsity to penalise it again)")
     tuned.check()
+    _tell_differences(exp, original, given)
     logger.info(
         f"fine-tuning recipe: {epochs} epochs, the last {tuned.no_aug_epochs} without mosaic, "
         f"warm-up {tuned.warmup_epochs:.3g} epochs, basic_lr_per_img {tuned.basic_lr_per_img:.3g}, "
         f"EMA decay {tuned.ema_decay:.4g}"
     )
     return tuned
+
+
+def _tell_differences(exp: Exp, original: Mapping[str, Any], given: Collection[str]) -> None:
+    """Warn of what the whole model saw in training and this one, unasked, will not."""
+    now = {name: getattr(exp, name) for name in _AS_BEFORE if name not in given}
+    changes = [
+        f"{name} {original[name]} → {value}"
+        for name, value in now.items()
+        if name in original and original[name] != (list(value) if type(value) is tuple else value)
+    ]
+    if changes:
+        logger.warning(
+            f"unlike the run that trained the whole model: {', '.join(changes)}; set them on the "
+            "command line to keep them"
+        )
 
 
 def plain_epochs(exp: Exp, epochs: int) -> int:
@@ -104,10 +131,10 @@ class Teaching:
         }
         logger.info(f"teacher: {path}")
 
-    def objective(self, student: YOLOX) -> Distillation:
-        """The losses with the teacher's, on the student's device."""
+    def objective(self, student: YOLOX, steps: int) -> Distillation:
+        """The losses with the teacher's, on the student's device; `steps` are an epoch's."""
         device = next(student.parameters()).device
-        return Distillation(student, self._teacher.to(device), self._config).to(device)
+        return Distillation(student, self._teacher.to(device), self._config, steps).to(device)
 
 
 def require_same_teacher(before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -349,6 +349,7 @@ class PruneJob:
             "report": result.report.to_dict(),
             "source": str(self.source),
             "source_sha256": file_digest(self.source),
+            "recipe": self.loaded.content.get("recipe", {}),
             "date": date,
         }
         if timing is not None:

@@ -9,7 +9,7 @@ import torch
 from loguru import logger
 from torch import nn
 
-from yolox.pruning.sparsity import Sparsity, SparsityConfig, make_sparsity
+from yolox.pruning.sparsity import MAX_STRENGTH, Sparsity, SparsityConfig, make_sparsity
 
 if TYPE_CHECKING:
     from yolox.exp.yolox_base import Exp
@@ -19,18 +19,17 @@ def sparsity_config(exp: Exp) -> SparsityConfig | None:
     """What the fields ask for; None where `sparsity` is 0.
 
     Raises:
-        UserError: listing every value that cannot work.
+        UserError: listing every value that cannot work, also where it is 0.
     """
-    if exp.sparsity == 0:
-        return None
-    return SparsityConfig(
-        strength=exp.sparsity,
+    config = SparsityConfig(
+        strength=exp.sparsity or MAX_STRENGTH,
         form=exp.sparsity_form,
         schedule=exp.sparsity_schedule,
         warmup=exp.sparsity_warmup,
         shift=exp.sparsity_shift,
         proximal=exp.sparsity_proximal,
     )
+    return config if exp.sparsity else None
 
 
 def sparsity_recipe(exp: Exp) -> dict[str, Any]:

@@ -13,9 +13,10 @@ import torch
 from lightning_fabric import Fabric
 from loguru import logger
 
-from yolox.exp.build import TrainOptions, build_trainer
+from yolox.exp.build import build_trainer
 from yolox.exp.finetune import plain_epochs
 from yolox.exp.prune import PruneJob, probe
+from yolox.exp.start import TrainOptions
 from yolox.exp.yolox_base import Exp
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import PruneConfig, PruneRecord, PruningError, ThresholdHint, trace_groups
