@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tests.e2e.forks import Forked, two_ranks
 from tests.runs import STEPS, command, differences, error_lines, new_trainer, read, write_exp
 from yolox.core import Trainer
+from yolox.core.penalty import PenaltyWatch
 from yolox.core.record import Curves
 from yolox.exp import Exp, TrainOptions
 from yolox.exp.sparsity import sparsity_of
@@ -58,18 +59,48 @@ def _moved_by_penalty(exp: Path, output: Path, **fields: Any) -> tuple[Tensor, f
 # --------------------------------------------------------------------------------- once an update
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("proximal", [True, False])
 def test_accumulation_applies_it_once_a_step(
-    tiny_exp: Path, tmp_path: Path, proximal: bool
+    tiny_exp: Path, tmp_path: Path, proximal: bool, precision: str
 ) -> None:
     """Three batches make the epoch's one update."""
     change, lr = _moved_by_penalty(
-        tiny_exp, tmp_path, accumulate=4, sparsity_proximal=proximal, **ONE_STEP
+        tiny_exp,
+        tmp_path,
+        accumulate=4,
+        sparsity_proximal=proximal,
+        precision=precision,
+        **ONE_STEP,
     )
     # Nesterov's first step goes (1 + momentum) gradients far; the threshold is that of a run.
     pull = lr * 0.1 * (10 if proximal else 1.9)
     assert lr > 1e-4
     torch.testing.assert_close(change, torch.full_like(change, -pull), rtol=1e-2, atol=0)
+
+
+def test_groups_of_four_and_what_is_left_are_a_step_each(tiny_exp: Path, tmp_path: Path) -> None:
+    """Nine batches of one image: updates after the fourth, the eighth and the ninth."""
+    fields = {**ONE_STEP, "accumulate": 4, "batch_size": 1, "warmup_epochs": 0}
+    trainer = new_trainer(tiny_exp, tmp_path, sparsity=0.1, **fields)
+    trainer.evaluate = lambda _: (0.0, 0.0, "")
+    assert trainer.regularizer is not None
+    shrink = trainer.regularizer.shrink
+    steps: list[tuple[float, float, Tensor]] = []
+
+    def seen(lr: float, progress: float) -> None:
+        before = torch.cat(list(_scales(trainer).values()))
+        shrink(lr, progress)
+        steps.append((lr, progress, torch.cat(list(_scales(trainer).values())) - before))
+
+    trainer.regularizer.shrink = seen  # type: ignore[method-assign]
+    trainer.train()
+    assert [progress for _, progress, _ in steps] == pytest.approx([4 / 9, 8 / 9, 1])
+    assert [lr for lr, _, _ in steps] == [trainer.schedule(iteration) for iteration in (4, 8, 9)]
+    for lr, _, change in steps:
+        torch.testing.assert_close(
+            change, torch.full_like(change, -lr * 0.1 * 10), rtol=0, atol=1e-7
+        )
 
 
 def test_synchronised_batch_norms_are_penalised_kept_and_pruned_alike(
@@ -262,6 +293,7 @@ def test_command_logs_and_draws_the_scales(
     assert len(lines) == 2 * STEPS
     assert all(line.endswith("  γ < 0.01: 0 %") for line in lines)
     (warning,) = [line for line in log.splitlines() if "sparsity 0.001 is weak" in line]
+    assert log.index(warning) < log.index(" iter ")
     assert "the median of |γ| is 1: it takes more epochs or" in warning
     events = EventAccumulator(str(tmp_path / "tiny" / "tensorboard"), {"histograms": 0})
     events.Reload()
@@ -274,6 +306,59 @@ def test_command_logs_and_draws_the_scales(
     changed = ("--resume", *common[:-1], "2e-3")
     assert command(train.main, *changed, "output_dir", tmp_path, "max_epoch", 2) == 0
     assert "sparsity 0.001 → 0.002" in capsys.readouterr().err
+
+
+class _Figures:
+    """A penalty that does nothing, for what is told of it."""
+
+    name = "sparsity 0.05"
+
+    def text(self) -> str:
+        return "γ < 0.01: 7 %"
+
+    def histograms(self) -> dict[str, Tensor]:
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"),
+    [
+        # (loss, AP, best before) by epoch.
+        ([(4.2, None, -1.0), (4.1, 0.5, -1.0), (4.9, 0.3, 0.5), (None, 0.55, 0.5)], ""),
+        ([(4.2, None, -1.0), (4.0, None, -1.0), (4.9, None, -1.0), (5.6, 0.0, -1.0)],
+         "the loss rose from 4.00 to 4.90 by epoch 3 (γ < 0.01: 7 %); start again with a third"),
+        ([(4.2, 0.5, -1.0), (4.2, 0.2, 0.5), (9.0, 0.1, 0.5)],
+         "AP50-95 fell from 0.500 to 0.200 by epoch 2"),
+        ([(4.0, 0.5, -1.0), (5.2, 0.1, 0.5)], "4.00 to 5.20 and AP50-95 fell from 0.500 to 0.100"),
+    ],
+)  # fmt: skip
+def test_a_penalty_that_ruins_the_model_is_told_once(
+    epochs: list[tuple[float | None, float | None, float]], words: str
+) -> None:
+    watch = PenaltyWatch(cast(Any, _Figures()), lambda _: 0.1, max_epoch=9, steps=9, accumulate=1)
+    told: list[str] = []
+    sink = logger.add(told.append, level="WARNING")
+    try:
+        for done, (loss, ap, best) in enumerate(epochs, start=1):
+            watch.epoch(done, Curves(None), loss=loss, ap=ap, best=best)
+    finally:
+        logger.remove(sink)
+    assert len(told) == bool(words)
+    if words:
+        assert "sparsity 0.05 is too strong for this model" in told[0]
+        assert words in told[0]
+
+
+def test_a_run_that_a_penalty_ruins_is_told(
+    tiny_exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = new_trainer(tiny_exp, tmp_path, sparsity=0.2, max_epoch=3, eval_interval=1)
+    figures = iter([(0.4, 0.5, ""), (0.1, 0.2, ""), (0.1, 0.2, "")])
+    trainer.evaluate = lambda _: next(figures)
+    trainer.train()
+    log = capsys.readouterr().err
+    assert log.index("sparsity 0.2 is above 0.1") < log.index("epoch 1/3")
+    assert log.count("AP50-95 fell from 0.400 to 0.100 by epoch 2") == 1
 
 
 def test_command_refuses_what_cannot_work(

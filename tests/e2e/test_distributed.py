@@ -49,20 +49,24 @@ def _losses(folder: Path) -> dict[str, list[float]]:
     }
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_compute_what_one_does(devkit: Path, tmp_path: Path, accumulate: int) -> None:
+@pytest.mark.parametrize(("accumulate", "taught"), [(1, False), (2, False), (2, True)])
+def test_two_processes_compute_what_one_does(
+    devkit: Path, trained: Path, pruned: Path, tmp_path: Path, accumulate: int, taught: bool
+) -> None:
+    """A taught run trains the adapters of the feature maps besides."""
+    flags = ("-c", pruned, "--distill", trained / "best_ckpt.pth") if taught else ()
     folders = []
     for name in ("one", "two"):
         folder = tmp_path / name
         folder.mkdir()
         exp = write_exp(folder / "exp.py", devkit, folder / "out", FROZEN_NORMS)
-        args = ("-f", exp, "accumulate", accumulate)
+        args = ("-f", exp, *flags, "accumulate", accumulate, "basic_lr_per_img", 0.02)
         if name == "one":
             ends = [Forked(folder / "log", "--precision", "fp32", *args).finish()]
         else:
             ends = two_ranks(folder, *args)
         assert [status for status, _ in ends] == [0] * len(ends), ends
-        folders.append(folder / "out" / "tiny")
+        folders.append(folder / "out" / ("tiny_finetune" if taught else "tiny"))
     losses = [_losses(folder) for folder in folders]
     assert losses[0].keys() == losses[1].keys()
     assert len(losses[0]["train/total_loss"]) == 6
@@ -71,9 +75,12 @@ def test_two_processes_compute_what_one_does(devkit: Path, tmp_path: Path, accum
     one, two = (read(folder / "latest_ckpt.pth") for folder in folders)
     for name, value in one["model"].items():
         torch.testing.assert_close(two["model"][name], value, rtol=1e-5, atol=1e-5, msg=name)
-    raw = two["train"]["raw_model"]
-    for name, value in one["train"]["raw_model"].items():
-        torch.testing.assert_close(raw[name], value, rtol=1e-5, atol=1e-5, msg=name)
+    assert ("objective" in one["train"]) == taught
+    for part in ("raw_model", "objective") if taught else ("raw_model",):
+        for name, value in one["train"][part].items():
+            torch.testing.assert_close(
+                two["train"][part][name], value, rtol=1e-5, atol=1e-5, msg=name
+            )
 
 
 def _record(file: Path) -> None:

@@ -431,8 +431,28 @@ def test_the_hint_by_hand() -> None:
     assert (hint.asked, hint.max_sparsity) == (0.5, 0.75)
     first, second = hint.lines()
     assert "empties no layer: 4, which is 25% of the channels; limited by a (up to 4)" in first
-    assert "50% of the channels would empty 1 layers (a)" in second
+    assert "50% of the channels would empty 1 (a)" in second
     assert "up to 75% of the channels can go" in second
+
+
+def test_the_hint_sets_dead_layers_aside() -> None:
+    """After sparsity training a layer may be at 0 as a whole, which no threshold spares."""
+    groups, scores = hint_groups()
+    groups.append(group("c", 4))
+    scores = [torch.tensor([3.0, 0, 4, 0]), scores[1], torch.zeros(4)]
+    hint = threshold_hint(groups, scores, PruneConfig(ch_sparsity=0.2, max_sparsity=0.75))
+    assert hint.threshold == 4
+    assert hint.ratio == pytest.approx((3 + 3) / 16)  # of a, and of c what the cap lets go
+    assert hint.limiting == (("a", 4.0), ("b", 40.0))
+    assert hint.dead == ("c",)
+    assert hint.zero == pytest.approx(6 / 16)
+    zero, dead, threshold, _ = hint.lines()
+    assert zero == "37.5% of the channels score 0"
+    assert dead.startswith("layers whose every channel scores 0: 1 (c); with max_sparsity 0.75")
+    assert "empties no layer: 4, which is 38% of the channels" in threshold
+    nothing = threshold_hint(groups, [torch.zeros(4)] * 3, PruneConfig(ch_sparsity=0.2))
+    assert (nothing.threshold, nothing.ratio, nothing.zero) == (0, pytest.approx(12 / 16), 1)
+    assert "would empty 3 (a, b, c)" in nothing.lines()[2]
 
 
 def test_the_hint_says_no_more_than_is_so() -> None:

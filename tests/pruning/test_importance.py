@@ -128,10 +128,12 @@ def test_bn_takes_every_batch_norm_on_the_slot() -> None:
     model = enliven(DenseNet())
     (stem, *_) = groups = trace_groups(model, torch.rand(1, 3, 8, 8))
     readable = [g for g in groups if g.name != "convs.2"]
-    scores = make_scorer(PruneConfig(importance="bn", normalize="none"))(model, readable)
+    scores = make_scorer(PruneConfig(importance="bn"))(model, readable)
     assert stem.name == "stem"
-    expected = sum(bn.weight.detach()[:6].abs() for bn in model.bns)
-    torch.testing.assert_close(scores[0], expected)
+    scales = torch.stack([bn.weight.detach()[:6].abs() for bn in model.bns])
+    torch.testing.assert_close(scores[0], scales.amax(dim=0))
+    summed = make_scorer(PruneConfig(importance="bn", aggregate="sum"))(model, readable)
+    torch.testing.assert_close(summed[0], scales.sum(dim=0))
     # The second conv's channels are the last 4 of the 14 that the third batch norm sees.
     torch.testing.assert_close(scores[2], model.bns[2].weight.detach()[10:].abs())
 

@@ -335,29 +335,22 @@ def test_figures() -> None:
     assert len(histograms["gamma"]) == 8
 
 
-def test_advice() -> None:
+def test_forecast() -> None:
     model = _chain()
     for norm in (model.bn_a, model.bn_b, model.bn_c):
         _set(norm, [0.5] * len(norm.weight))
     penalty = _penalty(model, momentum=0.9, strength=0.01)
     half = [(0.1, 0.5), (0.0, 1.0)]
     # 100 steps · mean 0.05 · 0.01 / (1 − 0.9) is the median exactly; 80 steps are not enough.
-    assert penalty.advice(half, 101) == ""
-    weak = penalty.advice(half, 80)
-    assert weak.startswith("sparsity 0.01 is weak for this run: it moves γ by 0.4 at most")
+    assert penalty.forecast(half, 101) == ""
+    weak = penalty.forecast(half, 80)
+    assert weak.startswith("sparsity 0.01 is weak for this run: it moves γ by 0.4 at most in 80")
     assert "the median of |γ| is 0.5: try 0.02, more epochs or" in weak
     # A strength of 0.25 would be harsh, and no strength helps where the rate is 0.
     for rates, steps in ((half, 8), ([(0.0, 0.5)], 80)):
-        assert penalty.advice(rates, steps).endswith(
+        assert penalty.forecast(rates, steps).endswith(
             ": it takes more epochs or a higher learning rate"
         )
-    assert penalty.advice([], 0) == ""
-    _set(model.bn_a, [0.0] * 3)
-    _set(model.bn_b, [0.001, 0.001, 0.5])
-    strong = penalty.advice(half, 80)
-    assert strong.startswith("sparsity 0.01 is strong: 62 % of the channels have γ < 0.01 already")
-
-
-def test_advice_comes_after_the_warmup() -> None:
-    assert _penalty(_chain()).advice_at == 0.1
-    assert _penalty(_chain(), warmup=0.3).advice_at == 0.3
+    assert penalty.forecast([], 0) == ""
+    harsh = _penalty(model, momentum=0.9, strength=0.3).forecast(half, 8)
+    assert harsh.startswith("sparsity 0.3 is above 0.1: it outweighs the loss")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,7 @@ from loguru import logger
 from yolox.core.record import Curves
 from yolox.core.settings import Regularizer
 
+RISE = 1.2  # of the loss, over its lowest epoch, that a penalty is to be blamed for
 _SAMPLES = 1000  # steps that a forecast looks at
 
 
@@ -49,30 +51,69 @@ def take_step(
         regularizer.shrink(lr, progress)
 
 
-def watch(
-    regularizer: Regularizer,
-    curves: Curves,
-    schedule: Callable[[int], float],
-    *,
-    epoch: int,
-    max_epoch: int,
-    steps: int,
-    accumulate: int,
-) -> None:
-    """Write the histograms of an epoch, and log once whether the penalty's strength will do.
+class PenaltyWatch:
+    """What a run tells of its penalty: distributions, and whether its strength will do.
 
     Args:
         schedule: learning rate by iteration, counted from 1 over the whole run.
-        epoch: epochs done.
         steps: iterations an epoch, `accumulate` of which make an optimizer step.
     """
-    for name, values in regularizer.histograms().items():
-        curves.histogram(epoch * steps, name, values)
-    if not epoch - 1 < regularizer.advice_at * max_epoch <= epoch < max_epoch:
-        return
-    first, last = epoch * steps + 1, max_epoch * steps
-    sample = range(first, last + 1, max(1, (last - first) // _SAMPLES))
-    remaining = [(schedule(iteration), iteration / last) for iteration in sample]
-    updates = (max_epoch - epoch) * -(-steps // accumulate)
-    if advice := regularizer.advice(remaining, updates):
-        logger.warning(advice)
+
+    def __init__(
+        self,
+        regularizer: Regularizer,
+        schedule: Callable[[int], float],
+        *,
+        max_epoch: int,
+        steps: int,
+        accumulate: int,
+    ) -> None:
+        self._regularizer = regularizer
+        self._schedule = schedule
+        self._max_epoch = max_epoch
+        self._steps = steps
+        self._accumulate = accumulate
+        self._lowest = math.inf
+        self._told = False
+
+    def start(self, epoch: int) -> None:
+        """Warn, before any step, of a strength that cannot work; `epoch` of them are done."""
+        first, last = epoch * self._steps + 1, self._max_epoch * self._steps
+        sample = range(first, last + 1, max(1, (last - first) // _SAMPLES))
+        remaining = [(self._schedule(iteration), iteration / last) for iteration in sample]
+        updates = (self._max_epoch - epoch) * -(-self._steps // self._accumulate)
+        if advice := self._regularizer.forecast(remaining, updates):
+            logger.warning(advice)
+
+    def epoch(
+        self,
+        done: int,
+        curves: Curves,
+        *,
+        loss: float | None,
+        ap: float | None,
+        best: float,
+    ) -> None:
+        """Write an epoch's histograms; warn, once a run, of a strength that ruins the model.
+
+        Args:
+            done: epochs done.
+            loss: its mean, of terms and images as in the other epochs; None where it has others.
+            ap: AP50-95 where it was evaluated.
+            best: the highest AP50-95 before; negative where there was none.
+        """
+        for name, values in self._regularizer.histograms().items():
+            curves.histogram(done * self._steps, name, values)
+        signs = []
+        if loss is not None:
+            if loss > RISE * self._lowest:
+                signs.append(f"the loss rose from {self._lowest:.2f} to {loss:.2f}")
+            self._lowest = min(self._lowest, loss)
+        if ap is not None and ap < best / 2:
+            signs.append(f"AP50-95 fell from {best:.3f} to {ap:.3f}")
+        if signs and not self._told:
+            self._told = True
+            logger.warning(
+                f"{self._regularizer.name} is too strong for this model: {' and '.join(signs)} by "
+                f"epoch {done} ({self._regularizer.text()}); start again with a third of it"
+            )

@@ -26,8 +26,8 @@ class Regularizer(Protocol):
     """A penalty on weights beside the loss. `progress` is the fraction of the run that is done."""
 
     @property
-    def advice_at(self) -> float:
-        """Fraction of the run after which `advice` can tell."""
+    def name(self) -> str:
+        """What a person set, as ``sparsity 0.01``."""
         ...
 
     def add_gradients(self, progress: float) -> None:
@@ -54,12 +54,12 @@ class Regularizer(Protocol):
         """Values whose distribution tells, by name, on the CPU."""
         ...
 
-    def advice(self, remaining: Sequence[tuple[float, float]], steps: int) -> str:
-        """Why the strength will not do, or an empty text.
+    def forecast(self, remaining: Sequence[tuple[float, float]], steps: int) -> str:
+        """Why the strength will not do, before a step is made, or an empty text.
 
         Args:
-            remaining: (learning rate, progress) at steps spread evenly over the rest of the run.
-            steps: how many optimizer steps are left.
+            remaining: (learning rate, progress) at steps spread evenly over what is to come.
+            steps: how many optimizer steps that has.
         """
         ...
 

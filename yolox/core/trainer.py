@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from yolox.core.failures import PeerLostError
 from yolox.core.optim import start_momentum
-from yolox.core.penalty import take_step, watch
+from yolox.core.penalty import PenaltyWatch, take_step
 from yolox.core.record import Curves, Meter, clock
 from yolox.core.saving import BEST, CheckpointFolder
 from yolox.core.settings import Regularizer, TrainLoader, TrainResult, TrainSettings
@@ -28,6 +28,7 @@ from yolox.utils.ema import ModelEMA
 from yolox.utils.progress import track
 
 Size = tuple[int, int]
+_OWN_LOSSES = ("iou_loss", "conf_loss", "cls_loss")  # those of every epoch
 
 
 @dataclass(kw_only=True)
@@ -117,11 +118,12 @@ class Trainer:
             self._folder.saved = self._epoch
             best = dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50)
             self._report_resume(self._epoch, self.resume.get("recipe", {}))
+        self._watch = self._watch_penalty()
         curves = settings.output_dir / "tensorboard" if self.fabric.is_global_zero else None
         with Curves(curves) as scalars:
             while self._epoch < settings.max_epoch:
-                self._train_epoch(self._epoch, scalars)
-                best = self._finish_epoch(self._epoch, best, scalars)
+                losses = self._train_epoch(self._epoch, scalars)
+                best = self._finish_epoch(self._epoch, losses, best, scalars)
                 self._epoch += 1
         logger.info(f"training done: best AP50-95 {best.ap50_95:.3f}, in {best.best_checkpoint}")
         return best
@@ -135,6 +137,20 @@ class Trainer:
             # In the same layout as the model, or every update would walk memory crosswise.
             self.ema.ema.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def _watch_penalty(self) -> PenaltyWatch | None:
+        """On the first process, where there is a penalty; tells at once what cannot work."""
+        if self.regularizer is None or not self.fabric.is_global_zero:
+            return None
+        watch = PenaltyWatch(
+            self.regularizer,
+            self.schedule,
+            max_epoch=self.settings.max_epoch,
+            steps=len(self.train_loader),
+            accumulate=self.settings.accumulate,
+        )
+        watch.start(self._epoch)
+        return watch
+
     @property
     def _retakes(self) -> bool:
         return self.settings.retake_statistics or self.regularizer is not None
@@ -145,7 +161,8 @@ class Trainer:
         if changes and self.fabric.is_global_zero:
             logger.warning(f"settings changed since the run was stopped: {', '.join(changes)}")
 
-    def _train_epoch(self, epoch: int, scalars: Curves) -> None:
+    def _train_epoch(self, epoch: int, scalars: Curves) -> dict[str, float]:
+        """An epoch's steps; the means of its losses."""
         mosaic = epoch < self.settings.max_epoch - self.settings.no_aug_epochs
         if self.model.head.use_l1 == mosaic:
             self.model.head.use_l1 = not mosaic
@@ -154,7 +171,7 @@ class Trainer:
         self.train_loader.set_epoch(epoch, mosaic)
         self._recent.clear()
         steps = len(self.train_loader)
-        meter = Meter(self.fabric.device)
+        meter, whole = Meter(self.fabric.device), Meter(self.fabric.device)
         loader = track(
             self._device_batches(), f"Epoch {epoch + 1}/{self.settings.max_epoch}", steps
         )
@@ -166,9 +183,11 @@ class Trainer:
             lr = self.schedule(iteration)
             names = [self.image_names.get(index, f"id {index}") for index in ids]
             losses = self._step(images, targets, names, lr, number, steps)
-            meter.add(losses, len(images) * self.fabric.world_size)
+            for each in (meter, whole):
+                each.add(losses, len(images) * self.fabric.world_size)
             if number % self.settings.print_interval == 0 or number == steps:
                 self._log_interval(epoch, number, steps, lr, images, meter, scalars)
+        return whole.read()[0]
 
     def _device_batches(self) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
         for images, targets, _, ids in self.train_loader:
@@ -236,7 +255,9 @@ class Trainer:
             | (self.regularizer.scalars() if self.regularizer else {}),
         )
 
-    def _finish_epoch(self, epoch: int, best: TrainResult, scalars: Curves) -> TrainResult:
+    def _finish_epoch(
+        self, epoch: int, losses: Mapping[str, float], best: TrainResult, scalars: Curves
+    ) -> TrainResult:
         """Evaluate where it is due, and save; the best evaluation so far, on every process."""
         done = epoch + 1
         plain_epochs = self.settings.max_epoch - self.settings.no_aug_epochs
@@ -252,6 +273,15 @@ class Trainer:
         self._require_finite_weights(done, models)
         figures = self.evaluate(models[-1]) if due else None
         if self.fabric.is_global_zero:
+            if self._watch:
+                with_mosaic = done <= plain_epochs  # the others have other images and losses
+                self._watch.epoch(
+                    done,
+                    scalars,
+                    loss=sum(losses[name] for name in _OWN_LOSSES) if with_mosaic else None,
+                    ap=figures and figures[0],
+                    best=best.ap50_95,
+                )
             best = self._conclude(done, figures, best, scalars)
         return from_first_process(best)
 
@@ -264,16 +294,6 @@ class Trainer:
     ) -> TrainResult:
         """Report an evaluation, save, and return the best one that is on the disk."""
         new = best
-        if self.regularizer:
-            watch(
-                self.regularizer,
-                scalars,
-                self.schedule,
-                epoch=done,
-                max_epoch=self.settings.max_epoch,
-                steps=len(self.train_loader),
-                accumulate=self.settings.accumulate,
-            )
         if figures is not None:
             ap50_95, ap50, summary = figures
             logger.info(f"epoch {done}: AP50-95 {ap50_95:.4f}  AP50 {ap50:.4f}")

@@ -167,6 +167,6 @@ def trainer_of_command(exp: Exp, args: argparse.Namespace) -> Trainer:
         start_epoch=args.start_epoch,
         cache=args.cache,
         teacher=args.distill,
-        given=(*args.opts[::2], *(() if args.sparsity is None else ("sparsity",))),
+        given=tuple(args.opts[::2]),
     )
     return build_trainer(exp, fabric, options)

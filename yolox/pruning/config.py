@@ -27,10 +27,12 @@ class Criterion:
 
     Attributes:
         needs_data: whether it is measured on images with the model's loss.
-        normalize, per: defaults of `PruneConfig`'s fields of that name; see docs/results.md.
+        aggregate, normalize, per: defaults of `PruneConfig`'s fields of that name; see
+            docs/results.md.
     """
 
     needs_data: bool = False
+    aggregate: str = "sum"
     normalize: str = "mean"
     per: str = "none"
 
@@ -41,7 +43,8 @@ CRITERIA = {
     "lamp": Criterion(normalize="none"),
     "l1": Criterion(),
     "l2": Criterion(),
-    "bn": Criterion(),
+    # Sparsity training makes scales comparable over layers: none is to be held against its own.
+    "bn": Criterion(aggregate="max", normalize="none"),
     "fpgm": Criterion(),
     "random": Criterion(normalize="none"),
 }
@@ -120,7 +123,7 @@ class PruneConfig:
     ignore: tuple[str, ...] = ()
     scope: str | None = None
     importance: str = "taylor"
-    aggregate: str = "sum"
+    aggregate: str | None = None
     normalize: str | None = None
     per: str | None = None
     rounds: int = 5
@@ -140,6 +143,7 @@ class PruneConfig:
         scope = self._chosen_scope()
         for name, value in (
             ("scope", scope),
+            ("aggregate", self.aggregate or criterion.aggregate),
             ("normalize", self.normalize or criterion.normalize),
             ("per", self.per or (criterion.per if self._divides(scope) else "none")),
         ):
@@ -159,7 +163,7 @@ class PruneConfig:
             ("mode", MODES),
             ("scope", (None, *SCOPES)),
             ("importance", tuple(CRITERIA)),
-            ("aggregate", AGGREGATES),
+            ("aggregate", (None, *AGGREGATES)),
             ("normalize", (None, *NORMALIZATIONS)),
             ("per", (None, *PRICES)),
         ):

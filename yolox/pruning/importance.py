@@ -228,7 +228,7 @@ def make_scorer(
     Raises:
         PruningError: the criterion needs batches and a loss, and they were not given.
     """
-    how, scale = config.aggregate, str(config.normalize)
+    how, scale = str(config.aggregate), str(config.normalize)
     if CRITERIA[config.importance].needs_data:
         if batches is None or loss is None:
             raise PruningError(

@@ -132,9 +132,9 @@ class Sparsity:
         return [norm.layer.weight for norm in self._norms]
 
     @property
-    def advice_at(self) -> float:
-        """Fraction of the run after which `advice` can tell."""
-        return max(0.1, self.config.warmup)
+    def name(self) -> str:
+        """The strength, as a person sets it."""
+        return f"sparsity {self.config.strength:g}"
 
     @torch.no_grad()
     def add_gradients(self, progress: float) -> None:
@@ -216,28 +216,26 @@ class Sparsity:
         layers = zip(self._norms, torch.split(scales, self._sizes), strict=True)
         return {"gamma": scales} | {f"gamma/{norm.name}": part for norm, part in layers}
 
-    def advice(self, remaining: Sequence[tuple[float, float]], steps: int) -> str:
-        """Why the strength will not do for this run, or an empty text.
+    def forecast(self, remaining: Sequence[tuple[float, float]], steps: int) -> str:
+        """Why the strength will not do for what is to come, or an empty text.
 
         A parameter under a lasting gradient s moves by Σ lr · s / (1 − momentum) at most. Where
         that is less than the median |γ|, half of the channels stay even if nothing holds them.
 
         Args:
-            remaining: (learning rate, progress) at steps spread evenly over the rest of the run.
-            steps: how many optimizer steps are left.
+            remaining: (learning rate, progress) at steps spread evenly over what is to come.
+            steps: how many optimizer steps that has.
         """
-        scales = self._scales()
-        done = _share_below(scales, FAINT)
-        if done > 0.5:
+        if self.config.strength > HARSH:
             return (
-                f"sparsity {self.config.strength:g} is strong: {100 * done:.0f} % of the channels "
-                f"have γ < {FAINT} already; if AP stays low, take a smaller one"
+                f"{self.name} is above {HARSH:g}: it outweighs the loss on most channels, and "
+                "ruined the models that we tried it on; take a smaller one and more epochs"
             )
         if not remaining:
             return ""
         mean = sum(lr * self.config.factor(progress) for lr, progress in remaining) / len(remaining)
         reach = steps * mean * self.config.strength / (1 - self._momentum)
-        median = float(scales.median())
+        median = float(self._scales().median())
         if reach >= median:
             return ""
         enough = 2 * self.config.strength * median / reach if reach else math.inf
@@ -245,8 +243,8 @@ class Sparsity:
         if enough <= HARSH:
             cure = f"try {enough:.1g}, more epochs or a higher learning rate"
         return (
-            f"sparsity {self.config.strength:g} is weak for this run: it moves γ by {reach:.2g} at "
-            f"most in the steps that are left, and the median of |γ| is {median:.2g}: {cure}"
+            f"{self.name} is weak for this run: it moves γ by {reach:.2g} at most in {steps} "
+            f"steps, and the median of |γ| is {median:.2g}: {cure}"
         )
 
     def _strengths(self, progress: float) -> Iterator[tuple[str, float]]:

@@ -176,7 +176,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--importance", choices=tuple(CRITERIA), default=defaults.importance, help="criterion")
     add("--scope", choices=SCOPES, help="how layers share the loss (global; by ratio uniform)")
-    add("--aggregate", choices=AGGREGATES, default=defaults.aggregate, help="over coupled layers")
+    add("--aggregate", choices=AGGREGATES, help="over coupled layers (the criterion's)")
     add("--normalize", choices=NORMALIZATIONS, help="scores within a group (the criterion's)")
     add("--per", choices=PRICES, help="what a score is divided by (the criterion's)")
     add("--images", type=cli.positive, default=64, help="training images to score on")

@@ -81,10 +81,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         end_with_parent()
     args = make_parser().parse_args(argv)
     with told_once():
-        exp = cli.load_exp(args)
         if args.sparsity is not None:
-            exp.sparsity = args.sparsity
-            exp.check()
+            args.opts = ["sparsity", str(args.sparsity), *args.opts]
+        exp = cli.load_exp(args)
         join_machines(args)
         words = sys.argv[1:] if argv is None else argv
         if start_processes(args, words, module="yolox.tools.train"):
