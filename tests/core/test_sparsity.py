@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -313,6 +313,12 @@ class _Figures:
 
     name = "sparsity 0.05"
 
+    def __init__(self, scales: list[float]) -> None:
+        self._scales = iter(scales)
+
+    def scale(self) -> float:
+        return next(self._scales)
+
     def text(self) -> str:
         return "γ < 0.01: 7 %"
 
@@ -321,21 +327,26 @@ class _Figures:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "words"),
+    ("epochs", "scale", "words"),
     [
-        # (loss, AP, best before) by epoch.
-        ([(4.2, None, -1.0), (4.1, 0.5, -1.0), (4.9, 0.3, 0.5), (None, 0.55, 0.5)], ""),
-        ([(4.2, None, -1.0), (4.0, None, -1.0), (4.9, None, -1.0), (5.6, 0.0, -1.0)],
-         "the loss rose from 4.00 to 4.90 by epoch 3 (γ < 0.01: 7 %); start again with a third"),
-        ([(4.2, 0.5, -1.0), (4.2, 0.2, 0.5), (9.0, 0.1, 0.5)],
+        # (loss, AP, best before) by epoch, and the median scale, at first 0.8, in all of them.
+        ([(4.2, None, -1.0), (4.0, 0.5, -1.0), (4.7, 0.3, 0.5), (None, 0.55, 0.5)], 0.1, ""),
+        # One epoch of noise, or two that are not in a row.
+        ([(4.0, None, -1.0), (5.6, None, -1.0), (4.7, None, -1.0), (5.6, 0.0, -1.0)], 0.1, ""),
+        ([(4.2, None, -1.0), (4.0, None, -1.0), (4.9, None, -1.0), (5.6, 0.0, -1.0), (6, 0, -1)],
+         0.1, "the loss rose from 4.00 to 5.60 by epoch 4 (γ < 0.01: 7 %); to keep AP, start"),
+        ([(4.2, 0.5, -1.0), (4.2, 0.2, 0.5), (9.0, 0.1, 0.5)], 0.1,
          "AP50-95 fell from 0.500 to 0.200 by epoch 2"),
-        ([(4.0, 0.5, -1.0), (5.2, 0.1, 0.5)], "4.00 to 5.20 and AP50-95 fell from 0.500 to 0.100"),
+        # An AP that never was one; a penalty that has not moved anything.
+        ([(4.2, 0.01, -1.0), (4.2, 0.0004, 0.01)], 0.1, ""),
+        ([(4.0, 0.5, -1.0), (5.2, 0.1, 0.5), (5.6, 0.1, 0.5)], 0.75, ""),
     ],
 )  # fmt: skip
 def test_a_penalty_that_ruins_the_model_is_told_once(
-    epochs: list[tuple[float | None, float | None, float]], words: str
+    epochs: list[tuple[float | None, float | None, float]], scale: float, words: str
 ) -> None:
-    watch = PenaltyWatch(cast(Any, _Figures()), lambda _: 0.1, max_epoch=9, steps=9, accumulate=1)
+    figures: Any = _Figures([0.8] + [scale] * len(epochs))
+    watch = PenaltyWatch(figures, lambda _: 0.1, max_epoch=9, steps=9, accumulate=1)
     told: list[str] = []
     sink = logger.add(told.append, level="WARNING")
     try:
@@ -345,20 +356,37 @@ def test_a_penalty_that_ruins_the_model_is_told_once(
         logger.remove(sink)
     assert len(told) == bool(words)
     if words:
-        assert "sparsity 0.05 is too strong for this model" in told[0]
+        assert "sparsity 0.05 seems too strong for this model" in told[0]
         assert words in told[0]
 
 
 def test_a_run_that_a_penalty_ruins_is_told(
     tiny_exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trainer = new_trainer(tiny_exp, tmp_path, sparsity=0.2, max_epoch=3, eval_interval=1)
+    fields: dict[str, Any] = {"sparsity": 0.2, "max_epoch": 3, "eval_interval": 1}
+    trainer = new_trainer(tiny_exp, tmp_path, basic_lr_per_img=0.02, **fields)
     figures = iter([(0.4, 0.5, ""), (0.1, 0.2, ""), (0.1, 0.2, "")])
     trainer.evaluate = lambda _: next(figures)
     trainer.train()
     log = capsys.readouterr().err
     assert log.index("sparsity 0.2 is above 0.1") < log.index("epoch 1/3")
     assert log.count("AP50-95 fell from 0.400 to 0.100 by epoch 2") == 1
+
+    # A run that goes on is judged as a whole: little is left of it.
+    options = TrainOptions(resume=True)
+    trainer = new_trainer(tiny_exp, tmp_path, options=options, **(fields | {"max_epoch": 4}))
+    trainer.evaluate = lambda _: (0.1, 0.2, "")
+    trainer.train()
+    assert "is above 0.1" not in capsys.readouterr().err
+
+
+def test_a_strength_given_twice_is_refused(
+    tiny_exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("-f", tiny_exp, "--sparsity", 0.1, "output_dir", tmp_path, "sparsity", 0.2)
+    assert command(train.main, *words) == 1
+    (error,) = error_lines(capsys.readouterr().err)
+    assert "give one of them" in error
 
 
 def test_command_refuses_what_cannot_work(

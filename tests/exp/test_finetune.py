@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.runs import command, new_trainer, read
+from tests.runs import command, new_trainer
 from yolox.exp import Exp, ExpError, TrainOptions
 from yolox.exp.finetune import average_of, fine_tuning
 from yolox.models import ModelSpec, build_model
@@ -137,7 +137,7 @@ def test_fields_that_cannot_be(field: str, value: Any, message: str) -> None:
         _exp(**{field: value}).check()
 
 
-def test_length_and_rate_are_scaled_from_the_run_that_made_the_model(
+def test_what_the_run_that_made_the_model_had_otherwise_is_told(
     tiny_exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its command line had other values than the Exp; a second pruning still knows them."""
@@ -153,33 +153,45 @@ def test_length_and_rate_are_scaled_from_the_run_that_made_the_model(
         options = TrainOptions(checkpoint=small, name=turn)
         capsys.readouterr()
         trainer = new_trainer(tiny_exp, tmp_path, options=options, finetune_lr=0.5)
-        log = capsys.readouterr().err
-        assert "unlike the run that trained the whole model: momentum 0.8 → 0.9; set" in log
-        assert "fine-tuning recipe: 3 epochs" in log
-        assert (trainer.recipe["max_epoch"], trainer.recipe["basic_lr_per_img"]) == (3, 0.0005)
+        (told,) = [line for line in capsys.readouterr().err.splitlines() if "had other" in line]
+        for change in ("momentum 0.8 → 0.9", "basic_lr_per_img 0.001 → 0.000156", "max_epoch 3 →"):
+            assert change in told
+        assert trainer.recipe["max_epoch"] == 2
+        assert trainer.recipe["basic_lr_per_img"] == 0.5 * 0.01 / 64
         options = TrainOptions(
             checkpoint=small, name=turn, given=("max_epoch", "basic_lr_per_img", "momentum")
         )
-        trainer = new_trainer(tiny_exp, tmp_path, options=options)
-        assert (trainer.recipe["max_epoch"], trainer.recipe["basic_lr_per_img"]) == (2, 0.01 / 64)
-        assert "unlike" not in capsys.readouterr().err
+        new_trainer(tiny_exp, tmp_path, options=options)
+        assert "had other settings" not in capsys.readouterr().err
         if turn == "once":
             assert command(train.main, *common, "-c", small, "-expn", "tuned", *out) == 0
             folder, source = tmp_path / "out" / "tuned", "latest_ckpt.pth"
-            assert read(folder / source)["recipe"]["max_epoch"] == 3
+
+
+def test_length_and_rate_of_a_sparse_run_are_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sparse = {"sparsity": 0.01, "max_epoch": 3, "basic_lr_per_img": 0.1, "momentum": 0.8}
+    fine_tuning(_exp(), 100, (), sparse)
+    assert "had other settings: momentum 0.8 → 0.9; to" in capsys.readouterr().err
+    fine_tuning(_exp(finetune_epochs=30), 100, (), {"max_epoch": 3})
+    assert "had other settings" not in capsys.readouterr().err
 
 
 def test_fields_without_effect_are_told(
-    tiny_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own_exp: Path, pruned: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ("sparsity_form", "sparsity_warmup", "distill_box", "max_epoch")
-    new_trainer(tiny_exp, tmp_path, options=TrainOptions(given=given))
+    common = ("--precision", "fp32", "-f", own_exp, "-e", 1)
+    fields = ("sparsity_form", "group", "distill_box", 0.5, "finetune_lr", 0.5, "max_epoch", 1)
+    assert command(train.main, *common, *fields) == 0
     log = capsys.readouterr().err
-    assert "sparsity_form, sparsity_warmup has no effect, since no penalty is on: give" in log
-    assert "distill_box has no effect, since there is no teacher: give --distill" in log
-    options = TrainOptions(given=given, teacher=trained / "best_ckpt.pth")
-    new_trainer(tiny_exp, tmp_path, options=options, sparsity=0.01)
-    assert "has no effect" not in capsys.readouterr().err
+    assert "without effect: sparsity_form, since no penalty is on: give --sparsity" in log
+    assert "without effect: distill_box, since there is no teacher: give --distill" in log
+    assert "without effect: finetune_lr, since the model is not pruned" in log
+    assert "without effect: -e, since no run is resumed" in log
+    flags = ("-c", pruned, "--sparsity", 0.01, "--distill", trained / "best_ckpt.pth")
+    assert command(train.main, *common[:-2], *flags, *fields) == 0
+    assert "without effect" not in capsys.readouterr().err
 
 
 def test_a_penalty_of_the_recipe_ends_with_the_pruning(

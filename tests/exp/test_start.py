@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.runs import command, new_trainer, tree
+from tests.runs import command, new_trainer, read, tree, write_exp
 from yolox.exp import TrainOptions
+from yolox.models import load_model
 from yolox.tools import train
-from yolox.utils.checkpoint import CheckpointError
+from yolox.utils.checkpoint import CheckpointError, save_checkpoint
+from yolox.utils.errors import UserError
 
 
 def test_a_run_does_not_write_over_its_own_start(
@@ -58,6 +61,67 @@ def test_a_run_over_another_one_is_told(
     assert f"{folder} holds the checkpoints of another run" in capsys.readouterr().err
     new_trainer(own_exp, tmp_path, options=TrainOptions(resume=True))
     assert "another run" not in capsys.readouterr().err
+
+
+def test_depths_that_make_the_same_network_are_the_same(
+    tiny_exp: Path, pruned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The spec of a file without one is inferred: of a depth of 0.3 too it says 0.33."""
+    options = TrainOptions(checkpoint=pruned, given=("depth",))
+    new_trainer(tiny_exp, tmp_path, options=options, depth=0.3)
+    assert "the Exp describes" not in capsys.readouterr().err
+
+
+OWN_LOSS = """
+    def get_model(self):
+        plain = super().get_model()
+        return Doubled(plain.backbone, plain.head)
+
+
+from yolox.models import YOLOX
+
+
+class Doubled(YOLOX):
+    def loss(self, x, targets):
+        return {name: 2 * value for name, value in super().loss(x, targets).items()}
+"""
+
+
+def test_a_class_of_the_exps_own_computes_the_losses_of_the_pruned_model_too(
+    tiny_exp: Path, devkit: Path, pruned: Path, trained: Path, tmp_path: Path
+) -> None:
+    own = write_exp(tmp_path / "own.py", devkit, tmp_path / "out", OWN_LOSS)
+    images, targets = torch.rand(2, 3, 64, 64) * 255, torch.tensor([[[0.0, 32, 32, 16, 16]]] * 2)
+    losses = [
+        new_trainer(exp, tmp_path, options=TrainOptions(checkpoint=pruned)).model(images, targets)
+        for exp in (tiny_exp, own)
+    ]
+    assert losses[1]["total_loss"].item() == pytest.approx(2 * losses[0]["total_loss"].item())
+    options = TrainOptions(checkpoint=pruned, teacher=trained / "best_ckpt.pth")
+    with pytest.raises(UserError, match=r"Doubled\.loss"):
+        new_trainer(own, tmp_path, options=options)
+
+
+def test_a_run_of_an_earlier_version_goes_on(
+    tiny_exp: Path,
+    trained: Path,
+    pruned: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its checkpoint has the recipe in another place; a teacher's mark is found there."""
+    options = TrainOptions(checkpoint=pruned, teacher=trained / "best_ckpt.pth")
+    trainer = new_trainer(tiny_exp, tmp_path, options=options, max_epoch=1, no_aug_epochs=0)
+    trainer.train()
+    latest = tmp_path / "tiny_finetune" / "latest_ckpt.pth"
+    content = read(latest)
+    content["train"]["recipe"] = content.pop("recipe")
+    save_checkpoint(latest, content)
+    assert load_model(latest).recipe == trainer.recipe
+    capsys.readouterr()
+    again = TrainOptions(checkpoint=latest, resume=True, teacher=trained / "best_ckpt.pth")
+    new_trainer(tiny_exp, tmp_path, options=again, max_epoch=1, no_aug_epochs=0).train()
+    assert "settings changed" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("resume", [True, False])

@@ -450,6 +450,13 @@ def test_the_hint_sets_dead_layers_aside() -> None:
     assert zero == "37.5% of the channels score 0"
     assert dead.startswith("layers whose every channel scores 0: 1 (c); with max_sparsity 0.75")
     assert "empties no layer: 4, which is 38% of the channels" in threshold
+    # A layer of which one slot is left: the cap is a quarter.
+    low = threshold_hint([group("d", 8)], [torch.tensor([0.0] * 7 + [1])], PruneConfig())
+    assert low.ratio == low.reachable == 7 / 8
+    low = threshold_hint(
+        [group("d", 8)], [torch.tensor([0.0] * 7 + [1])], PruneConfig(max_sparsity=0.5)
+    )
+    assert low.ratio == low.reachable == 4 / 8
     nothing = threshold_hint(groups, [torch.zeros(4)] * 3, PruneConfig(ch_sparsity=0.2))
     assert (nothing.threshold, nothing.ratio, nothing.zero) == (0, pytest.approx(12 / 16), 1)
     assert "would empty 3 (a, b, c)" in nothing.lines()[2]

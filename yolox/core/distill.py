@@ -222,7 +222,7 @@ class _TeacherClock:
 
     def __init__(self, device: torch.device, steps: int) -> None:
         self._device = device
-        # A step ends where the next one begins.
+        # A step ends where the next one of its epoch begins.
         self._wanted = max(min(TIMED_STEPS, steps - 1), 1)
         self._starts: list[float] = []
         self._seconds: list[float] = []

@@ -13,6 +13,8 @@ from yolox.core.record import Curves
 from yolox.core.settings import Regularizer
 
 RISE = 1.2  # of the loss, over its lowest epoch, that a penalty is to be blamed for
+MOVED = 0.9  # of its first size is what a penalty has moved at most, if it is to blame
+LEAST_AP = 0.05  # below it, half of it is noise
 _SAMPLES = 1000  # steps that a forecast looks at
 
 
@@ -73,16 +75,18 @@ class PenaltyWatch:
         self._max_epoch = max_epoch
         self._steps = steps
         self._accumulate = accumulate
+        self._scale = regularizer.scale()
         self._lowest = math.inf
+        self._high = 0
         self._told = False
 
-    def start(self, epoch: int) -> None:
-        """Warn, before any step, of a strength that cannot work; `epoch` of them are done."""
-        first, last = epoch * self._steps + 1, self._max_epoch * self._steps
-        sample = range(first, last + 1, max(1, (last - first) // _SAMPLES))
-        remaining = [(self._schedule(iteration), iteration / last) for iteration in sample]
-        updates = (self._max_epoch - epoch) * -(-self._steps // self._accumulate)
-        if advice := self._regularizer.forecast(remaining, updates):
+    def start(self) -> None:
+        """Warn, before a run's first step, of a strength that cannot work."""
+        last = self._max_epoch * self._steps
+        sample = range(1, last + 1, max(1, last // _SAMPLES))
+        rates = [(self._schedule(iteration), iteration / last) for iteration in sample]
+        updates = self._max_epoch * -(-self._steps // self._accumulate)
+        if advice := self._regularizer.forecast(rates, updates):
             logger.warning(advice)
 
     def epoch(
@@ -94,7 +98,10 @@ class PenaltyWatch:
         ap: float | None,
         best: float,
     ) -> None:
-        """Write an epoch's histograms; warn, once a run, of a strength that ruins the model.
+        """Write an epoch's histograms; warn, once, of a strength that ruins the model.
+
+        Loss and AP are noisy: the loss has to stay high for two epochs, and the penalty to have
+        moved what it is on.
 
         Args:
             done: epochs done.
@@ -106,14 +113,17 @@ class PenaltyWatch:
             curves.histogram(done * self._steps, name, values)
         signs = []
         if loss is not None:
-            if loss > RISE * self._lowest:
+            self._high = self._high + 1 if loss > RISE * self._lowest else 0
+            if self._high >= 2:
                 signs.append(f"the loss rose from {self._lowest:.2f} to {loss:.2f}")
             self._lowest = min(self._lowest, loss)
-        if ap is not None and ap < best / 2:
+        if ap is not None and best >= LEAST_AP and ap < best / 2:
             signs.append(f"AP50-95 fell from {best:.3f} to {ap:.3f}")
-        if signs and not self._told:
+        moved = self._regularizer.scale() < MOVED * self._scale
+        if signs and moved and not self._told:
             self._told = True
             logger.warning(
-                f"{self._regularizer.name} is too strong for this model: {' and '.join(signs)} by "
-                f"epoch {done} ({self._regularizer.text()}); start again with a third of it"
+                f"{self._regularizer.name} seems too strong for this model: {' and '.join(signs)} "
+                f"by epoch {done} ({self._regularizer.text()}); to keep AP, start again with a "
+                "third of it"
             )

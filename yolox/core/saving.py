@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,17 @@ class CheckpointFolder:
     make room. But weights that are never saved are worth nothing, so a few such epochs in a row
     are, and so is the last one.
 
+    Args:
+        goes_on: see `TrainSettings`.
+
     Attributes:
         saved: epochs done according to the latest checkpoint.
     """
 
-    def __init__(self, folder: Path, saved: int = 0) -> None:
+    def __init__(self, folder: Path, goes_on: str = "") -> None:
         self.folder = folder
-        self.saved = saved
+        self.saved = 0
+        self._goes_on = goes_on or f"-c {shlex.quote(str(folder / LATEST))} --resume"
         self._failures = 0
 
     def prepare(self) -> None:
@@ -85,5 +90,5 @@ class CheckpointFolder:
     def resume_hint(self) -> str:
         """Where a resumed run would start."""
         if self.saved:
-            return f"-c {self.folder / LATEST} --resume goes on from epoch {self.saved + 1}"
+            return f"{self._goes_on} goes on from epoch {self.saved + 1}"
         return "there is no checkpoint of this run to resume from yet"

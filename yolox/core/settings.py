@@ -42,6 +42,10 @@ class Regularizer(Protocol):
         """Carry over to the average what it only nears, before it is evaluated and saved."""
         ...
 
+    def scale(self) -> float:
+        """The usual size of what is penalised, in [0, ∞)."""
+        ...
+
     def text(self) -> str:
         """A few words for a line of the log."""
         ...
@@ -54,12 +58,12 @@ class Regularizer(Protocol):
         """Values whose distribution tells, by name, on the CPU."""
         ...
 
-    def forecast(self, remaining: Sequence[tuple[float, float]], steps: int) -> str:
+    def forecast(self, rates: Sequence[tuple[float, float]], steps: int) -> str:
         """Why the strength will not do, before a step is made, or an empty text.
 
         Args:
-            remaining: (learning rate, progress) at steps spread evenly over what is to come.
-            steps: how many optimizer steps that has.
+            rates: (learning rate, progress) at steps spread evenly over the run.
+            steps: how many optimizer steps it has.
         """
         ...
 
@@ -77,6 +81,8 @@ class TrainSettings:
         save_history: keep a checkpoint of every evaluated epoch.
         retake_statistics: evaluate and save batch norms with the statistics that the weights have
             on an epoch's last images, not the running ones; done anyway with a regularizer.
+        goes_on: how a person goes on with a stopped run, as in "… goes on from epoch 3"; empty:
+            with its latest checkpoint and --resume.
     """
 
     output_dir: Path
@@ -87,6 +93,7 @@ class TrainSettings:
     accumulate: int = 1
     save_history: bool = False
     retake_statistics: bool = False
+    goes_on: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

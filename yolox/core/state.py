@@ -72,7 +72,7 @@ def restore_state(
     if state is None:
         raise CheckpointError(
             "the checkpoint holds no training state to resume from: use latest_ckpt.pth, or give "
-            "it with -c without --resume to start a new run from its weights"
+            "it with -c and -expn NAME, without --resume, to start a new run from its weights"
         )
     beside, saved = _beside(objective, model), state.get("objective", {})
     if {k: v.shape for k, v in beside.items()} != {k: v.shape for k, v in saved.items()}:
@@ -94,7 +94,7 @@ def restore_state(
         raise CheckpointError(
             "the run was stopped with another model or optimizer, so it cannot go on: resume with "
             "the Exp that it was started with, or start a new run from its weights, with -c and "
-            f"without --resume ({str(error).splitlines()[0]})"
+            f"-expn NAME ({str(error).splitlines()[0]})"
         ) from error
     for group, own in zip(optimizer.param_groups, options, strict=True):
         group.update(own)  # the recipe is the run's, as its other settings are

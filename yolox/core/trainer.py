@@ -86,7 +86,7 @@ class Trainer:
             PeerLostError: another process raises one of these.
             Interrupted: by Ctrl-C or SIGTERM; the message says where a resumed run starts.
         """
-        self._folder = CheckpointFolder(self.settings.output_dir)
+        self._folder = CheckpointFolder(self.settings.output_dir, self.settings.goes_on)
         self._epoch = 0
         self._recent = RecentImages()
         try:
@@ -117,7 +117,7 @@ class Trainer:
             )
             self._folder.saved = self._epoch
             best = dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50)
-            self._report_resume(self._epoch, self.resume.get("recipe", {}))
+            self._report_resume(self._epoch, self.resume["recipe"])
         self._watch = self._watch_penalty()
         curves = settings.output_dir / "tensorboard" if self.fabric.is_global_zero else None
         with Curves(curves) as scalars:
@@ -148,7 +148,8 @@ class Trainer:
             steps=len(self.train_loader),
             accumulate=self.settings.accumulate,
         )
-        watch.start(self._epoch)
+        if self.resume is None:
+            watch.start()
         return watch
 
     @property
@@ -162,7 +163,7 @@ class Trainer:
             logger.warning(f"settings changed since the run was stopped: {', '.join(changes)}")
 
     def _train_epoch(self, epoch: int, scalars: Curves) -> dict[str, float]:
-        """An epoch's steps; the means of its losses."""
+        """An epoch's steps; the means of its losses where there is a penalty to judge by them."""
         mosaic = epoch < self.settings.max_epoch - self.settings.no_aug_epochs
         if self.model.head.use_l1 == mosaic:
             self.model.head.use_l1 = not mosaic
@@ -172,6 +173,7 @@ class Trainer:
         self._recent.clear()
         steps = len(self.train_loader)
         meter, whole = Meter(self.fabric.device), Meter(self.fabric.device)
+        meters = (meter, whole) if self.regularizer else (meter,)
         loader = track(
             self._device_batches(), f"Epoch {epoch + 1}/{self.settings.max_epoch}", steps
         )
@@ -183,11 +185,11 @@ class Trainer:
             lr = self.schedule(iteration)
             names = [self.image_names.get(index, f"id {index}") for index in ids]
             losses = self._step(images, targets, names, lr, number, steps)
-            for each in (meter, whole):
+            for each in meters:
                 each.add(losses, len(images) * self.fabric.world_size)
             if number % self.settings.print_interval == 0 or number == steps:
                 self._log_interval(epoch, number, steps, lr, images, meter, scalars)
-        return whole.read()[0]
+        return whole.read()[0] if self.regularizer else {}
 
     def _device_batches(self) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
         for images, targets, _, ids in self.train_loader:
@@ -274,11 +276,12 @@ class Trainer:
         figures = self.evaluate(models[-1]) if due else None
         if self.fabric.is_global_zero:
             if self._watch:
-                with_mosaic = done <= plain_epochs  # the others have other images and losses
+                # Epochs without mosaic have other images and losses than those with it.
+                alike = done <= plain_epochs or plain_epochs <= 0
                 self._watch.epoch(
                     done,
                     scalars,
-                    loss=sum(losses[name] for name in _OWN_LOSSES) if with_mosaic else None,
+                    loss=sum(losses[name] for name in _OWN_LOSSES) if alike else None,
                     ap=figures and figures[0],
                     best=best.ap50_95,
                 )

@@ -43,7 +43,6 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
     """
     exp.act = options.act or exp.act
     exp.check()
-    _warn_of_idle_fields(exp, options)
     batch_size = exp.batch_size if options.batch_size is None else options.batch_size
     if batch_size % fabric.world_size:
         raise UserError(
@@ -54,6 +53,11 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
     teaching = _teaching(exp, options, start)
     several = fabric.world_size > 1
     loader = exp.get_data_loader(batch_size, several, cache_img=options.cache)
+    if not len(loader):
+        raise UserError(
+            f"the training data make no batch of {batch_size}: lower the batch size, or have the "
+            "Exp's loader keep a smaller last one"
+        )
     evaluator = exp.get_evaluator(batch_size, several)
     if fabric.is_global_zero:
         _look_at_data(exp, loader, evaluator)
@@ -98,6 +102,7 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
             accumulate=exp.accumulate,
             save_history=exp.save_history_ckpt,
             retake_statistics=exp.retake_statistics,
+            goes_on=options.goes_on,
         ),
         ema=average_of(exp, model, tuned=start.tuned),
         regularizer=sparsity_of(exp, model, optimizer),
@@ -106,17 +111,6 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
         resume=start.resume,
         objective=objective,
     )
-
-
-def _warn_of_idle_fields(exp: Exp, options: TrainOptions) -> None:
-    """What a person set on the command line should do something."""
-    for prefix, at_work, cure in (
-        ("sparsity_", exp.sparsity != 0, "no penalty is on: give --sparsity"),
-        ("distill_", options.teacher is not None, "there is no teacher: give --distill"),
-    ):
-        idle = [name for name in options.given if name.startswith(prefix)]
-        if idle and not at_work:
-            logger.warning(f"{', '.join(idle)} has no effect, since {cure}")
 
 
 def _decisive_fields(exp: Exp) -> dict[str, Any]:
@@ -131,7 +125,7 @@ def _teaching(exp: Exp, options: TrainOptions, start: Start) -> Teaching | None:
     if options.teacher is not None:
         teaching = Teaching(exp, options.teacher, start.model, start.spec)
     if start.resume is not None:
-        before = start.resume.get("recipe", {})
+        before = start.resume["recipe"]
         require_same_teacher(before, teaching.recipe if teaching else {})
     return teaching
 
@@ -169,4 +163,22 @@ def trainer_of_command(exp: Exp, args: argparse.Namespace) -> Trainer:
         teacher=args.distill,
         given=tuple(args.opts[::2]),
     )
-    return build_trainer(exp, fabric, options)
+    trainer = build_trainer(exp, fabric, options)
+    if fabric.is_global_zero:
+        _warn_of_idle(trainer, options)
+    return trainer
+
+
+def _warn_of_idle(trainer: Trainer, options: TrainOptions) -> None:
+    """What a person sets on the command line should do something."""
+    tuned = trainer.recipe["fine_tuning"]
+    for prefix, at_work, cause in (
+        ("sparsity_", trainer.regularizer is not None, "no penalty is on: give --sparsity"),
+        ("distill_", trainer.objective is not None, "there is no teacher: give --distill"),
+        ("finetune_", tuned, "the model is not pruned"),
+    ):
+        idle = [name for name in options.given if name.startswith(prefix)]
+        if idle and not at_work:
+            logger.warning(f"without effect: {', '.join(idle)}, since {cause}")
+    if options.start_epoch is not None and not options.resume:
+        logger.warning("without effect: -e, since no run is resumed: give --resume")

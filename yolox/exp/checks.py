@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import typing
 from typing import TYPE_CHECKING
 
 from yolox.exp.sparsity import sparsity_config
@@ -46,11 +47,11 @@ def problems_of(exp: Exp) -> list[str]:
     for name in ("depth", "width", "basic_lr_per_img", "finetune_lr", "distill_temperature"):
         if getattr(exp, name) <= 0:
             problems.append(f"{name} must be positive: {getattr(exp, name)}")
-    problems += [
-        f"{name} must be finite: {value}"
-        for name, value in vars(exp).items()
-        if isinstance(value, float) and not math.isfinite(value)
-    ]
+    for name in typing.get_type_hints(type(exp)):
+        value = getattr(exp, name, None)
+        numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if type(v) is float]
+        if not all(map(math.isfinite, numbers)):
+            problems.append(f"{name} must be finite: {value}")
     for name in ("ema_decay", "momentum"):
         if not 0 <= getattr(exp, name) < 1:
             problems.append(f"{name} must be in [0, 1): {getattr(exp, name)}")

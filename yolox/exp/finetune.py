@@ -38,14 +38,10 @@ def fine_tuning(
         exp: the Exp that the whole model was trained with.
         steps: batches an epoch.
         given: fields that a person set for this run, which stay as they are.
-        original: recipe of the run that trained the whole model, which may have had other values
-            than the Exp. Length and rate are scaled from it where it is known.
+        original: recipe of the run that trained the whole model, where it is known. What it had
+            otherwise than the Exp, from its command line, is told.
     """
     tuned = copy.copy(exp)
-    original = original or {}
-    for name in ("max_epoch", "basic_lr_per_img"):
-        if name in original and name not in given:
-            setattr(tuned, name, original[name])
     if exp.finetune_epochs and "max_epoch" not in given:
         tuned.max_epoch = exp.finetune_epochs
     epochs = tuned.max_epoch
@@ -56,7 +52,7 @@ def fine_tuning(
         "ema_decay": min(exp.ema_decay, max(1 - 1 / (EMA_WINDOW * updates), 0.0)),
     }
     if "finetune_lr" in given or "basic_lr_per_img" not in given:
-        tuned.basic_lr_per_img *= exp.finetune_lr
+        tuned.basic_lr_per_img = exp.basic_lr_per_img * exp.finetune_lr
     for name, value in recipe.items():
         if name not in given:
             setattr(tuned, name, value)
@@ -64,7 +60,7 @@ def fine_tuning(
         tuned.sparsity = 0.0
         logger.info("sparsity is off: the model is pruned (give --sparsity to penalise it again)")
     tuned.check()
-    _tell_differences(exp, original, given)
+    _tell_differences(exp, original or {}, given)
     logger.info(
         f"fine-tuning recipe: {epochs} epochs, the last {tuned.no_aug_epochs} without mosaic, "
         f"warm-up {tuned.warmup_epochs:.3g} epochs, basic_lr_per_img {tuned.basic_lr_per_img:.3g}, "
@@ -74,8 +70,11 @@ def fine_tuning(
 
 
 def _tell_differences(exp: Exp, original: Mapping[str, Any], given: Collection[str]) -> None:
-    """Warn of what the whole model saw in training and this one, unasked, will not."""
-    now = {name: getattr(exp, name) for name in _AS_BEFORE if name not in given}
+    """Warn of what this run, unasked, has otherwise than the one that trained the whole model."""
+    names = [*_AS_BEFORE]
+    if not original.get("sparsity"):  # such a run is a stage of its own, as this one is
+        names += ["basic_lr_per_img", *(() if exp.finetune_epochs else ("max_epoch",))]
+    now = {name: getattr(exp, name) for name in names if name not in given}
     changes = [
         f"{name} {original[name]} → {value}"
         for name, value in now.items()
@@ -83,8 +82,8 @@ def _tell_differences(exp: Exp, original: Mapping[str, Any], given: Collection[s
     ]
     if changes:
         logger.warning(
-            f"unlike the run that trained the whole model: {', '.join(changes)}; set them on the "
-            "command line to keep them"
+            f"the run that trained the whole model had other settings: {', '.join(changes)}; to "
+            "keep them, set them on this command line too"
         )
 
 
@@ -158,11 +157,11 @@ def require_same_teacher(before: dict[str, Any], now: dict[str, Any]) -> None:
     if had is None:
         raise CheckpointError(
             "the run to be resumed had no teacher: resume it without --distill, or start a new run "
-            "from its weights, with -c and without --resume"
+            "from its weights, with -c and -expn NAME"
         )
     teacher = f"{before['teacher']} (sha256 {had[:12]}…)"
     got = f"{now['teacher']} is another file (sha256 {has[:12]}…)" if has else "there is none"
     raise CheckpointError(
         f"the run to be resumed was distilled from {teacher}, now {got}: give that file to "
-        "--distill, or start a new run from its weights, with -c and without --resume"
+        "--distill, or start a new run from its weights, with -c and -expn NAME"
     )

@@ -349,7 +349,7 @@ class PruneJob:
             "report": result.report.to_dict(),
             "source": str(self.source),
             "source_sha256": file_digest(self.source),
-            "recipe": self.loaded.content.get("recipe", {}),
+            "recipe": self.loaded.recipe,
             "date": date,
         }
         if timing is not None:

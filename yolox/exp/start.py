@@ -18,6 +18,8 @@ from yolox.models import (
     LoadedModel,
     ModelSpec,
     activation_of,
+    build_model,
+    channel_table,
     load_model,
     swap_activation,
     transfer_weights,
@@ -41,6 +43,7 @@ class TrainOptions:
         batch_size: of all processes together; the Exp's by default.
         act: activation to train with, over the Exp's ``act`` or ``finetune_act``.
         name: output folder's name, over the Exp's ``exp_name``.
+        goes_on: how a person goes on with the run once it is stopped; by default with --resume.
         start_epoch: epochs taken as done by a resumed run, over the checkpoint's own number.
         cache: keep decoded images in ``"ram"`` or on ``"disk"``.
         teacher: checkpoint, or name of published weights, to distil from.
@@ -52,6 +55,7 @@ class TrainOptions:
     batch_size: int | None = None
     act: str | None = None
     name: str | None = None
+    goes_on: str = ""
     start_epoch: int | None = None
     cache: str | None = None
     teacher: Path | None = None
@@ -93,7 +97,7 @@ def starting_point(exp: Exp, options: TrainOptions) -> Start:
     start = _start(exp, options)
     if not options.resume:
         sources = [resolve_weights(path) for path in (options.checkpoint, options.teacher) if path]
-        _spare(sources, start.folder)
+        _spare(sources, start.folder, history=exp.save_history_ckpt)
     return start
 
 
@@ -119,12 +123,13 @@ def _start(exp: Exp, options: TrainOptions) -> Start:
     return Start(model=model, spec=spec_of(exp, model), folder=folder)
 
 
-def _spare(sources: Sequence[Path], folder: Path) -> None:
+def _spare(sources: Sequence[Path], folder: Path, *, history: bool) -> None:
     """Refuse to write over what a run starts or learns from; say so where it is another run."""
+    written = ("latest_ckpt.pth", "best_ckpt.pth", *(["epoch_*_ckpt.pth"] if history else ()))
     own = [
         path
         for path in dict.fromkeys(sources)
-        if path.name.endswith("_ckpt.pth") and path.resolve().parent == folder.resolve()
+        if any(map(path.match, written)) and path.resolve().parent == folder.resolve()
     ]
     if own:
         raise CheckpointError(
@@ -140,26 +145,26 @@ def _spare(sources: Sequence[Path], folder: Path) -> None:
 
 
 def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> Start:
-    content = loaded.content
+    content = {**loaded.content, "recipe": loaded.recipe}
     if "train" not in content:
         raise CheckpointError(
             f"{path} holds no training state to resume from: use latest_ckpt.pth, or give it with "
-            "-c without --resume to start a new run from its weights"
+            "-c and -expn NAME, without --resume, to start a new run from its weights"
         )
     _require_same_classes(path, loaded.spec, exp)
     asked = options.act or (exp.act if "act" in options.given else None)
     if asked not in (None, loaded.spec.act):
         raise CheckpointError(
             f"{path} is trained with {loaded.spec.act}, and goes on with it: leave {asked} out, or "
-            "start a new run from its weights, with -c and without --resume"
+            "start a new run from its weights, with -c and -expn NAME"
         )
     if options.start_epoch is not None:
-        content = {**content, "train": {**content["train"], "epoch": options.start_epoch}}
+        content["train"] = {**content["train"], "epoch": options.start_epoch}
     return Start(
         model=_as_built_by(exp, path, loaded, options),
         spec=dataclasses.replace(loaded.spec, input_size=exp.test_size),
         folder=path.parent,
-        tuned=content.get("recipe", {}).get("fine_tuning", loaded.is_pruned),
+        tuned=loaded.recipe.get("fine_tuning", loaded.is_pruned),
         pruning=loaded.pruning,
         resume=content,
     )
@@ -179,7 +184,8 @@ def _as_built_by(exp: Exp, path: Path, loaded: LoadedModel, options: TrainOption
     if fits and activation_of(own) == activation_of(model):
         own.load_state_dict(weights)
         return own
-    _compare_shapes(path, loaded.spec, spec_of(exp, own), options)
+    _compare_networks(path, loaded.spec, exp, own, options)
+    _warn_of_own_parts(own, model)
     if any(isinstance(module, nn.SyncBatchNorm) for module in own.modules()):
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     modes = {name: module.training for name, module in own.named_modules()}
@@ -188,14 +194,35 @@ def _as_built_by(exp: Exp, path: Path, loaded: LoadedModel, options: TrainOption
     trained = {name: weight.requires_grad for name, weight in own.named_parameters()}
     for name, weight in model.named_parameters():
         weight.requires_grad_(trained.get(name, True))
-    return model
+    own.backbone, own.head = model.backbone, model.head  # what a class of the Exp's own computes
+    return own
 
 
-def _compare_shapes(path: Path, spec: ModelSpec, asked: ModelSpec, options: TrainOptions) -> None:
+def _warn_of_own_parts(own: YOLOX, model: YOLOX) -> None:
+    """Say which classes of the Exp's the loaded model cannot have: they are of other channels."""
+    parts = [(own.backbone, model.backbone), (own.head, model.head)]
+    lost = [
+        type(part).__name__
+        for part, loaded in parts
+        if type(part) is not type(loaded) and isinstance(part, type(loaded))
+    ]
+    if lost:
+        logger.warning(
+            f"the Exp builds {' and '.join(lost)}, a pruned model is trained with the package's "
+            "own: what these compute otherwise is left out"
+        )
+
+
+def _compare_networks(
+    path: Path, spec: ModelSpec, exp: Exp, own: YOLOX, options: TrainOptions
+) -> None:
     """The file's model is trained, whatever the Exp builds: not if a person asks for another."""
+    asked = spec_of(exp, own)
+    with torch.device("meta"):
+        # Not by the numbers alone: depths of 0.5 and 0.67 make the same network.
+        if channel_table(build_model(spec)) == channel_table(build_model(asked)):
+            return
     differ = [name for name in _SHAPE if getattr(spec, name) != getattr(asked, name)]
-    if not differ:
-        return
     theirs, ours = (
         ", ".join(f"{name} {getattr(it, name)}" for name in differ) for it in (spec, asked)
     )

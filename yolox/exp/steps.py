@@ -154,6 +154,7 @@ def _train(exp: Exp, fabric: Fabric, folder: Path, epochs: int, keep: tuple[str,
         checkpoint=latest if latest.is_file() else folder / "pruned.pth",
         resume=latest.is_file(),
         name=f"{exp.exp_name}_steps/{folder.name}",
+        goes_on="the same command",
         given=("max_epoch", *keep),
     )
     build_trainer(recipe, fabric, options).train()

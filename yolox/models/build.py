@@ -213,6 +213,12 @@ class LoadedModel:
         """Whether the file holds a pruned model."""
         return "channels" in self.content
 
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Settings of the run that wrote the file; empty if it does not say."""
+        train = self.content.get("train", {})  # where files of earlier versions have them
+        return dict(self.content.get("recipe") or train.get("recipe") or {})
+
 
 def load_model(path: str | Path) -> LoadedModel:
     """Rebuild a model, dense or pruned, from its file alone.

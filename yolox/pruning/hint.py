@@ -24,8 +24,7 @@ class ThresholdHint:
         max_sparsity: the cap a layer.
         threshold: the largest that empties no layer; layers without any score above 0 aside, as
             every threshold empties them.
-        ratio: fraction of all prunable output channels that score below it, within the caps of the
-            layers set aside.
+        ratio: fraction of all prunable output channels that score below it, within the caps.
         limiting: the layers that a larger threshold would empty first, with their highest scores.
         zero: fraction of the channels that score 0: what sparsity training made spare.
         dead: the layers set aside.
@@ -47,7 +46,7 @@ class ThresholdHint:
         """What a person should know before the cut."""
         limits = ", ".join(f"{name} (up to {score:.3g})" for name, score in self.limiting)
         text = []
-        if self.zero:
+        if self.zero >= 0.0005:
             text.append(f"{self.zero:.1%} of the channels score 0")
         if self.dead:
             text.append(
@@ -90,7 +89,7 @@ def threshold_hint(
     ranked = sorted(zip(groups, highest, strict=True), key=lambda pair: pair[1])
     most = [allowed_removals(g.size, config)[-1] * g.channels_per_slot for g in groups]
     below = sum(
-        float((s < threshold).sum() * g.channels_per_slot) if lives else cap
+        min(int((s < threshold).sum()) * g.channels_per_slot, cap) if lives else cap
         for g, s, cap, lives in zip(groups, scores, most, alive, strict=True)
     )
     return ThresholdHint(

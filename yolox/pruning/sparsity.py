@@ -195,6 +195,10 @@ class Sparsity:
                 zero = norm.channels[getattr(norm.layer, kind)[norm.channels] == 0]
                 average.get_parameter(f"{norm.name}.{kind}")[zero] = 0.0
 
+    def scale(self) -> float:
+        """The median |γ|."""
+        return float(self._scales().median())
+
     def text(self) -> str:
         """A few words for a line of the log."""
         return f"γ < {FAINT}: {100 * _share_below(self._scales(), FAINT):.0f} %"
@@ -216,32 +220,31 @@ class Sparsity:
         layers = zip(self._norms, torch.split(scales, self._sizes), strict=True)
         return {"gamma": scales} | {f"gamma/{norm.name}": part for norm, part in layers}
 
-    def forecast(self, remaining: Sequence[tuple[float, float]], steps: int) -> str:
-        """Why the strength will not do for what is to come, or an empty text.
+    def forecast(self, rates: Sequence[tuple[float, float]], steps: int) -> str:
+        """Why the strength will not do for a run, or an empty text.
 
         A parameter under a lasting gradient s moves by Σ lr · s / (1 − momentum) at most. Where
         that is less than the median |γ|, half of the channels stay even if nothing holds them.
 
         Args:
-            remaining: (learning rate, progress) at steps spread evenly over what is to come.
-            steps: how many optimizer steps that has.
+            rates: (learning rate, progress) at steps spread evenly over the run.
+            steps: how many optimizer steps it has.
         """
         if self.config.strength > HARSH:
             return (
                 f"{self.name} is above {HARSH:g}: it outweighs the loss on most channels, and "
                 "ruined the models that we tried it on; take a smaller one and more epochs"
             )
-        if not remaining:
-            return ""
-        mean = sum(lr * self.config.factor(progress) for lr, progress in remaining) / len(remaining)
+        mean = sum(lr * self.config.factor(progress) for lr, progress in rates) / len(rates)
         reach = steps * mean * self.config.strength / (1 - self._momentum)
-        median = float(self._scales().median())
+        median = self.scale()
         if reach >= median:
             return ""
-        enough = 2 * self.config.strength * median / reach if reach else math.inf
+        # Not much more: at twice the median nearly all channels go, and AP with them.
+        enough = 1.25 * self.config.strength * median / reach if reach else math.inf
         cure = "it takes more epochs or a higher learning rate"
         if enough <= HARSH:
-            cure = f"try {enough:.1g}, more epochs or a higher learning rate"
+            cure = f"try {enough:.2g}, more epochs or a higher learning rate"
         return (
             f"{self.name} is weak for this run: it moves γ by {reach:.2g} at most in {steps} "
             f"steps, and the median of |γ| is {median:.2g}: {cure}"

@@ -109,6 +109,23 @@ class Road:
             kept = ("finetune_act", "")
         return (*self.recipe, *self.fields, *kept)
 
+    def _recipe_of_training(self, flags: Sequence[object], *, tuning: bool) -> tuple[str, ...]:
+        """`_own_recipe` without the fields that are of another training than this one."""
+        idle = tuple(
+            prefix
+            for prefix, at_work in (
+                ("sparsity_", "--sparsity" in flags),
+                ("distill_", "--distill" in flags),
+                ("finetune_", tuning),
+            )
+            if not at_work
+        )
+        words = self._own_recipe
+        start = len(self.recipe)
+        pairs = zip(words[start::2], words[start + 1 :: 2], strict=True)
+        kept = [pair for pair in pairs if not pair[0].startswith(idle)]
+        return (*self.recipe, *(word for pair in kept for word in pair))
+
     def _training(
         self, name: str, checkpoint: Path, flags: Sequence[object], epochs: int, *, tuning: bool
     ) -> Stage:
@@ -126,7 +143,7 @@ class Road:
             tool="train",
             main=train.main,
             flags=("-c", checkpoint, "-expn", name, *flags),
-            recipe=self._own_recipe,
+            recipe=self._recipe_of_training(flags, tuning=tuning),
             fields=("output_dir", self.folder, "max_epoch", epochs, "no_aug_epochs", plain),
             outputs=(latest,),
             folders=(self.folder / name,),
@@ -426,9 +443,12 @@ def _check(args: argparse.Namespace, exp: Exp) -> None:
     lengths = {"--epochs": args.epochs}
     if args.sparsity is not None:
         lengths["--sparsity-epochs"] = args.sparsity_epochs
-    for name in ("max_epoch", "finetune_epochs"):
+    for name, flags in (
+        *dict.fromkeys(("max_epoch", "finetune_epochs"), " and ".join(lengths)).items(),
+        ("sparsity", "--sparsity"),
+    ):
         if name in fields:
-            problems.append(f"{name} has no say here: give {' and '.join(lengths)}")
+            problems.append(f"{name} has no say here: give {flags}")
     if "no_aug_epochs" in fields and exp.no_aug_epochs > min(lengths.values()):
         problems.append(
             f"no_aug_epochs {exp.no_aug_epochs} is more than the epochs of a training, "

@@ -13,6 +13,7 @@ from yolox.core import end_with_parent, is_supervised, told_once
 from yolox.tools import cli
 from yolox.tools.processes import join_machines, start_processes
 from yolox.utils.dist import get_rank
+from yolox.utils.errors import UserError
 from yolox.utils.logger import setup_logger
 
 
@@ -82,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     with told_once():
         if args.sparsity is not None:
+            if "sparsity" in args.opts[::2]:
+                raise UserError("--sparsity and the field sparsity are one: give one of them")
             args.opts = ["sparsity", str(args.sparsity), *args.opts]
         exp = cli.load_exp(args)
         join_machines(args)
