@@ -21,7 +21,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 
-from yolox.exp.prune import CALIBRATION_BATCH, follow_checkpoint, probe, total_loss
+from yolox.exp.follow import follow_checkpoint
+from yolox.exp.prune import CALIBRATION_BATCH, probe, total_loss
 from yolox.models import load_model
 from yolox.pruning import (
     CRITERIA,

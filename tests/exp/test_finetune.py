@@ -129,12 +129,19 @@ def test_the_command_line_wins_and_a_line_tells_the_recipe(
         ("distill_temperature", 0.0, "distill_temperature must be positive: 0.0"),
         ("distill_temperature", float("inf"), "distill_temperature must be finite: inf"),
         ("distill_cls", float("nan"), "distill_cls must be finite: nan"),
+        ("mosaic_scale", (float("nan"), 2.0), r"mosaic_scale must be finite: \(nan, 2.0\)"),
         ("sparsity_form", "l7", "form must be one of l1, group: 'l7'"),
     ],
 )
 def test_fields_that_cannot_be(field: str, value: Any, message: str) -> None:
     with pytest.raises(ExpError, match=message):
         _exp(**{field: value}).check()
+
+
+def test_values_of_a_persons_own_may_be_anything() -> None:
+    exp = Exp()
+    exp.best_so_far = float("-inf")  # type: ignore[attr-defined]
+    exp.check()
 
 
 def test_what_the_run_that_made_the_model_had_otherwise_is_told(

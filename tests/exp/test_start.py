@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.runs import command, new_trainer, read, tree, write_exp
-from yolox.exp import TrainOptions
+from yolox.core.signals import Interrupted
+from yolox.exp import TrainOptions, get_exp
 from yolox.models import load_model
 from yolox.tools import train
 from yolox.utils.checkpoint import CheckpointError, save_checkpoint
@@ -48,6 +51,48 @@ def test_a_fine_tuning_does_not_write_over_its_teacher(
     options = TrainOptions(checkpoint=pruned, teacher=teacher)
     with pytest.raises(CheckpointError, match="as -expn tiny_finetune_2"):
         new_trainer(own_exp, tmp_path / "out", options=options)
+
+
+def test_a_kept_epoch_is_a_start_like_any_other_unless_it_is_kept_again(
+    own_exp: Path, trained: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "tiny" / "epoch_2_ckpt.pth"
+    kept.parent.mkdir()
+    kept.write_bytes((trained / "best_ckpt.pth").read_bytes())
+    options = TrainOptions(checkpoint=kept)
+    new_trainer(own_exp, tmp_path, options=options)
+    with pytest.raises(CheckpointError, match="starts or learns from"):
+        new_trainer(own_exp, tmp_path, options=options, save_history_ckpt=True)
+
+
+def test_a_stopped_run_says_how_it_goes_on(own_exp: Path, tmp_path: Path) -> None:
+    """A run within another command, as a step of pruning, goes on with that command."""
+    hint = f"-c {tmp_path / 'tiny' / 'latest_ckpt.pth'} --resume"
+    for goes_on, words in (("the same command", "the same command"), ("", hint)):
+        options = TrainOptions(goes_on=goes_on, resume=not goes_on)
+        trainer = new_trainer(own_exp, tmp_path, options=options, max_epoch=4)
+        figures = iter([(0.1, 0.2, "")])
+
+        def evaluate(_: Any, figures: Any = figures) -> tuple[float, float, str]:
+            if (first := next(figures, None)) is None:
+                raise Interrupted(2)
+            return first
+
+        trainer.evaluate = evaluate
+        with pytest.raises(Interrupted, match=re.escape(f": {words} goes on from epoch ")):
+            trainer.train()
+
+
+def test_data_that_make_no_batch_are_refused(
+    own_exp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exp = get_exp(own_exp)
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(torch.rand(3)), batch_size=4, drop_last=True
+    )
+    monkeypatch.setattr(exp, "get_data_loader", lambda *_, **__: loader)
+    with pytest.raises(UserError, match="make no batch of 4: lower the batch size"):
+        new_trainer(exp, tmp_path)
 
 
 def test_a_run_over_another_one_is_told(

@@ -19,6 +19,7 @@ from yolox.exp import get_exp
 from yolox.models import load_model
 from yolox.tools import compress, train
 from yolox.utils.checkpoint import save_checkpoint
+from yolox.utils.errors import UserError
 from yolox.utils.model_utils import count_params
 
 pytest.importorskip("onnxruntime", reason="needs the export extra", exc_type=ImportError)
@@ -234,6 +235,30 @@ def test_the_recipe_on_the_command_line_wins(
     assert tuning.endswith("max_epoch 3 no_aug_epochs 2")
     assert command(compress.main, *words) == 1
     assert "no Exp file at" in capsys.readouterr().err
+
+
+def test_a_training_is_given_the_fields_that_are_of_it(
+    tiny_exp: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others would be told of as without effect, though they have one in another stage."""
+    lines: dict[str, list[str]] = {}
+
+    def noted(argv: Any) -> None:
+        words = [str(word) for word in argv]
+        lines[words[words.index("-expn") + 1]] = words
+        raise UserError("noted")
+
+    monkeypatch.setattr(train, "main", noted)
+    common = ("-c", trained / "best_ckpt.pth", "-f", tiny_exp, *QUICK, "--target", "macs=0.5")
+    fields = ("sparsity_form", "group", "distill_box", 0.5, "finetune_lr", 2, "momentum", 0.8)
+    sparse = ("--sparsity", 0.001, "--sparsity-epochs", 1, "-o", tmp_path / "a")
+    assert command(compress.main, *common, *sparse, *fields) == 1
+    assert [word in lines["sparse"] for word in fields[::2]] == [True, False, False, True]
+    taught = ("--distill", "-o", tmp_path / "b")
+    assert command(compress.main, *common, *taught, *fields) == 1
+    assert [word in lines["finetuned"] for word in fields[::2]] == [False, True, True, True]
+    assert command(compress.main, *common, "-o", tmp_path / "c", "sparsity", 0.1) == 1
+    assert len(lines) == 2
 
 
 def test_a_latency_is_planned_with_the_activation_that_stays(

@@ -16,6 +16,7 @@ from loguru import logger
 from torch import Tensor, nn
 
 from yolox.data import DataError
+from yolox.exp.follow import follow_checkpoint
 from yolox.exp.latency import LatencySettings, plan_for_latency, time_models
 from yolox.exp.yolox_base import Exp
 from yolox.models import LoadedModel, ModelSpec, checkpoint_payload
@@ -35,7 +36,7 @@ from yolox.pruning import (
     trace_groups,
 )
 from yolox.pruning.importance import Scorer, make_scorer
-from yolox.utils.checkpoint import CheckpointError, file_digest, save_checkpoint
+from yolox.utils.checkpoint import file_digest, save_checkpoint
 from yolox.utils.device import default_device, machine
 from yolox.utils.progress import track
 
@@ -43,33 +44,6 @@ Batch = tuple[Tensor, Tensor]
 
 CALIBRATION_BATCH = 1  # a Taylor score is a mean of squares: single images tell most
 LATENCY_SECONDS = 20.0  # that timing before and after may take
-
-
-def follow_checkpoint(exp: Exp, spec: ModelSpec, *, keep: Sequence[str] = ()) -> None:
-    """Take classes and test size from a checkpoint, unless the person set them.
-
-    Args:
-        keep: fields set on the command line.
-
-    Raises:
-        CheckpointError: the classes that the Exp or data name are not the checkpoint's.
-    """
-    if spec.class_names and not exp.class_names:
-        exp.class_names = spec.class_names
-    if "test_size" not in keep:
-        exp.test_size = spec.input_size
-    exp.resolve_classes()
-    if exp.num_classes != spec.num_classes:
-        raise CheckpointError(
-            f"the checkpoint has {spec.num_classes} classes, the data {exp.num_classes} "
-            f"({', '.join(exp.class_names)}): use the data set it was trained on, or set "
-            "class_names"
-        )
-    if spec.class_names and tuple(exp.class_names) != tuple(spec.class_names):
-        raise CheckpointError(
-            f"the checkpoint's classes are {', '.join(spec.class_names)}, the data's "
-            f"{', '.join(exp.class_names)}: set class_names to the checkpoint's, in that order"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

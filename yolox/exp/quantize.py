@@ -15,7 +15,7 @@ from loguru import logger
 from rich.table import Table
 from torch import Tensor, nn
 
-from yolox.exp.prune import follow_checkpoint
+from yolox.exp.follow import follow_checkpoint
 from yolox.exp.yolox_base import Exp
 from yolox.export import ExportError, ExportSettings, open_exported
 from yolox.export.convert import placing

@@ -20,8 +20,8 @@ from yolox.evaluators import (
     ImageDetections,
     precision_recall_curves,
 )
+from yolox.exp.follow import follow_checkpoint
 from yolox.exp.provenance import pruning_facts, version_facts
-from yolox.exp.prune import follow_checkpoint
 from yolox.exp.structure import layer_bars, scale_histograms
 from yolox.exp.yolox_base import Exp
 from yolox.export import ExportedModel, is_exported, open_exported

@@ -12,6 +12,7 @@ import torch
 from loguru import logger
 from torch import nn
 
+from yolox.exp.follow import require_same_classes
 from yolox.exp.official import spec_of
 from yolox.models import (
     YOLOX,
@@ -151,7 +152,7 @@ def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -
             f"{path} holds no training state to resume from: use latest_ckpt.pth, or give it with "
             "-c and -expn NAME, without --resume, to start a new run from its weights"
         )
-    _require_same_classes(path, loaded.spec, exp)
+    require_same_classes(path, loaded.spec, exp)
     asked = options.act or (exp.act if "act" in options.given else None)
     if asked not in (None, loaded.spec.act):
         raise CheckpointError(
@@ -238,7 +239,7 @@ def _compare_networks(
 
 
 def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> Start:
-    _require_same_classes(path, loaded.spec, exp)
+    require_same_classes(path, loaded.spec, exp)
     act = options.act or exp.finetune_act or loaded.spec.act
     note = ""
     if act != loaded.spec.act:
@@ -256,17 +257,3 @@ def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions
         tuned=True,
         pruning=loaded.pruning,
     )
-
-
-def _require_same_classes(path: Path, spec: ModelSpec, exp: Exp) -> None:
-    if spec.num_classes != exp.num_classes:
-        raise CheckpointError(
-            f"{path} has {spec.num_classes} classes ({', '.join(spec.class_names) or 'unnamed'}), "
-            f"the data {exp.num_classes} ({', '.join(exp.class_names) or 'unnamed'}): a pruned or "
-            "resumed model keeps its head, so use the data it was trained on"
-        )
-    if spec.class_names and tuple(spec.class_names) != tuple(exp.class_names):
-        raise CheckpointError(
-            f"{path} was trained for {', '.join(spec.class_names)}; the data's order is "
-            f"{', '.join(exp.class_names)}: set class_names to the checkpoint's"
-        )

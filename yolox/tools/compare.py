@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from yolox.exp import Exp
-from yolox.exp.prune import follow_checkpoint
+from yolox.exp.follow import follow_checkpoint
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import ModelFigures, comparison_table, measure_latency
 from yolox.tools import cli

@@ -18,8 +18,8 @@ from rich.table import Table
 
 from yolox.exp import Exp
 from yolox.exp.finetune import plain_epochs
+from yolox.exp.follow import follow_checkpoint
 from yolox.exp.forecast import Forecast, forecast
-from yolox.exp.prune import follow_checkpoint
 from yolox.export.layers import LAYER_RUNTIMES
 from yolox.export.settings import FORMATS, PACKAGES, SUFFIXES, optional_packages
 from yolox.models import ModelSpec, load_model

@@ -29,7 +29,7 @@ from yolox.evaluators import (
 from yolox.evaluators.report import write_report
 from yolox.evaluators.tiled import merge_to_whole
 from yolox.exp import Exp
-from yolox.exp.prune import follow_checkpoint
+from yolox.exp.follow import follow_checkpoint
 from yolox.export import ExportedModel, is_exported
 from yolox.models import ModelSpec, load_model
 from yolox.tools import cli
