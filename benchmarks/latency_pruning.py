@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from yolox.exp import get_exp
-from yolox.exp.latency import LatencySettings, ModelClock, plan_for_latency
-from yolox.exp.prune import probe
+from yolox.jobs.prune import probe
+from yolox.jobs.prune_latency import LatencySettings, ModelClock, plan_for_latency
 from yolox.models import LoadedModel, build_model, load_model
 from yolox.pruning import (
     Group,

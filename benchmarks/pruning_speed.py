@@ -17,8 +17,8 @@ import time
 import torch
 
 from yolox.exp import get_exp
-from yolox.exp.default import MODELS
-from yolox.exp.prune import probe
+from yolox.exp.models import MODELS
+from yolox.jobs.prune import probe
 from yolox.models import build_model
 from yolox.pruning import (
     PruneConfig,

@@ -38,7 +38,7 @@ from typing import Any
 import torch
 
 from yolox.exp import get_exp
-from yolox.exp.default import MODELS, SCALES
+from yolox.exp.models import MODELS, SCALES
 from yolox.models import build_model, load_model
 from yolox.utils.checkpoint import file_digest, load_checkpoint
 from yolox.utils.device import processor

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from yolox.core import Trainer, make_fabric
-from yolox.exp import Exp, TrainOptions, build_trainer, get_exp
+from yolox.exp import Exp, get_exp
+from yolox.jobs.train import TrainOptions, build_trainer
 from yolox.models import checkpoint_payload, load_model
 from yolox.tools import cli
 from yolox.utils.checkpoint import save_checkpoint

@@ -28,7 +28,7 @@ from yolox.core.distill import (
 )
 from yolox.core.state import restore_state
 from yolox.core.step import forward_losses
-from yolox.exp import TrainOptions
+from yolox.jobs.train import TrainOptions
 from yolox.models import YOLOX, ModelSpec, build_model, checkpoint_payload
 from yolox.tools import train
 from yolox.utils.checkpoint import CheckpointError, save_checkpoint

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.runs import STEPS, differences, new_trainer, read
-from yolox.exp import TrainOptions, get_exp
+from yolox.exp import get_exp
+from yolox.jobs.train import TrainOptions
 from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.ema import ModelEMA
 

@@ -18,8 +18,9 @@ from tests.runs import STEPS, command, differences, error_lines, new_trainer, re
 from yolox.core import Trainer
 from yolox.core.penalty import PenaltyWatch
 from yolox.core.record import Curves
-from yolox.exp import Exp, TrainOptions
-from yolox.exp.sparsity import sparsity_of
+from yolox.exp import Exp
+from yolox.jobs.train import TrainOptions
+from yolox.jobs.train.sparsity import sparsity_of
 from yolox.tools import prunmodel, train
 from yolox.utils.model_utils import fuse_model
 

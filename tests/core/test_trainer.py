@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.runs import STEPS, command, differences, error_lines, new_trainer, read
 from yolox.core import NonFiniteLossError, Trainer, build_sgd
-from yolox.exp import TrainOptions
+from yolox.jobs.train import TrainOptions
 from yolox.models import load_model
 from yolox.tools import train
 from yolox.utils.errors import UserError

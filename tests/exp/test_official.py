@@ -11,7 +11,8 @@ import torch
 
 from tests.runs import STEPS, command, differences, new_trainer, read
 from yolox.data import COCODataset, Draw, InfiniteSampler, VOCDetection, YoloBatchSampler
-from yolox.exp import ExpError, TrainOptions, get_exp
+from yolox.exp import ExpError, get_exp
+from yolox.jobs.train import TrainOptions
 from yolox.models import load_model
 from yolox.tools import eval as evaluate
 from yolox.tools import prunmodel, train

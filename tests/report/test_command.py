@@ -17,12 +17,12 @@ import torch
 
 from tests.report.made_up import SECTIONS, Page
 from tests.runs import command, error_lines, opinionated
+from yolox.bench.plan import files_digest
+from yolox.bench.results import MeasuredModel, Result, to_json
+from yolox.bench.run import Measurement, Times
 from yolox.exp import get_exp
-from yolox.exp.report import ReportSettings, gather_report
 from yolox.export import ExportSettings, write_model
-from yolox.export.bench import Measurement, Times
-from yolox.export.bench_plan import files_digest
-from yolox.export.bench_results import MeasuredModel, Result, to_json
+from yolox.jobs.report.collect import ReportSettings, gather_report
 from yolox.models import load_model
 from yolox.report import Fact, Latency, ModelRow, Report
 from yolox.tools import report

@@ -102,7 +102,7 @@ def test_a_latency_on_the_whole_road(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("YOLOX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("yolox.export.layers.RUNS", 5)
+    monkeypatch.setattr("yolox.bench.layers.RUNS", 5)
     # Large images: of a few milliseconds hardly anything could be saved.
     large = tmp_path / "large.pth"
     content = read(opinionated(trained / "best_ckpt.pth", large, (2.0, -9.0, -9.0)))

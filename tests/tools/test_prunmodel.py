@@ -278,7 +278,7 @@ def test_a_gpu_too_small_for_the_refitting_leaves_it_to_the_cpu(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(*args, **settings)
 
-    monkeypatch.setattr("yolox.exp.prune.prune_model", small)
+    monkeypatch.setattr("yolox.jobs.prune.prune_model", small)
     assert prune(tiny_exp, best, outputs[1]) == 0
     assert calls[0] == calls[1]
     assert "too large for the GPU" in capsys.readouterr().err

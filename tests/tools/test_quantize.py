@@ -14,9 +14,9 @@ from torch import nn
 
 from tests.runs import command, error_lines, tree
 from yolox.exp import get_exp
-from yolox.exp.quantize import QuantizeJob, calibration_images
 from yolox.export import ExportedModel, is_exported, open_exported
 from yolox.export.quantize import QuantizationError, QuantizeSettings
+from yolox.jobs.quantize import QuantizeJob, calibration_images
 from yolox.models import load_model
 from yolox.tools import eval as eval_tool
 from yolox.tools import quantize

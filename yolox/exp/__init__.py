@@ -1,21 +1,10 @@
-"""Exp: the typed recipe that builds models, data, optimizer and trainer."""
+"""Exp: the typed recipe of a run, and the files and names that it is loaded from."""
 
-from yolox.exp.build import build_trainer
-from yolox.exp.default import use_model
 from yolox.exp.fields import ExpError
 from yolox.exp.load import get_exp
-from yolox.exp.start import TrainOptions
+from yolox.exp.models import use_model
 from yolox.exp.voc import VOCExp
 from yolox.exp.yolo import YOLOExp
 from yolox.exp.yolox_base import Exp
 
-__all__ = [
-    "Exp",
-    "ExpError",
-    "TrainOptions",
-    "VOCExp",
-    "YOLOExp",
-    "build_trainer",
-    "get_exp",
-    "use_model",
-]
+__all__ = ["Exp", "ExpError", "VOCExp", "YOLOExp", "get_exp", "use_model"]

@@ -6,8 +6,8 @@ import math
 import typing
 from typing import TYPE_CHECKING
 
-from yolox.exp.sparsity import sparsity_config
 from yolox.models import ACTIVATIONS, ARCHITECTURES
+from yolox.pruning.sparsity import MAX_STRENGTH, SparsityConfig
 from yolox.utils.errors import UserError
 from yolox.utils.lr_scheduler import SCHEDULES
 
@@ -83,3 +83,20 @@ def problems_of(exp: Exp) -> list[str]:
     except UserError as error:
         problems.append(str(error))
     return problems
+
+
+def sparsity_config(exp: Exp) -> SparsityConfig | None:
+    """What the fields ask for; None where `sparsity` is 0.
+
+    Raises:
+        UserError: listing every value that cannot work, also where it is 0.
+    """
+    config = SparsityConfig(
+        strength=exp.sparsity or MAX_STRENGTH,
+        form=exp.sparsity_form,
+        schedule=exp.sparsity_schedule,
+        warmup=exp.sparsity_warmup,
+        shift=exp.sparsity_shift,
+        proximal=exp.sparsity_proximal,
+    )
+    return config if exp.sparsity else None

@@ -6,8 +6,8 @@ import difflib
 import importlib.util
 from pathlib import Path
 
-from yolox.exp.default import MODELS, use_model
 from yolox.exp.fields import ExpError
+from yolox.exp.models import MODELS, use_model
 from yolox.exp.yolox_base import Exp
 
 

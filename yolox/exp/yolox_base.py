@@ -35,15 +35,14 @@ from yolox.data import (
     with_classes,
 )
 from yolox.evaluators import COCOEvaluator, Evaluator
-from yolox.exp.build import trainer_of_command
 from yolox.exp.checks import problems_of
 from yolox.exp.fields import ExpError, read_field, type_name
-from yolox.exp.official import RESIZE_INTERVAL
 from yolox.models import YOLOX, ModelSpec, build_model
 from yolox.utils.dist import get_rank, get_world_size
 from yolox.utils.lr_scheduler import LRScheduler
 
 MAX_LABELS = 120  # objects of a mosaic that the loss sees
+RESIZE_INTERVAL = 10  # iterations between two input sizes of multi-scale training
 
 
 class Exp:
@@ -504,6 +503,10 @@ class Exp:
 
     def get_trainer(self, args: argparse.Namespace) -> Trainer:
         """The trainer of a training command's flags; see `tools/train.py`."""
+        # In the official API the recipe hands out its trainer, which is built of recipes: the one
+        # import that goes up.
+        from yolox.jobs.train import trainer_of_command
+
         return trainer_of_command(self, args)
 
     # ------------------------------------------------------------ evaluation

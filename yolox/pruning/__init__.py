@@ -5,8 +5,8 @@ from yolox.pruning.config import CRITERIA, PruneConfig, PruningError
 from yolox.pruning.groups import Group, Member, trace_groups
 from yolox.pruning.hint import ThresholdHint, threshold_hint
 from yolox.pruning.importance import RandomScorer, TaylorScorer, WeightScorer, make_scorer
-from yolox.pruning.latency import measure_latency
-from yolox.pruning.latency_record import LatencyRecord
+from yolox.pruning.latency.measure import measure_latency
+from yolox.pruning.latency.record import LatencyRecord
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.pruner import PruneResult, carry_out, compensate_cut, plan_pruning, prune_model
 from yolox.pruning.report import (

@@ -84,7 +84,7 @@ def make_costs(model: nn.Module, config: PruneConfig, count_input: Tensor | None
     if kind == "latency":
         raise PruningError(
             f"target {config.target} has to be measured in a runtime: see "
-            "yolox.exp.latency.plan_for_latency"
+            "yolox.jobs.prune_latency.plan_for_latency"
         )
     if count_input is None and (kind == "macs" or config.per == "memory"):
         what = "a target in MACs" if kind == "macs" else "a price in memory"

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 from torch import Tensor, nn
 
-from yolox.pruning.latency_record import LatencyRecord
+from yolox.pruning.latency.record import LatencyRecord
 from yolox.utils.model_utils import count_macs, count_params
 
 MISS = 0.01  # of the whole, by which a budget may be missed without a word

@@ -21,9 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolox.export import is_exported, sample_scene
-from yolox.export.bench import measure
-from yolox.export.bench_cases import (
+from yolox.bench.cases import (
     BENCH_RUNTIMES,
     BenchError,
     Case,
@@ -31,15 +29,17 @@ from yolox.export.bench_cases import (
     Entry,
     open_case,
 )
-from yolox.export.bench_memory import can_measure, measure_memory
-from yolox.export.bench_plan import (
+from yolox.bench.memory import can_measure, measure_memory
+from yolox.bench.plan import (
     BenchSettings,
     Subject,
     file_bytes,
     make_cases,
     read_subjects,
 )
-from yolox.export.bench_results import MeasuredModel, Result, slower_line, tables, to_json
+from yolox.bench.results import MeasuredModel, Result, slower_line, tables, to_json
+from yolox.bench.run import measure
+from yolox.export import is_exported, sample_scene
 from yolox.tools import cli
 from yolox.utils.device import processor
 from yolox.utils.download import resolve_weights

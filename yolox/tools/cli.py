@@ -24,8 +24,8 @@ from yolox.core import (
     stoppable,
 )
 from yolox.exp import Exp, get_exp
-from yolox.exp.finetune import plain_epochs
 from yolox.export.runtime import OPENVINO_PRECISIONS
+from yolox.jobs.train.finetune import plain_epochs
 from yolox.utils.device import PRECISIONS
 from yolox.utils.errors import UserError
 from yolox.utils.logger import setup_logger

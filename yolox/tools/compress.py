@@ -16,18 +16,18 @@ from loguru import logger
 from rich.markup import escape
 from rich.table import Table
 
+from yolox.bench.layers import LAYER_RUNTIMES
 from yolox.exp import Exp
-from yolox.exp.finetune import plain_epochs
 from yolox.exp.follow import follow_checkpoint
-from yolox.exp.forecast import Forecast, forecast
-from yolox.export.layers import LAYER_RUNTIMES
 from yolox.export.settings import FORMATS, PACKAGES, SUFFIXES, optional_packages
+from yolox.jobs.compress.stages import Record, Stage, run_stages
+from yolox.jobs.forecast import Forecast, forecast
+from yolox.jobs.train.finetune import plain_epochs
 from yolox.models import ModelSpec, load_model
 from yolox.pruning import PruneConfig
-from yolox.pruning.latency_plan import NEAR
+from yolox.pruning.latency.plan import NEAR
 from yolox.pruning.sparsity import SparsityConfig
 from yolox.tools import bench, cli, eval, export, prunmodel, report, sensitivity, train
-from yolox.tools.stages import Record, Stage, run_stages
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError

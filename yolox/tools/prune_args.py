@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from yolox.exp.latency import LatencySettings
-from yolox.export.layers import LAYER_RUNTIMES
+from yolox.bench.layers import LAYER_RUNTIMES
+from yolox.jobs.prune_latency import LatencySettings
 from yolox.pruning import CRITERIA, PruneConfig, PruningError
 from yolox.pruning.config import AGGREGATES, NORMALIZATIONS, PRICES, SCOPES
 from yolox.tools import cli

@@ -19,8 +19,8 @@ from torch import nn
 
 from yolox.core import make_fabric
 from yolox.exp import Exp
-from yolox.exp.prune import Calibration, PruneJob, calibrate, probe, prune
-from yolox.exp.steps import prune_in_steps
+from yolox.jobs.prune import Calibration, PruneJob, calibrate, probe, prune
+from yolox.jobs.prune_steps import prune_in_steps
 from yolox.models import LoadedModel, checkpoint_payload, load_model
 from yolox.pruning import (
     CRITERIA,

@@ -10,9 +10,9 @@ from pathlib import Path
 from loguru import logger
 from torch import nn
 
-from yolox.exp.quantize import QuantizeJob, QuantizeRecord, calibration_images
 from yolox.export.quantize import METHODS, QuantizeSettings, require_packages
 from yolox.export.settings import SUFFIXES
+from yolox.jobs.quantize import QuantizeJob, QuantizeRecord, calibration_images
 from yolox.models import load_model
 from yolox.tools import cli
 from yolox.utils.checkpoint import file_digest

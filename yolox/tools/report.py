@@ -13,8 +13,8 @@ from typing import Any
 
 from loguru import logger
 
-from yolox.exp.report import ReportSettings, gather_report
-from yolox.export.bench_plan import files_digest
+from yolox.bench.plan import files_digest
+from yolox.jobs.report.collect import ReportSettings, gather_report
 from yolox.report import Fact, Latency, ModelRow, save_report
 from yolox.tools import cli
 from yolox.utils.download import resolve_weights

@@ -1,0 +1,374 @@
+"""Milliseconds of single layers in a runtime: what a table of latencies is made of.
+
+Layers of one kind are branches of one small network, each timed where the runtime can tell them
+apart: onnxruntime and OpenVINO time each of their nodes, so that what a call itself takes, and the
+change of layout at the ends that no layer inside a network needs, are left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from yolox.bench.cases import own_threads, set_threads
+from yolox.export.runtime import onnxruntime_options, openvino_arithmetic
+from yolox.export.settings import ExportError, optional_packages
+from yolox.models.network_blocks import get_activation
+from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair
+from yolox.utils.errors import UserError
+from yolox.utils.timing import interleave
+
+LAYER_RUNTIMES = {
+    "onnxruntime": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
+    "ncnn": ("ncnn",),
+    "torch": ("torch",),
+}  # and the packages that timing a layer in them takes
+OPSET, IR_VERSION = 18, 10
+RUNS, WARMUP = 25, 3
+SECONDS = 5.0  # that one network of layers may take
+WEIGHTS = 16_000_000  # values in one network
+LEAST = 0.0005  # milliseconds: profilers count whole microseconds
+METHOD = "2"  # to be raised with any change of what is timed: older figures are then measured anew
+
+_SLOPE = 0.1  # of lrelu
+_NAME = re.compile(r"layer(\d+)_")
+_LAYOUT = ("ReorderInput", "ReorderOutput", "Reorder", "Transpose")
+_NCNN_ACTS = {"silu": "Swish", "mish": "Mish", "relu": "ReLU", "lrelu": "ReLU"}
+
+
+def layer_timer(runtime: str, *, threads: int, openvino_precision: str = "f32") -> LayerTimer:
+    """What times layers in a runtime: the median of up to 25 runs, one image.
+
+    Args:
+        runtime: one of `LAYER_RUNTIMES`.
+        threads: of a run.
+        openvino_precision: arithmetic of OpenVINO, see `yolox.export.open_exported`; all others
+            compute in float32.
+
+    Raises:
+        UserError: an unknown runtime.
+        ExportError: its package is not installed.
+    """
+    if runtime not in LAYER_RUNTIMES:
+        raise UserError(f"runtime must be one of {', '.join(LAYER_RUNTIMES)}, got {runtime!r}")
+    optional_packages(*LAYER_RUNTIMES[runtime])
+    timers: dict[str, Callable[[ConvKind, Sequence[Pair], int], list[float]]] = {
+        "onnxruntime": _onnxruntime,
+        "openvino": partial(_openvino, precision=openvino_precision),
+        "ncnn": _ncnn,
+        "torch": _torch,
+    }
+
+    def measure(kind: ConvKind, pairs: Sequence[Pair]) -> list[float]:
+        times: list[float] = []
+        for part in _portions(kind, pairs):
+            times += timers[runtime](kind, part, threads)
+        return times
+
+    return measure
+
+
+def runtime_version(runtime: str, openvino_precision: str = "f32") -> str:
+    """Name and version of a runtime, and of OpenVINO its arithmetic.
+
+    Raises:
+        ExportError: it is not installed.
+    """
+    (module,) = optional_packages(LAYER_RUNTIMES[runtime][-1])
+    arithmetic = ""
+    if runtime == "openvino":
+        arithmetic = f" in {openvino_arithmetic(openvino_precision)}"
+    # OpenVINO's goes on with its build.
+    return f"{runtime} {module.__version__.partition('-')[0]}{arithmetic}"
+
+
+def _portions(kind: ConvKind, pairs: Sequence[Pair]) -> Iterable[list[Pair]]:
+    """Pairs in their order, in parts whose weights fit into one network."""
+    total, numbers = 0, []
+    for inputs, outputs in pairs:
+        total += outputs * (1 if kind.depthwise else inputs) * kind.kernel[0] * kind.kernel[1]
+        numbers.append(total // WEIGHTS)
+    for _, part in itertools.groupby(zip(numbers, pairs, strict=True), key=lambda item: item[0]):
+        yield [pair for _, pair in part]
+
+
+def _weights(kind: ConvKind, pair: Pair) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weight (outputs, inputs or 1, kh, kw) and bias (outputs,) that keep values in range."""
+    inputs, outputs = (1, pair[1]) if kind.depthwise else pair
+    rng = np.random.default_rng(0)
+    scale = (2 / (inputs * kind.kernel[0] * kind.kernel[1])) ** 0.5
+    weight = scale * rng.standard_normal((outputs, inputs, *kind.kernel), dtype=np.float32)
+    return weight, rng.standard_normal(outputs, dtype=np.float32)
+
+
+def _image(kind: ConvKind, channels: int) -> NDArray[np.float32]:
+    rng = np.random.default_rng(channels)
+    return rng.standard_normal((1, channels, *kind.size), dtype=np.float32)
+
+
+def conv_graph(kind: ConvKind, pairs: Sequence[Pair], *, plain_mish: bool = True) -> Any:
+    """An ONNX model with a branch a pair, convolution and activation, from an input a width.
+
+    Every node's name, and the tensor that it makes, begins with ``layer<number of the pair>_``.
+
+    Args:
+        plain_mish: see `yolox.export.graph.deployed`.
+    """
+    onnx, _ = optional_packages("onnx", "onnx.helper")
+    make, tensor = onnx.helper, onnx.numpy_helper.from_array
+    nodes, constants, outputs = [], [], []
+    for number, pair in enumerate(pairs):
+        stem = f"layer{number}_"
+        weight, bias = _weights(kind, pair)
+        constants += [tensor(weight, f"{stem}w"), tensor(bias, f"{stem}b")]
+        nodes.append(
+            make.make_node(
+                "Conv",
+                [f"x{pair[0]}", f"{stem}w", f"{stem}b"],
+                [f"{stem}conv"],
+                name=f"{stem}conv",
+                kernel_shape=kind.kernel,
+                strides=kind.stride,
+                pads=kind.padding * 2,
+                group=pair[0] if kind.depthwise else 1,
+            )
+        )
+        if kind.act == "mish" and plain_mish:
+            constants.append(tensor(np.ones((), np.float32), f"{stem}one"))
+            nodes += _plain_mish_nodes(make, stem)
+        else:
+            nodes += _activation_nodes(make, kind.act, stem)
+        shape = [1, pair[1], None, None]
+        outputs.append(
+            make.make_tensor_value_info(nodes[-1].output[0], onnx.TensorProto.FLOAT, shape)
+        )
+    inputs = [
+        make.make_tensor_value_info(f"x{width}", onnx.TensorProto.FLOAT, [1, width, *kind.size])
+        for width in dict.fromkeys(inputs for inputs, _ in pairs)
+    ]
+    graph = make.make_graph(nodes, "layers", inputs, outputs, constants)
+    # An older format of the file than onnx's own newest: runtimes lag behind.
+    opset = make.make_opsetid("", OPSET)
+    return make.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+
+
+def _activation_nodes(make: Any, act: str, stem: str) -> list[Any]:
+    """As torch's exporter writes them."""
+    conv, out = f"{stem}conv", f"{stem}act"
+    if not act:
+        return []
+    if act == "silu":
+        return [
+            make.make_node("Sigmoid", [conv], [f"{stem}gate"], name=f"{stem}gate"),
+            make.make_node("Mul", [conv, f"{stem}gate"], [out], name=out),
+        ]
+    if act == "lrelu":
+        return [make.make_node("LeakyRelu", [conv], [out], name=out, alpha=_SLOPE)]
+    return [make.make_node({"mish": "Mish", "relu": "Relu"}[act], [conv], [out], name=out)]
+
+
+def _plain_mish_nodes(make: Any, stem: str) -> list[Any]:
+    """As `yolox.export.graph.SigmoidMish` is exported."""
+    steps = (
+        ("Neg", "negative", "conv"),
+        ("Sigmoid", "sigmoid", "negative"),
+        ("Mul", "square", "sigmoid", "sigmoid"),
+        ("Sub", "above", "one", "square"),
+        ("Add", "below", "one", "square"),
+        ("Div", "gate", "above", "below"),
+        ("Mul", "act", "conv", "gate"),
+    )
+    return [
+        make.make_node(op, [stem + name for name in given], [stem + made], name=stem + made)
+        for op, made, *given in steps
+    ]
+
+
+def _feed(kind: ConvKind, pairs: Sequence[Pair]) -> dict[str, NDArray[np.float32]]:
+    return {f"x{width}": _image(kind, width) for width in {inputs for inputs, _ in pairs}}
+
+
+def _typical(records: Iterable[tuple[int, int, float]], layers: int) -> list[float]:
+    """The median, over the runs after the warm-up, of the sum over a layer's nodes.
+
+    Args:
+        records: (run, layer, milliseconds), one a node.
+
+    Raises:
+        ExportError: the runtime tells of no node of a layer.
+    """
+    sums: dict[int, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    for run, layer, milliseconds in records:
+        if run >= WARMUP:
+            sums[layer][run] += milliseconds
+    unseen = [str(layer) for layer in range(layers) if not sums[layer]]
+    if unseen:
+        raise ExportError(
+            f"this runtime does not tell the time of layers {', '.join(unseen)} of {layers}: "
+            "prune to a target in macs instead, or take another --runtime"
+        )
+    return [max(statistics.median(sums[layer].values()), LEAST) for layer in range(layers)]
+
+
+def _repeat(call: Callable[[], object]) -> None:
+    interleave([call], runs=RUNS, warmup=WARMUP, at_most=SECONDS)
+
+
+def _onnxruntime(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
+    (runtime,) = optional_packages("onnxruntime")
+    options = onnxruntime_options(threads)
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = runtime.InferenceSession(
+            conv_graph(kind, pairs).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        feed = _feed(kind, pairs)
+        _repeat(partial(session.run, None, feed))
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    seen: dict[str, int] = defaultdict(int)
+    records = []
+    for event in events:
+        name = event["name"]
+        if event.get("cat") != "Node" or not name.endswith("_kernel_time"):
+            continue
+        layer = _NAME.search(name)
+        if layer and event["args"]["op_name"] not in _LAYOUT:
+            records.append((seen[name], int(layer[1]), event["dur"] / 1e3))
+            seen[name] += 1
+    return _typical(records, len(pairs))
+
+
+def _openvino(
+    kind: ConvKind, pairs: Sequence[Pair], threads: int, *, precision: str
+) -> list[float]:
+    (runtime,) = optional_packages("openvino")
+    core = runtime.Core()
+    compiled = core.compile_model(
+        core.read_model(conv_graph(kind, pairs, plain_mish=False).SerializeToString()),
+        "CPU",
+        {
+            "PERF_COUNT": True,
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": openvino_arithmetic(precision),
+        },
+    )
+    request = compiled.create_infer_request()
+    feed = _feed(kind, pairs)
+    records: list[tuple[int, int, float]] = []
+    runs = itertools.count()
+
+    def infer() -> None:
+        request.infer(feed)
+        run = next(runs)
+        for node in request.profiling_info:
+            layer = _NAME.search(node.node_name)
+            if layer and node.node_type not in _LAYOUT:
+                records.append((run, int(layer[1]), 1e3 * node.real_time.total_seconds()))
+
+    _repeat(infer)
+    return _typical(records, len(pairs))
+
+
+def _torch(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
+    """A batch norm folded into the convolution, channels last: as the models are timed."""
+    with torch.inference_mode(), own_threads():
+        set_threads(threads)
+        works = [partial(_layer(kind, pair), _channels_last(kind, pair[0])) for pair in pairs]
+        times = interleave(works, runs=RUNS, warmup=WARMUP, at_most=SECONDS)
+    return [statistics.median(record) for record in times]
+
+
+def _layer(kind: ConvKind, pair: Pair) -> nn.Sequential:
+    groups = pair[0] if kind.depthwise else 1
+    conv = nn.Conv2d(*pair, kind.kernel, kind.stride, kind.padding, groups=groups)
+    act = [get_activation(kind.act)] if kind.act else []
+    return nn.Sequential(conv, *act).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _channels_last(kind: ConvKind, channels: int) -> Tensor:
+    image = torch.from_numpy(_image(kind, channels))
+    return image.contiguous(memory_format=torch.channels_last)
+
+
+def _ncnn(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
+    """A layer behind a copy of its input, less the copy alone: ncnn does not time its layers."""
+    (ncnn,) = optional_packages("ncnn")
+    # Copies: a Mat of an array points into it without keeping it alive.
+    arrays = {width: _image(kind, width)[0] for width in {i for i, _ in pairs}}
+    images = {width: ncnn.Mat(array).clone() for width, array in arrays.items()}
+    empty = _NcnnNet(ncnn, ncnn_text(kind, None), b"", threads)
+    works: list[Callable[[], object]] = []
+    nets = []
+    for pair in pairs:
+        weight, bias = _weights(kind, pair)
+        # A tag of four zero bytes: the weights are float32, as they are.
+        content = bytes(4) + weight.tobytes() + bias.tobytes()
+        nets.append(_NcnnNet(ncnn, ncnn_text(kind, pair), content, threads))
+        works += [partial(nets[-1].run, images[pair[0]]), partial(empty.run, images[pair[0]])]
+    times = interleave(works, runs=RUNS, warmup=WARMUP, at_most=SECONDS)
+    medians = [statistics.median(record) for record in times]
+    return [
+        max(layer - copy, 0.01 * layer)
+        for layer, copy in zip(medians[::2], medians[1::2], strict=True)
+    ]
+
+
+class _NcnnNet:
+    """A network from text and weights in memory; ends in a mean a channel, which is little."""
+
+    def __init__(self, ncnn: Any, text: str, weights: bytes, threads: int) -> None:
+        self._net = ncnn.Net()
+        self._net.opt.num_threads = threads
+        for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
+            setattr(self._net.opt, name, False)
+        with tempfile.TemporaryDirectory() as folder:
+            param, model = Path(folder) / "layer.param", Path(folder) / "layer.bin"
+            param.write_text(text, encoding="utf-8")
+            model.write_bytes(weights)
+            if self._net.load_param(str(param)) or self._net.load_model(str(model)):
+                raise UserError(f"ncnn does not take this layer:\n{text}")
+
+    def run(self, image: Any) -> Any:
+        extractor = self._net.create_extractor()
+        extractor.input("x", image)
+        return extractor.extract("mean")
+
+
+def ncnn_text(kind: ConvKind, pair: Pair | None) -> str:
+    """An ncnn network: the layer of a pair, or nothing, and the mean over each channel."""
+    layers = ["Input input 0 1 x"]
+    top = "x"
+    if pair is not None:
+        weight, _ = _weights(kind, pair)
+        fields = {
+            **{0: pair[1], 1: kind.kernel[1], 11: kind.kernel[0], 3: kind.stride[1]},
+            **{13: kind.stride[0], 4: kind.padding[1], 14: kind.padding[0], 5: 1, 6: weight.size},
+        }
+        if kind.depthwise:
+            fields[7] = pair[0]
+        values = " ".join(f"{key}={value}" for key, value in fields.items())
+        name = "ConvolutionDepthWise" if kind.depthwise else "Convolution"
+        layers.append(f"{name} conv 1 1 x conv {values}")
+        top = "conv"
+        if kind.act:
+            slope = f" 0={_SLOPE}" if kind.act == "lrelu" else ""
+            layers.append(f"{_NCNN_ACTS[kind.act]} act 1 1 conv act{slope}")
+            top = "act"
+    layers.append(f"Pooling mean 1 1 {top} mean 0=1 4=1")
+    return "\n".join(["7767517", f"{len(layers)} {len(layers)}", *layers]) + "\n"

@@ -1,0 +1,229 @@
+"""From files and wishes to cases: what each file is, whether it fits, exported where need be."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from yolox.bench.cases import (
+    EXPORTED_AS,
+    BenchError,
+    Case,
+    runtimes_for,
+)
+from yolox.export.convert import write_model
+from yolox.export.metadata import ExportInfo
+from yolox.export.runtime import OPENVINO_PRECISIONS, is_exported, open_exported
+from yolox.export.settings import PACKAGES, SUFFIXES, ExportSettings, optional_packages
+from yolox.models import LoadedModel, load_model
+from yolox.utils.checkpoint import file_digest
+from yolox.utils.errors import UserError
+from yolox.utils.files import short_names
+from yolox.utils.model_utils import count_macs, count_params
+from yolox.utils.progress import track
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A file that is to be measured.
+
+    Attributes:
+        label: its name in tables, unique.
+        path: a checkpoint or an exported file.
+        content: of a checkpoint the model, of an exported file what it says of itself.
+        sha256: of the checkpoint that it is or was made from; empty when unknown.
+        file_sha256: see `files_digest`.
+    """
+
+    label: str
+    path: Path
+    content: LoadedModel | ExportInfo
+    sha256: str
+    file_sha256: str
+
+    @property
+    def pruned(self) -> bool:
+        """Whether the model is a pruned one."""
+        if isinstance(self.content, LoadedModel):
+            return self.content.is_pruned
+        return self.content.pruned
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The input size (H, W) that it was made for."""
+        if isinstance(self.content, LoadedModel):
+            return self.content.spec.input_size
+        return self.content.input_size
+
+    def count(self, size: tuple[int, int]) -> tuple[int | None, int | None]:
+        """Parameters, and multiply-accumulates of an image (H, W); None for exported files."""
+        if not isinstance(self.content, LoadedModel):
+            return None, None
+        model = self.content.model
+        return count_params(model), count_macs(model, torch.zeros(1, 3, *size))[""]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings:
+    """What is to be measured of each file.
+
+    Attributes:
+        runtimes: of `BENCH_RUNTIMES`; an exported file runs in those of them that can run it, or
+            in its own.
+        threads: numbers of threads.
+        batches: images a run.
+        size: (H, W) of the input, pixels.
+        openvino_precision: see `Case`.
+    """
+
+    runtimes: tuple[str, ...]
+    threads: tuple[int, ...]
+    batches: tuple[int, ...]
+    size: tuple[int, int]
+    openvino_precision: str = "f32"
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.runtimes or not self.threads or not self.batches:
+            problems.append("runtimes, threads and batches must name at least one each")
+        if min((*self.threads, *self.batches), default=1) < 1:
+            problems.append(f"threads and batches must be at least 1: {self.threads, self.batches}")
+        if any(side < 32 or side % 32 for side in self.size):
+            problems.append(f"size must be multiples of 32, got {self.size}")
+        if self.openvino_precision not in OPENVINO_PRECISIONS:
+            problems.append(f"openvino_precision must be one of {OPENVINO_PRECISIONS}")
+        if problems:
+            raise BenchError("bench: " + "; ".join(problems))
+
+
+def read_subjects(paths: Sequence[Path], labels: Sequence[str] | None = None) -> list[Subject]:
+    """What the files are.
+
+    Args:
+        paths: checkpoints and exported files, existing ones.
+        labels: one a file; by default the shortest ends of their paths that differ.
+
+    Raises:
+        BenchError: naming every file that cannot be read, and why; or labels that do not fit.
+    """
+    labels = list(labels or short_names(paths))
+    if len(labels) != len(paths) or len(set(labels)) != len(labels):
+        raise BenchError(f"{len(paths)} files need as many labels, all different; got {labels}")
+    subjects, problems = [], []
+    for label, path in zip(labels, paths, strict=True):
+        try:
+            subjects.append(_read_subject(label, path))
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise BenchError("; ".join(problems))
+    return subjects
+
+
+def make_cases(
+    subjects: Sequence[Subject], settings: BenchSettings, folder: Path
+) -> list[tuple[Subject, Case]]:
+    """Every file on each of its runtimes, thread counts and batch sizes.
+
+    Checkpoints are exported into ``folder`` where a runtime needs it: float32, decoded, of the size
+    and of each batch size, so that a runtime knows all shapes.
+
+    Raises:
+        BenchError: naming every file that cannot be run as asked.
+        ExportError: a package is missing, or an export fails.
+    """
+    for runtime in settings.runtimes:
+        if runtime in EXPORTED_AS:
+            optional_packages(*PACKAGES[EXPORTED_AS[runtime]])
+    if problems := [text for subject in subjects for text in _misfits(subject, settings)]:
+        raise BenchError("; ".join(problems))
+    wanted = [
+        (subject, runtime, batch)
+        for subject in subjects
+        for runtime in runtimes_for(subject.path, settings.runtimes)
+        for batch in settings.batches
+    ]
+    cases = []
+    for number, (subject, runtime, batch) in enumerate(track(wanted, "Exporting")):
+        path = _runnable(subject, runtime, batch, settings, folder / str(number))
+        cases += [
+            Case(
+                path=path,
+                runtime=runtime,
+                threads=threads,
+                batch=batch,
+                size=settings.size,
+                openvino_precision=settings.openvino_precision,
+            )
+            for threads in settings.threads
+        ]
+    per_file = len(settings.threads)
+    owners = [subject for subject, _, _ in wanted for _ in range(per_file)]
+    return list(zip(owners, cases, strict=True))
+
+
+def file_bytes(path: Path) -> int:
+    """Size of a checkpoint, or of an exported file with what lies beside it."""
+    return sum(part.stat().st_size for part in _parts(path))
+
+
+def files_digest(path: Path) -> str:
+    """SHA-256 of a checkpoint, or of all digests of an exported file and what lies beside it."""
+    digests = [file_digest(part) for part in _parts(path)]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+
+
+def _parts(path: Path) -> list[Path]:
+    kinds = [suffixes for suffixes in SUFFIXES.values() if suffixes[0] == path.suffix]
+    return [path.with_suffix(suffix) for suffix in kinds[0]] if kinds else [path]
+
+
+def _read_subject(label: str, path: Path) -> Subject:
+    content = open_exported(path).info if is_exported(path) else load_model(path)
+    digest = files_digest(path)
+    source = content.checkpoint_sha256 if isinstance(content, ExportInfo) else digest
+    return Subject(label=label, path=path, content=content, sha256=source, file_sha256=digest)
+
+
+def _misfits(subject: Subject, settings: BenchSettings) -> Iterator[str]:
+    """Why a file cannot be run as asked."""
+    batches = ", ".join(map(str, settings.batches))
+    info = subject.content
+    if isinstance(info, LoadedModel):
+        if "ncnn" in settings.runtimes and set(settings.batches) != {1}:
+            yield f"ncnn runs one image at a time, not {batches}: measure it apart, with --batch 1"
+        return
+    if not info.dynamic_size and info.input_size != settings.size:
+        (height, width), (other, another) = info.input_size, settings.size
+        yield (
+            f"{subject.path} takes {height}×{width} alone, not {other}×{another}: give --tsize "
+            f"{height} {width}, or export it with --dynamic-size"
+        )
+    if info.batch_size is not None and set(settings.batches) != {info.batch_size}:
+        yield (
+            f"{subject.path} takes {info.batch_size} images a run, not {batches}: give --batch "
+            f"{info.batch_size}, or export it with --dynamic"
+        )
+
+
+def _runnable(
+    subject: Subject, runtime: str, batch: int, settings: BenchSettings, folder: Path
+) -> Path:
+    """The file that a runtime opens, exported if need be."""
+    if not isinstance(subject.content, LoadedModel) or runtime not in EXPORTED_AS:
+        return subject.path
+    form = EXPORTED_AS[runtime]
+    return write_model(
+        subject.content,
+        folder / f"{subject.path.stem}{SUFFIXES[form][0]}",
+        ExportSettings(
+            format=form, size=settings.size, batch_size=batch, decode=True, slim=form == "onnx"
+        ),
+        source_sha256=subject.sha256,
+    )

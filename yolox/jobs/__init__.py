@@ -1,0 +1,1 @@
+"""What is done with an Exp and a checkpoint: train, prune, quantize, compress, report."""

@@ -1,0 +1,338 @@
+"""From a checkpoint and an Exp to a pruned checkpoint, with a record of what was done."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from loguru import logger
+from torch import Tensor, nn
+
+from yolox.data import DataError
+from yolox.exp.follow import follow_checkpoint
+from yolox.exp.yolox_base import Exp
+from yolox.jobs.prune_latency import LatencySettings, plan_for_latency, time_models
+from yolox.models import LoadedModel, ModelSpec, checkpoint_payload
+from yolox.pruning import (
+    CRITERIA,
+    LatencyRecord,
+    PruneConfig,
+    PruneRecord,
+    PruneResult,
+    PruningError,
+    PruningPlan,
+    Stage,
+    ThresholdHint,
+    measure_latency,
+    plan_pruning,
+    prune_model,
+    trace_groups,
+)
+from yolox.pruning.importance import Scorer, make_scorer
+from yolox.utils.checkpoint import file_digest, save_checkpoint
+from yolox.utils.device import default_device, machine
+from yolox.utils.progress import track
+
+Batch = tuple[Tensor, Tensor]
+
+CALIBRATION_BATCH = 1  # a Taylor score is a mean of squares: single images tell most
+LATENCY_SECONDS = 20.0  # that timing before and after may take
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Training images with their targets, one a batch; each pass over them shows its progress."""
+
+    batches: Sequence[Batch] = ()
+    title: str = "Scoring"
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return track(self.batches, self.title)
+
+    def first(self, count: int | None) -> Calibration:
+        """The first images of them; all where no count is given."""
+        return dataclasses.replace(self, batches=self.batches[:count])
+
+    def scorer(self, config: PruneConfig) -> Scorer:
+        """The scorer of the config's criterion on the images, on a GPU if there is one.
+
+        Raises:
+            PruningError: the criterion needs images, and there are none.
+        """
+        return make_scorer(config, self if len(self) else None, total_loss, device=default_device())
+
+    def images(self) -> Tensor | None:
+        """All images as one tensor (N, 3, H, W), None where there are none."""
+        return torch.cat([images for images, _ in self.batches]) if self.batches else None
+
+    @torch.no_grad()
+    def mean_loss(self, model: nn.Module) -> float:
+        """Mean training loss over the images, batch norms in evaluation mode."""
+        shown = dataclasses.replace(self, title="Loss")
+        twin = copy.deepcopy(model).to(default_device())
+        return sum(float(total_loss(twin, batch)) for batch in shown) / len(self)
+
+
+def calibrate(
+    exp: Exp,
+    spec: ModelSpec,
+    config: PruneConfig,
+    images: int,
+    *,
+    keep: Sequence[str] = (),
+    optional: bool = False,
+) -> tuple[PruneConfig, Calibration]:
+    """Training images for what a config needs them for.
+
+    Args:
+        images: how many to score on.
+        keep: see `follow_checkpoint`.
+        optional: go without where the data cannot be read and the criterion does not need them.
+
+    Returns:
+        The config, compensation that needs data switched off where there are none; and the images.
+
+    Raises:
+        PruningError: the data cannot be read.
+    """
+    count = max(images, config.reconstruct, config.bn_recalibrate)
+    try:
+        follow_checkpoint(exp, spec, keep=keep)
+        batches = exp.calibration_batches(count, CALIBRATION_BATCH)
+    except DataError as error:
+        if optional and not CRITERIA[config.importance].needs_data:
+            logger.warning(f"without calibration images, so nothing is reconstructed: {error}")
+            return dataclasses.replace(config, reconstruct=0, bn_recalibrate=0), Calibration()
+        raise PruningError(
+            f"{error}. Without data there is only what needs none: importance lamp or another of "
+            "the weights alone, reconstruct 0 and bn_recalibrate 0"
+        ) from error
+    if not batches:
+        raise PruningError("the training split has no image with objects to calibrate on")
+    return config, Calibration(batches=batches)
+
+
+def prune(
+    loaded: LoadedModel,
+    config: PruneConfig,
+    calibration: Calibration | None = None,
+    *,
+    images: int | None = None,
+    plan: PruningPlan | None = None,
+    on_hint: Callable[[ThresholdHint], None] | None = None,
+) -> PruneResult:
+    """Prune a loaded model, on a GPU if there is one; the argument is not touched.
+
+    Args:
+        config: what to prune, by how much, on what grounds.
+        calibration: training images for what needs data.
+        images: how many of them to score on; all by default.
+        plan, on_hint: see `yolox.pruning.prune_model`.
+
+    Raises:
+        PruningError: see `yolox.pruning.prune_model`.
+    """
+    calibration = calibration or Calibration()
+    model, count_input = loaded.model, torch.zeros(1, 3, *loaded.spec.input_size)
+    if plan is None:
+        plan = plan_pruning(
+            model,
+            trace_groups(model, probe()),
+            config,
+            scorer=calibration.first(images).scorer(config),
+            count_input=count_input,
+            on_hint=on_hint,
+        )
+    whole, device = calibration.images(), default_device()
+    cut = partial(prune_model, model, probe(), config, plan=plan, count_input=count_input)
+    try:
+        return cut(images=None if whole is None else whole.to(device))
+    except torch.OutOfMemoryError:
+        logger.warning("what the layers are refitted on is too large for the GPU: on the CPU now")
+        return cut(images=whole)
+
+
+def probe() -> Tensor:
+    """A small random image: what tracing and verification need."""
+    return 255 * torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def total_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """The detector's own training loss on (images, targets), where the model is."""
+    device = next(model.parameters()).device
+    images, targets = (part.to(device) for part in batch)
+    loss: Tensor = model.loss(images, targets)["total_loss"]  # type: ignore[operator]
+    return loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneJob:
+    """A checkpoint to prune, and where the result goes.
+
+    Attributes:
+        loaded, source: the model and its file.
+        output: file to write; plan and report go beside it.
+        config: what to prune, by how much, on what grounds.
+        calibration: training images, or none.
+        images: how many of them to score on.
+        plan: carried out in place of one made here.
+        evaluate: AP and AP50 of a model, to be measured at each stage; None leaves it out.
+        time_it: measure latency before and after, in PyTorch unless `latency` names a runtime.
+        latency: what a latency is measured in; a target in latency needs it.
+        command: the line that does it again, for the record.
+    """
+
+    loaded: LoadedModel
+    source: Path
+    output: Path
+    config: PruneConfig
+    calibration: Calibration = Calibration()
+    images: int = 64
+    plan: PruningPlan | None = None
+    evaluate: Callable[[nn.Module], tuple[float, float]] | None = None
+    time_it: bool = True
+    latency: LatencySettings | None = None
+    command: str = ""
+
+    @property
+    def scored(self) -> Calibration:
+        """The images to score on."""
+        return self.calibration.first(self.images)
+
+    def make_plan(
+        self, on_hint: Callable[[ThresholdHint], None] | None = None
+    ) -> tuple[PruningPlan, LatencyRecord | None]:
+        """The plan, given or made, and what was measured for a target in latency.
+
+        Raises:
+            PruningError: see `yolox.pruning.plan_pruning` and `plan_for_latency`.
+        """
+        if self.plan is not None:
+            return self.plan, None
+        model, config = self.loaded.model, self.config
+        groups = trace_groups(model, probe())
+        if config.target_kind() != "latency":
+            plan = plan_pruning(
+                model,
+                groups,
+                config,
+                scorer=self.scored.scorer(config),
+                count_input=torch.zeros(1, 3, *self.loaded.spec.input_size),
+                on_hint=on_hint,
+            )
+            return plan, None
+        if self.latency is None:
+            raise PruningError(f"target {config.target} needs a runtime that it is measured in")
+        scorer = self.scored.scorer(config)
+        return plan_for_latency(self.loaded, groups, config, self.latency, scorer, on_hint=on_hint)
+
+    def run(self, on_hint: Callable[[ThresholdHint], None] | None = None) -> PruneRecord:
+        """Prune, verify, measure, and write checkpoint, plan and report.
+
+        Raises:
+            PruningError: see `prune`; nothing is written then.
+        """
+        hints: list[str] = []
+
+        def hinted(hint: ThresholdHint) -> None:
+            hints.extend(hint.lines())
+            if on_hint:
+                on_hint(hint)
+
+        stages = [self._stage("before", self.loaded.model)]
+        plan, timing = self.make_plan(hinted)
+        result = prune(self.loaded, self.config, self.calibration, plan=plan)
+        if self._measures and self._compensates:
+            bare = dataclasses.replace(self.config, absorb=False, reconstruct=0, bn_recalibrate=0)
+            cut = prune(self.loaded, bare, plan=result.plan).model
+            stages.append(self._stage("cut", cut))
+        stages.append(
+            self._stage("cut and compensated" if self._compensates else "cut", result.model)
+        )
+        if timing is None and self.latency is not None:
+            timing = time_models(self.loaded, result.model, self.latency)
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._save_checkpoint(result, date, timing)
+        record = PruneRecord(
+            report=result.report,
+            config=result.plan.config | self._compensation(),
+            command=self.command,
+            source=str(self.source),
+            output=str(self.output),
+            file_bytes=(self.source.stat().st_size, self.output.stat().st_size),
+            latency_ms=self._latency(result, timing),
+            latency=timing,
+            machine=machine(),
+            stages=tuple(stages) if self._measures else (),
+            hint=tuple(hints),
+            date=date,
+        )
+        result.plan.save(self.output.with_suffix(".plan.json"))
+        record.save(self.output)
+        return record
+
+    def _latency(
+        self, result: PruneResult, timing: LatencyRecord | None
+    ) -> tuple[float, float] | None:
+        """Milliseconds before and after."""
+        if timing is not None:
+            return timing.parent_ms, timing.result_ms
+        if not self.time_it:
+            return None
+        image = 255 * torch.rand(1, 3, *self.loaded.spec.input_size)
+        models = [self.loaded.model, result.model]
+        old, new = measure_latency(models, image, at_most=LATENCY_SECONDS)
+        return old, new
+
+    @property
+    def _measures(self) -> bool:
+        return bool(len(self.calibration)) or self.evaluate is not None
+
+    @property
+    def _compensates(self) -> bool:
+        config = self.config
+        return config.absorb or config.reconstruct > 0 or config.bn_recalibrate > 0
+
+    def _compensation(self) -> dict[str, Any]:
+        """What was done after the cut; a replayed plan tells of its own."""
+        names = ("absorb", "reconstruct", "bn_recalibrate")
+        return {name: getattr(self.config, name) for name in names}
+
+    def _stage(self, label: str, model: nn.Module) -> Stage:
+        scored = self.scored
+        loss = scored.mean_loss(model) if len(scored) else None
+        ap, ap50 = (None, None) if self.evaluate is None else self.evaluate(model)
+        return Stage(label=label, loss=loss, ap50_95=ap, ap50=ap50)
+
+    def _save_checkpoint(
+        self, result: PruneResult, date: str, timing: LatencyRecord | None
+    ) -> None:
+        entry = {
+            "plan": result.plan.to_dict(),
+            "compensation": self._compensation(),
+            "report": result.report.to_dict(),
+            "source": str(self.source),
+            "source_sha256": file_digest(self.source),
+            "recipe": self.loaded.recipe,
+            "date": date,
+        }
+        if timing is not None:
+            entry["latency"] = {
+                "setting": timing.setting,
+                "parent_ms": timing.parent_ms,
+                "result_ms": timing.result_ms,
+            }
+        loaded = self.loaded
+        save_checkpoint(
+            self.output, checkpoint_payload(result.model, loaded.spec, [*loaded.pruning, entry])
+        )

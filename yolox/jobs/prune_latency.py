@@ -1,0 +1,281 @@
+"""Pruning to a latency that is measured in a runtime: tables of layers, plans, measured models."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from loguru import logger
+from torch import nn
+
+from yolox.bench.cases import EXPORTED_AS, own_threads, set_threads
+from yolox.bench.layers import METHOD, layer_timer, runtime_version
+from yolox.export.convert import write_model
+from yolox.export.graph import fold_focus
+from yolox.export.runtime import open_exported, openvino_arithmetic
+from yolox.export.settings import SUFFIXES, ExportSettings
+from yolox.models import YOLOX, LoadedModel
+from yolox.pruning import (
+    Group,
+    LatencyRecord,
+    PruneConfig,
+    PruningError,
+    PruningPlan,
+    ThresholdHint,
+    apply_plan,
+)
+from yolox.pruning.cost import LayerSum
+from yolox.pruning.importance import Scorer
+from yolox.pruning.latency.plan import LatencyPlanner, search
+from yolox.pruning.latency.staircase import measure_steps
+from yolox.pruning.latency.table import ConvLayer, LatencyTable, conv_layers, layer_tables
+from yolox.pruning.select import select_groups
+from yolox.utils.cache_folder import cache_folder, locked
+from yolox.utils.conv_kind import LayerTimer
+from yolox.utils.device import processor
+from yolox.utils.errors import UserError
+from yolox.utils.files import require_writable
+from yolox.utils.model_utils import fuse_model
+from yolox.utils.timing import interleave
+
+SECONDS = 20.0  # that timing two models in turns may take
+RUNS = 30
+BUSY = 1.3  # times the fastest run, that half of the runs take longer than
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencySettings:
+    """What a latency is measured in.
+
+    Attributes:
+        runtime: torch (not exported, batch norms folded), onnxruntime, openvino or ncnn.
+        threads: of one run.
+        round_to: channels left are a multiple of it; None takes the runtime's own step.
+        openvino_precision: arithmetic of OpenVINO: f32, bf16, or default, its own choice.
+    """
+
+    runtime: str
+    threads: int
+    round_to: int | None = None
+    openvino_precision: str = "f32"
+
+    @property
+    def version(self) -> str:
+        """Name and version of the runtime; ExportError where it is not installed."""
+        return runtime_version(self.runtime, self.openvino_precision)
+
+
+class ModelClock:
+    """Models of one checkpoint's classes and input size, timed in a runtime, one image a run."""
+
+    def __init__(self, loaded: LoadedModel, settings: LatencySettings, folder: Path) -> None:
+        """Args: `folder`: where exported models may lie while the clock is used."""
+        self._loaded, self._settings, self._folder = loaded, settings, folder
+        self._numbers = itertools.count()
+
+    def open(self, model: nn.Module) -> Work:
+        """One run of a model on an image, ready to be timed.
+
+        Raises:
+            ExportError: the runtime is not installed, or does not take the model.
+        """
+        size = self._loaded.spec.input_size
+        rng = np.random.default_rng(0)
+        image = rng.uniform(0, 255, (1, 3, *size)).astype(np.float32)
+        settings = self._settings
+        if settings.runtime == "torch":
+            x = torch.from_numpy(image).contiguous(memory_format=torch.channels_last)
+            fused = fuse_model(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            return partial(fused, x)
+        form = ExportSettings(format=EXPORTED_AS[settings.runtime], size=size, decode=True)
+        path = self._folder / f"model_{next(self._numbers)}{SUFFIXES[form.format][0]}"
+        assert isinstance(model, YOLOX)
+        write_model(dataclasses.replace(self._loaded, model=model), path, form)
+        opened = open_exported(
+            path, threads=settings.threads, precision=settings.openvino_precision
+        )
+        return partial(opened.run, image)
+
+    def time(self, works: Sequence[Work]) -> list[float]:
+        """Milliseconds of each: of the first the median of up to 30 runs, taken in turns.
+
+        Of the others, that times the median of what they take relative to the first within a turn:
+        where the machine itself is now fast and now slow, the fastest runs or the medians of two
+        models are of different moments, and their ratio misses by several times as much.
+        """
+        with torch.inference_mode(), own_threads():
+            set_threads(self._settings.threads)
+            times = interleave(works, runs=RUNS, at_most=SECONDS)
+        spread = max(statistics.median(record) / min(record) for record in times)
+        if spread > BUSY:
+            logger.warning(
+                f"something else keeps this machine busy: half of the runs took more than "
+                f"{spread:.1f} × the fastest, so these figures are rough"
+            )
+        first, *others = (np.array(record) for record in times)
+        typical = float(np.median(first))
+        return [typical, *(typical * float(np.median(other / first)) for other in others)]
+
+
+def time_models(loaded: LoadedModel, pruned: nn.Module, settings: LatencySettings) -> LatencyRecord:
+    """Measure a model beside its parent.
+
+    Raises:
+        ExportError: the runtime is not installed, or does not take one of them.
+    """
+    version = settings.version
+    with tempfile.TemporaryDirectory() as folder:
+        clock = ModelClock(loaded, settings, Path(folder))
+        parent, result = clock.time([clock.open(loaded.model), clock.open(pruned)])
+    return LatencyRecord(
+        runtime=version, threads=settings.threads, parent_ms=parent, result_ms=result
+    )
+
+
+def plan_for_latency(
+    loaded: LoadedModel,
+    groups: Sequence[Group],
+    config: PruneConfig,
+    settings: LatencySettings,
+    scorer: Scorer,
+    *,
+    on_hint: Callable[[ThresholdHint], None] | None = None,
+) -> tuple[PruningPlan, LatencyRecord]:
+    """The plan whose model takes what the config's target says, and what was measured.
+
+    Args:
+        loaded: not touched.
+        groups: of its model.
+        config: with a target of kind ``latency``.
+        settings: what it is measured in.
+        scorer: of the config's criterion.
+        on_hint: see `yolox.pruning.plan_pruning`.
+
+    Raises:
+        PruningError: a target above what the model takes today, or below what can be reached.
+        ExportError: the runtime is not installed, or does not take the model.
+    """
+    version = settings.version
+    timer = layer_timer(
+        settings.runtime,
+        threads=settings.threads,
+        openvino_precision=settings.openvino_precision,
+    )
+    target = config.latency_target()
+    chosen = select_groups(groups, config)
+    with tempfile.TemporaryDirectory() as folder:
+        clock = ModelClock(loaded, settings, Path(folder))
+        logger.info(f"measuring the model in {version}, {settings.threads} threads")
+        parent = clock.open(loaded.model)
+        (today,) = clock.time([parent])
+        if target.milliseconds(today) >= today:
+            raise PruningError(
+                f"{target.text} is no less than the {today:.2f} ms that the model takes today: "
+                "ask for less"
+            )
+        with _table(settings) as table:
+            layers = _layers(loaded, settings)
+            step = settings.round_to or _step(layers, table, timer)
+            config = dataclasses.replace(config, round_to=step)
+            costs = _predicted(layers, chosen, table, timer, step, today)
+        planner = LatencyPlanner(
+            loaded.model, groups, chosen, config, costs, scorer, on_hint=on_hint
+        )
+        works: list[Work] = []
+
+        def measure(plan: PruningPlan) -> tuple[float, float]:
+            works.append(clock.open(apply_plan(loaded.model, groups, plan)))
+            old, new = clock.time([parent, works[-1]])
+            return old, new
+
+        found = search(planner, target, today, measure)
+        # Chosen for its figures, it would be flattered by them: they are taken anew.
+        old, new = clock.time([parent, works[found.best]])
+    record = LatencyRecord(
+        runtime=version,
+        threads=settings.threads,
+        parent_ms=old,
+        result_ms=new,
+        target=target,
+        step=step,
+        attempts=found.attempts,
+        best=found.best,
+    )
+    return found.plan, record
+
+
+@contextmanager
+def _table(settings: LatencySettings) -> Iterator[LatencyTable]:
+    """The machine's own table of a runtime and threads; other processes wait for it meanwhile."""
+    name = settings.runtime
+    if name == "openvino":
+        name += f"_{openvino_arithmetic(settings.openvino_precision)}"
+    path = cache_folder() / "layer_latencies" / f"{name}_{settings.threads}.json"
+    try:
+        require_writable(path.parent)
+    except UserError as error:
+        raise UserError(f"{error}, by the environment variable YOLOX_CACHE") from error
+    stamp = {
+        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "runtime": settings.version,
+        "method": METHOD,
+    }
+    with locked(path.with_suffix(".lock")):
+        yield LatencyTable(path, stamp)
+
+
+def _layers(loaded: LoadedModel, settings: LatencySettings) -> dict[str, ConvLayer]:
+    """The convolutions that run, by the names that they have in the model.
+
+    In an exported file the stem is one strided convolution of the image itself.
+    """
+    example = torch.zeros(1, 3, *loaded.spec.input_size)
+    layers = conv_layers(loaded.model, example)
+    if settings.runtime == "torch":
+        return layers
+    folded = conv_layers(fold_focus(loaded.model), example)
+    return {name: folded.get(name) or folded[name.removesuffix(".conv")] for name in layers}
+
+
+def _step(layers: Mapping[str, ConvLayer], table: LatencyTable, timer: LayerTimer) -> int:
+    kind, inputs, outputs = measure_steps(table, timer, list(layers.values()))
+    step = max(inputs, outputs)
+    logger.info(
+        f"channels in multiples of {step}: in steps of {inputs} inputs and {outputs} outputs a "
+        f"{kind.label} takes longer here"
+    )
+    return step
+
+
+def _predicted(
+    layers: Mapping[str, ConvLayer],
+    chosen: Sequence[Group],
+    table: LatencyTable,
+    timer: LayerTimer,
+    step: int,
+    today: float,
+) -> LayerSum:
+    """Milliseconds by slots kept, which for the whole model are those that were measured.
+
+    What it takes beyond its convolutions is a constant; where they alone take longer one by one
+    than the model as a whole, each counts for less.
+    """
+    tables = layer_tables(table, timer, layers, chosen, step)
+    whole = LayerSum(chosen, tables).at([group.size for group in chosen])
+    rest = max(0.0, today - whole)
+    logger.info(
+        f"{today:.2f} ms today; its {len(layers)} convolutions one by one take {whole:.2f} ms"
+    )
+    return LayerSum(chosen, tables, scale=min(1.0, today / whole), constant=rest)

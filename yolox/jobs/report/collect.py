@@ -1,0 +1,351 @@
+"""From checkpoints and an Exp to a report: evaluated once each, counted, read, put side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import torch
+from loguru import logger
+from torch import nn
+
+from yolox.bench.plan import file_bytes
+from yolox.data import DetectionDataset
+from yolox.evaluators import (
+    Curves,
+    EvalResult,
+    Evaluator,
+    ImageDetections,
+    precision_recall_curves,
+)
+from yolox.exp.follow import follow_checkpoint
+from yolox.exp.yolox_base import Exp
+from yolox.export import ExportedModel, is_exported, open_exported
+from yolox.jobs.report.provenance import pruning_facts, version_facts
+from yolox.jobs.report.structure import layer_bars, scale_histograms
+from yolox.models import LoadedModel, ModelSpec, load_model
+from yolox.report import (
+    ClassRow,
+    Curve,
+    Difference,
+    Fact,
+    ModelRow,
+    Pair,
+    Picture,
+    Report,
+    above,
+    differences,
+    draw_picture,
+    most_different,
+)
+from yolox.utils.checkpoint import file_digest
+from yolox.utils.device import default_device
+from yolox.utils.errors import UserError
+from yolox.utils.files import short_names
+from yolox.utils.model_utils import count_macs, count_params
+
+__all__ = ["ReportSettings", "gather_report"]
+
+_BATCH = 16
+_RULES = {"coco": "COCO's rule", "voc07": "VOC's 11-point rule", "voc12": "VOC's area rule"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """What a report shows.
+
+    Attributes:
+        title: of the page; empty takes one from the Exp.
+        labels: one a model; empty takes the ends of the paths that tell them apart.
+        images: most images that are shown side by side, 0 for none.
+        score: least score of the detections drawn on them, in [0, 1].
+        measured: rows with latencies, which models of the same label take over; the others
+            become rows of the report.
+        measured_on: the machine that the latencies are of.
+        openvino_precision: arithmetic of OpenVINO's files, as `open_exported` takes it.
+        measured_size: and the input size, height and width; None where there are no latencies.
+        asked: facts that go before those found in the checkpoints.
+        commands: lines that do it again, in order.
+
+    Raises:
+        UserError: listing what cannot be.
+    """
+
+    title: str = ""
+    labels: tuple[str, ...] = ()
+    images: int = 6
+    score: float = 0.3
+    measured: tuple[ModelRow, ...] = ()
+    measured_on: str = ""
+    measured_size: tuple[int, int] | None = None
+    openvino_precision: str = "f32"
+    asked: tuple[Fact, ...] = ()
+    commands: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.images < 0:
+            problems.append(f"images must be at least 0, got {self.images}")
+        if not 0 <= self.score <= 1:
+            problems.append(f"score must be in [0, 1], got {self.score}")
+        if problems:
+            raise UserError("report: " + "; ".join(problems))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Model:
+    """A model with all that was found out about it; without an evaluation the rest is empty.
+
+    Attributes:
+        network: what is evaluated: the checkpoint's model, or an exported file in its runtime.
+        loaded: the checkpoint, None for an exported file.
+    """
+
+    label: str
+    path: Path
+    network: nn.Module
+    spec: ModelSpec
+    loaded: LoadedModel | None
+    evaluator: Evaluator | None = None
+    result: EvalResult | None = None
+    detections: Sequence[ImageDetections] = ()
+
+
+def gather_report(
+    paths: Sequence[Path],
+    exp: Exp | None,
+    settings: ReportSettings,
+    *,
+    keep: Sequence[str] = (),
+) -> Report:
+    """Everything that a report says of these checkpoints.
+
+    Each is evaluated once, on a GPU if there is one; of the first and the last the detections are
+    kept. What does not apply is left out: with one checkpoint there is nothing to compare, and
+    channels are compared of models with the same layers.
+
+    Args:
+        paths: checkpoints or exported files; the first is the model before, the last the one
+            after. Of exported files channels are not known, and parameters and MACs only where the
+            checkpoint that one was made from is here too.
+        exp: names the data to evaluate on; None leaves out whatever needs them. Its test size and
+            classes become those of the last checkpoint.
+        settings: what to show.
+        keep: the Exp's fields that were set on the command line.
+
+    Raises:
+        UserError: a file that cannot be read, classes that differ, data that are not there.
+    """
+    labels = settings.labels or short_names(paths)
+    if len(labels) != len(paths):
+        raise UserError(f"{len(labels)} labels for {len(paths)} checkpoints")
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise UserError(f"two models share a label: {', '.join(twice)}; --labels names them")
+    arithmetic = settings.openvino_precision
+    models = [_opened(path, label, arithmetic) for path, label in zip(paths, labels, strict=True)]
+    if size := settings.measured_size:
+        others = [model.label for model in models if model.spec.input_size != size]
+        if others:
+            logger.warning(
+                f"latencies are of {size[0]}×{size[1]}, which is not the size of "
+                f"{', '.join(others)}: measure with --tsize"
+            )
+    if exp is not None:
+        models = [_evaluated(exp, model, keep) for model in models]
+    first, last = models[0], models[-1] if len(models) > 1 else None
+    ends = _checkpoints(first, models)
+    return Report(
+        title=settings.title or f"{exp.exp_name if exp else first.label}: model report",
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        models=_rows(models, settings.measured),
+        measured_on=settings.measured_on,
+        data=_data(first),
+        asked=(*settings.asked, *(pruning_facts(*ends) if ends else ())),
+        classes=_classes(first, last),
+        curves=_curves(first, last),
+        layers=layer_bars(ends[0].model, ends[1].model) if ends else (),
+        scales=scale_histograms(_ends(models)),
+        pairs=_pairs(first, last, settings) if last and settings.images else (),
+        score=settings.score,
+        commands=settings.commands,
+        versions=tuple(version_facts({model.label: model.path for model in models})),
+    )
+
+
+def _checkpoints(first: _Model, models: Sequence[_Model]) -> tuple[LoadedModel, LoadedModel] | None:
+    """Of the model before and the one after, for an exported file what it was made from.
+
+    None where they are not among the models.
+    """
+    loaded = {file_digest(model.path): model.loaded for model in models if model.loaded is not None}
+
+    def of(model: _Model) -> LoadedModel | None:
+        if isinstance(model.network, ExportedModel):
+            return loaded.get(model.network.info.checkpoint_sha256)
+        return model.loaded
+
+    before, after = of(first), of(models[-1])
+    return (before, after) if before is not None and after is not None else None
+
+
+def _ends(models: Sequence[_Model]) -> dict[str, nn.Module]:
+    """The first and the last checkpoint's models by label; the same one only once."""
+    kept = [model for model in models if model.loaded is not None]
+    return {model.label: model.network for model in (*kept[:1], *kept[-1:])}
+
+
+def _opened(path: Path, label: str, openvino_precision: str) -> _Model:
+    if not is_exported(path):
+        loaded = load_model(path)
+        return _Model(label=label, path=path, network=loaded.model, spec=loaded.spec, loaded=loaded)
+    network = open_exported(path, precision=openvino_precision)
+    info = network.info
+    spec = ModelSpec(
+        architecture=info.architecture,
+        num_classes=info.num_classes,
+        class_names=info.class_names,
+        input_size=info.input_size,
+    )
+    return _Model(label=label, path=path, network=network, spec=spec, loaded=None)
+
+
+def _evaluated(exp: Exp, model: _Model, keep: Sequence[str]) -> _Model:
+    follow_checkpoint(exp, model.spec, keep=keep)
+    evaluator = exp.get_evaluator(batch_size=_BATCH)
+    if isinstance(model.network, ExportedModel) and (
+        loss := model.network.nms_loss(exp.test_conf, exp.nmsthre)
+    ):
+        logger.warning(loss)
+    inference = evaluator.infer(model.network, device=default_device())
+    model.network.cpu()
+    return replace(
+        model,
+        evaluator=evaluator,
+        result=evaluator.score(inference),
+        detections=inference.detections,
+    )
+
+
+def _rows(models: Sequence[_Model], measured: Sequence[ModelRow]) -> tuple[ModelRow, ...]:
+    latencies = {row.label: row.latencies for row in measured}
+    checkpoints = {
+        file_digest(model.path): model.loaded.model for model in models if model.loaded is not None
+    }
+    roles = dict.fromkeys((model.label for model in models), "")
+    roles[models[-1].label] = "after"
+    roles[models[0].label] = "before"
+    rows = []
+    for model in models:
+        network: nn.Module | None = model.network
+        if isinstance(model.network, ExportedModel):
+            network = checkpoints.get(model.network.info.checkpoint_sha256)
+        image = torch.zeros(1, 3, *model.spec.input_size)
+        rows.append(
+            ModelRow(
+                label=model.label,
+                role=roles[model.label],
+                params=None if network is None else count_params(network),
+                macs=None if network is None else count_macs(network, image)[""],
+                file_bytes=file_bytes(model.path),
+                ap50_95=_figure(model.result.ap50_95) if model.result else None,
+                ap50=_figure(model.result.ap50) if model.result else None,
+                latencies=latencies.get(model.label, ()),
+            )
+        )
+    return (*rows, *(row for row in measured if row.label not in roles))
+
+
+def _figure(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def _data(model: _Model) -> str:
+    """What AP was measured on."""
+    if model.evaluator is None:
+        return ""
+    samples = model.evaluator.dataset.samples
+    objects = sum(int((~np.asarray(sample.difficult, bool)).sum()) for sample in samples)
+    return (
+        f"AP on {len(samples):,} images with {objects:,} objects, "
+        f"by {_RULES[model.evaluator.headline]}."
+    )
+
+
+def _classes(first: _Model, last: _Model | None) -> tuple[ClassRow, ...]:
+    if first.result is None:
+        return ()
+    after = last.result.per_class if last and last.result else None
+    return tuple(
+        ClassRow(
+            name=row.name,
+            objects=row.objects,
+            before=row.ap50_95,
+            after=after[c].ap50_95 if after else None,
+        )
+        for c, row in enumerate(first.result.per_class)
+    )
+
+
+def _curves(first: _Model, last: _Model | None) -> tuple[Curve, ...]:
+    """The mean and each class that has objects."""
+    if first.evaluator is None:
+        return ()
+    names = first.evaluator.dataset.class_names
+    both: list[Curves] = []
+    for model in (first, last):
+        if model is not None:
+            samples = first.evaluator.dataset.samples
+            both += precision_recall_curves(samples, model.detections, len(names), (0.5,))
+    present = np.flatnonzero(both[0].objects).tolist()
+    if not present:
+        return ()
+
+    def curve(name: str, classes: list[int]) -> Curve:
+        lines = [tuple(c.precision_at_recall[classes].mean(axis=0).tolist()) for c in both]
+        objects = int(both[0].objects[classes].sum())
+        after = lines[1] if last else ()
+        return Curve(name=name, objects=objects, before=lines[0], after=after)
+
+    mean = [curve(f"mean of {len(present)} classes", present)] if len(present) > 1 else []
+    return (*mean, *(curve(names[c], [c]) for c in present))
+
+
+def _pairs(first: _Model, last: _Model, settings: ReportSettings) -> tuple[Pair, ...]:
+    """The images that the two differ on most, as each sees them and as they are annotated."""
+    dataset = first.evaluator.dataset if first.evaluator else None
+    if not isinstance(dataset, DetectionDataset):
+        return ()
+    found = differences(first.detections, last.detections, score=settings.score)
+    return tuple(
+        _pair(dataset, index, found[index], (first, last), settings.score)
+        for index in most_different(found, settings.images)
+    )
+
+
+def _pair(
+    dataset: DetectionDataset,
+    index: int,
+    difference: Difference,
+    models: Sequence[_Model],
+    score: float,
+) -> Pair:
+    sample, image = dataset.samples[index], dataset.load_image(index)
+    pictures: list[Picture] = []
+    for model in models:
+        shown = above(model.detections[index], score)
+        boxes, scores, classes = shown.boxes, shown.scores, shown.classes
+        names = dataset.class_names
+        pictures.append(draw_picture(model.label, image, boxes, scores, classes, names))
+    pictures.append(
+        draw_picture("annotated", image, sample.boxes, None, sample.classes, dataset.class_names)
+    )
+    return Pair(
+        name=sample.name,
+        lost=difference.lost,
+        gained=difference.gained,
+        difference=difference.weight,
+        pictures=tuple(pictures),
+    )

@@ -1,0 +1,182 @@
+"""From an Exp to a trainer."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from loguru import logger
+from torch import nn
+
+from yolox.core import Trainer, TrainSettings, make_fabric
+from yolox.data import RecordSet
+from yolox.data.doctor import quick_check
+from yolox.exp.yolox_base import Exp
+from yolox.jobs.train.finetune import Teaching, average_of, fine_tuning, require_same_teacher
+from yolox.jobs.train.official import epoch_loader, image_names, input_sizes, optimizer_of
+from yolox.jobs.train.sparsity import sparsity_of, sparsity_recipe
+from yolox.jobs.train.start import Start, TrainOptions, starting_point
+from yolox.utils.device import keep_freed_memory
+from yolox.utils.errors import UserError
+
+_DECISIVE = (
+    *("max_epoch", "no_aug_epochs", "warmup_epochs", "warmup_lr", "scheduler", "min_lr_ratio"),
+    "basic_lr_per_img",
+    *("momentum", "weight_decay", "ema", "ema_decay", "retake_statistics", "accumulate", "seed"),
+    *("input_size", "multiscale_range", "random_size", "mosaic_prob", "mixup_prob", "enable_mixup"),
+    *("hsv_prob", "flip_prob", "degrees", "translate", "shear", "mosaic_scale", "mixup_scale"),
+)
+
+
+def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
+    """Everything that a training run needs.
+
+    Args:
+        fabric: launched.
+
+    Raises:
+        UserError: anything in the Exp, the data or the checkpoint that cannot work.
+    """
+    exp.act = options.act or exp.act
+    exp.check()
+    batch_size = exp.batch_size if options.batch_size is None else options.batch_size
+    if batch_size % fabric.world_size:
+        raise UserError(
+            f"batch size {batch_size} does not divide by {fabric.world_size} processes: change -b"
+        )
+    torch.manual_seed(exp.seed or 0)
+    start = starting_point(exp, options)
+    teaching = _teaching(exp, options, start)
+    several = fabric.world_size > 1
+    loader = exp.get_data_loader(batch_size, several, cache_img=options.cache)
+    if not len(loader):
+        raise UserError(
+            f"the training data make no batch of {batch_size}: lower the batch size, or have the "
+            "Exp's loader keep a smaller last one"
+        )
+    evaluator = exp.get_evaluator(batch_size, several)
+    if fabric.is_global_zero:
+        _look_at_data(exp, loader, evaluator)
+    if start.tuned:
+        exp = fine_tuning(exp, len(loader), options.given, start.original)
+    lr = exp.basic_lr_per_img * batch_size * exp.accumulate
+    recipe = {
+        "batch_size": batch_size,
+        "fine_tuning": start.tuned,
+        **_decisive_fields(exp),
+        "precision": fabric._precision.precision,
+        **sparsity_recipe(exp),
+        **(teaching.recipe if teaching else {}),
+    }
+    model = start.model.to(fabric.device)
+    optimizer = optimizer_of(exp, batch_size * exp.accumulate, model)
+    objective = teaching.objective(model, len(loader)) if teaching else None
+    if objective and (beside := list(objective.adapters.parameters())):
+        optimizer.add_param_group({"params": beside})
+
+    def evaluate(model: nn.Module) -> tuple[float, float, str]:
+        ap50_95, ap50, summary = exp.eval(model, evaluator, several)
+        return ap50_95, ap50, summary
+
+    return Trainer(
+        fabric=fabric,
+        model=model,
+        spec=start.spec,
+        optimizer=optimizer,
+        schedule=exp.get_lr_scheduler(lr, len(loader)),
+        train_loader=epoch_loader(loader),
+        input_size=input_sizes(exp, loader, fabric.global_rank, several),
+        preprocess=exp.preprocess,
+        image_names=image_names(loader),
+        evaluate=evaluate,
+        settings=TrainSettings(
+            output_dir=start.folder,
+            max_epoch=exp.max_epoch,
+            no_aug_epochs=exp.no_aug_epochs,
+            eval_interval=exp.eval_interval,
+            print_interval=exp.print_interval,
+            accumulate=exp.accumulate,
+            save_history=exp.save_history_ckpt,
+            retake_statistics=exp.retake_statistics,
+            goes_on=options.goes_on,
+        ),
+        ema=average_of(exp, model, tuned=start.tuned),
+        regularizer=sparsity_of(exp, model, optimizer),
+        pruning=start.pruning,
+        recipe=recipe,
+        resume=start.resume,
+        objective=objective,
+    )
+
+
+def _decisive_fields(exp: Exp) -> dict[str, Any]:
+    """The fields that decide how a run goes, as a checkpoint can hold them."""
+    values = {name: getattr(exp, name) for name in _DECISIVE}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _teaching(exp: Exp, options: TrainOptions, start: Start) -> Teaching | None:
+    """The teacher that the run asks for; the same one as before where it is resumed."""
+    teaching = None
+    if options.teacher is not None:
+        teaching = Teaching(exp, options.teacher, start.model, start.spec)
+    if start.resume is not None:
+        before = start.resume["recipe"]
+        require_same_teacher(before, teaching.recipe if teaching else {})
+    return teaching
+
+
+def _look_at_data(exp: Exp, loader: Any, evaluator: Any) -> None:
+    """Warn of what the data doctor finds without opening images, where it can see the records."""
+    train = getattr(loader, "dataset", None)
+    splits = {
+        "train": getattr(getattr(train, "dataset", train), "records", None),
+        "val": getattr(getattr(evaluator, "dataset", None), "records", None),
+    }
+    records = {name: found for name, found in splits.items() if isinstance(found, RecordSet)}
+    if records:
+        for line in quick_check(records, exp.class_names or None):
+            logger.warning(f"data: {line} (tools/check_data.py tells more)")
+
+
+def trainer_of_command(exp: Exp, args: argparse.Namespace) -> Trainer:
+    """The trainer that the flags of tools/train.py ask for, its processes started."""
+    precision = args.precision
+    if args.fp16:
+        precision = "fp16" if torch.cuda.is_available() else "bf16"
+    fabric = make_fabric(devices=args.devices, num_nodes=args.num_machines, precision=precision)
+    fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
+    options = TrainOptions(
+        checkpoint=args.ckpt,
+        resume=args.resume,
+        batch_size=args.batch_size,
+        act=args.act,
+        name=args.experiment_name,
+        start_epoch=args.start_epoch,
+        cache=args.cache,
+        teacher=args.distill,
+        given=tuple(args.opts[::2]),
+    )
+    trainer = build_trainer(exp, fabric, options)
+    if fabric.is_global_zero:
+        _warn_of_idle(trainer, options)
+    return trainer
+
+
+def _warn_of_idle(trainer: Trainer, options: TrainOptions) -> None:
+    """What a person sets on the command line should do something."""
+    tuned = trainer.recipe["fine_tuning"]
+    for prefix, at_work, cause in (
+        ("sparsity_", trainer.regularizer is not None, "no penalty is on: give --sparsity"),
+        ("distill_", trainer.objective is not None, "there is no teacher: give --distill"),
+        ("finetune_", tuned, "the model is not pruned"),
+    ):
+        idle = [name for name in options.given if name.startswith(prefix)]
+        if idle and not at_work:
+            logger.warning(f"without effect: {', '.join(idle)}, since {cause}")
+    if options.start_epoch is not None and not options.resume:
+        logger.warning("without effect: -e, since no run is resumed: give --resume")

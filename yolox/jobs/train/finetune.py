@@ -1,0 +1,165 @@
+"""What fine-tuning a pruned model changes in a recipe, and the teacher that it may have."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from yolox.core.distill import Distillation, DistillConfig, load_teacher
+from yolox.exp.yolox_base import Exp
+from yolox.models import YOLOX, ModelSpec
+from yolox.utils.checkpoint import CheckpointError, file_digest
+from yolox.utils.download import resolve_weights
+from yolox.utils.ema import ModelEMA
+
+EMA_WINDOW = 0.02  # updates that the average spans, as a part of the run's
+LONGEST_RAMP = 2000.0  # updates; that of a run from scratch
+LEAST_WARMUP = 20  # steps
+
+# What a person would have set on the command line of the whole model's training.
+_AS_BEFORE = ("input_size", "scheduler", "accumulate", "momentum", "weight_decay", "ema")
+
+_WEIGHTS = ("cls", "obj", "box", "feature")
+
+
+def fine_tuning(
+    exp: Exp, steps: int, given: Collection[str], original: Mapping[str, Any] | None = None
+) -> Exp:
+    """A copy of an Exp with the recipe for a pruned model; says in a few lines what it is.
+
+    Args:
+        exp: the Exp that the whole model was trained with.
+        steps: batches an epoch.
+        given: fields that a person set for this run, which stay as they are.
+        original: recipe of the run that trained the whole model, where it is known. What it had
+            otherwise than the Exp, from its command line, is told.
+    """
+    tuned = copy.copy(exp)
+    if exp.finetune_epochs and "max_epoch" not in given:
+        tuned.max_epoch = exp.finetune_epochs
+    epochs = tuned.max_epoch
+    updates = epochs * math.ceil(steps / exp.accumulate)
+    recipe: dict[str, Any] = {
+        "no_aug_epochs": plain_epochs(exp, epochs),
+        "warmup_epochs": min(exp.warmup_epochs, max(epochs / 10, LEAST_WARMUP / steps)),
+        "ema_decay": min(exp.ema_decay, max(1 - 1 / (EMA_WINDOW * updates), 0.0)),
+    }
+    if "finetune_lr" in given or "basic_lr_per_img" not in given:
+        tuned.basic_lr_per_img = exp.basic_lr_per_img * exp.finetune_lr
+    for name, value in recipe.items():
+        if name not in given:
+            setattr(tuned, name, value)
+    if exp.sparsity and "sparsity" not in given:
+        tuned.sparsity = 0.0
+        logger.info("sparsity is off: the model is pruned (give --sparsity to penalise it again)")
+    tuned.check()
+    _tell_differences(exp, original or {}, given)
+    logger.info(
+        f"fine-tuning recipe: {epochs} epochs, the last {tuned.no_aug_epochs} without mosaic, "
+        f"warm-up {tuned.warmup_epochs:.3g} epochs, basic_lr_per_img {tuned.basic_lr_per_img:.3g}, "
+        f"EMA decay {tuned.ema_decay:.4g}"
+    )
+    return tuned
+
+
+def _tell_differences(exp: Exp, original: Mapping[str, Any], given: Collection[str]) -> None:
+    """Warn of what this run, unasked, has otherwise than the one that trained the whole model."""
+    names = [*_AS_BEFORE]
+    if not original.get("sparsity"):  # such a run is a stage of its own, as this one is
+        names += ["basic_lr_per_img", *(() if exp.finetune_epochs else ("max_epoch",))]
+    now = {name: getattr(exp, name) for name in names if name not in given}
+    changes = [
+        f"{name} {original[name]} → {value}"
+        for name, value in now.items()
+        if name in original and original[name] != (list(value) if type(value) is tuple else value)
+    ]
+    if changes:
+        logger.warning(
+            f"the run that trained the whole model had other settings: {', '.join(changes)}; to "
+            "keep them, set them on this command line too"
+        )
+
+
+def plain_epochs(exp: Exp, epochs: int) -> int:
+    """The last epochs, without mosaic, of a shorter run than the Exp's: a quarter at most."""
+    return min(exp.no_aug_epochs, epochs // 4)
+
+
+def average_of(exp: Exp, model: YOLOX, *, tuned: bool) -> ModelEMA | None:
+    """The average that the Exp asks for; None where it wants none.
+
+    Args:
+        tuned: the run fine-tunes: the decay is reached in as many updates as the average spans.
+    """
+    if not exp.ema:
+        return None
+    ramp = min(1 / (1 - exp.ema_decay), LONGEST_RAMP) if tuned else LONGEST_RAMP
+    return ModelEMA(model, exp.ema_decay, ramp=ramp)
+
+
+class Teaching:
+    """A teacher's file, checked, and how much of it there is to learn.
+
+    Args:
+        source: a path, or a name of published weights.
+
+    Raises:
+        CheckpointError: see `load_teacher`.
+        UserError: weights that teach nothing.
+    """
+
+    def __init__(self, exp: Exp, source: Path, student: YOLOX, spec: ModelSpec) -> None:
+        self._config = DistillConfig(
+            temperature=exp.distill_temperature,
+            **{name: getattr(exp, f"distill_{name}") for name in _WEIGHTS},
+        )
+        path = resolve_weights(source)
+        self._teacher = load_teacher(path, student, spec)
+        self.recipe: dict[str, Any] = {
+            "teacher": path.name,
+            "teacher_sha256": file_digest(path),
+            "distill_temperature": exp.distill_temperature,
+            **{f"distill_{name}": getattr(exp, f"distill_{name}") for name in _WEIGHTS},
+        }
+        logger.info(f"teacher: {path}")
+
+    def objective(self, student: YOLOX, steps: int) -> Distillation:
+        """The losses with the teacher's, on the student's device; `steps` are an epoch's."""
+        device = next(student.parameters()).device
+        return Distillation(student, self._teacher.to(device), self._config, steps).to(device)
+
+
+def require_same_teacher(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to resume with another teacher than the run had.
+
+    Args:
+        before, now: the recipes of the stopped run and of this one.
+
+    Raises:
+        CheckpointError: saying which file is needed; or feature maps taught in one of them only.
+    """
+    had, has = before.get("teacher_sha256"), now.get("teacher_sha256")
+    if had == has:
+        feature = before.get("distill_feature", 0), now.get("distill_feature", 0)
+        if bool(feature[0]) != bool(feature[1]):
+            raise CheckpointError(
+                f"distill_feature was {feature[0]} in the run to be resumed and is {feature[1]} "
+                "now: a run cannot begin or end to learn feature maps, so set it as it was"
+            )
+        return
+    if had is None:
+        raise CheckpointError(
+            "the run to be resumed had no teacher: resume it without --distill, or start a new run "
+            "from its weights, with -c and -expn NAME"
+        )
+    teacher = f"{before['teacher']} (sha256 {had[:12]}…)"
+    got = f"{now['teacher']} is another file (sha256 {has[:12]}…)" if has else "there is none"
+    raise CheckpointError(
+        f"the run to be resumed was distilled from {teacher}, now {got}: give that file to "
+        "--distill, or start a new run from its weights, with -c and -expn NAME"
+    )

@@ -1,0 +1,257 @@
+"""What a training run starts from: nothing, weights, a pruned model, or a stopped run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from loguru import logger
+from torch import nn
+
+from yolox.exp.follow import require_same_classes
+from yolox.exp.yolox_base import Exp
+from yolox.jobs.train.official import spec_of
+from yolox.models import (
+    YOLOX,
+    LoadedModel,
+    ModelSpec,
+    activation_of,
+    build_model,
+    channel_table,
+    load_model,
+    swap_activation,
+    transfer_weights,
+)
+from yolox.utils.checkpoint import CheckpointError
+from yolox.utils.download import resolve_weights
+
+_SHAPE = ("architecture", "depth", "width", "depthwise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What the command line adds to an Exp.
+
+    Attributes:
+        checkpoint: weights to start from; pruned ones are fine-tuned as they are.
+        resume: go on from `checkpoint`, or from the run's own latest_ckpt.pth.
+        batch_size: of all processes together; the Exp's by default.
+        act: activation to train with, over the Exp's ``act`` or ``finetune_act``.
+        name: output folder's name, over the Exp's ``exp_name``.
+        goes_on: how a person goes on with the run once it is stopped; by default with --resume.
+        start_epoch: epochs taken as done by a resumed run, over the checkpoint's own number.
+        cache: keep decoded images in ``"ram"`` or on ``"disk"``.
+        teacher: checkpoint, or name of published weights, to distil from.
+        given: Exp fields that a person set for this run; fine-tuning leaves them as they are.
+    """
+
+    checkpoint: Path | None = None
+    resume: bool = False
+    batch_size: int | None = None
+    act: str | None = None
+    name: str | None = None
+    goes_on: str = ""
+    start_epoch: int | None = None
+    cache: str | None = None
+    teacher: Path | None = None
+    given: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A model to train, and where to.
+
+    Attributes:
+        model: in training form, on the CPU.
+        spec: its description.
+        folder: of the run's files.
+        tuned: whether the run fine-tunes a pruned model.
+        pruning: what was pruned, as in a checkpoint.
+        resume: content of the checkpoint that a stopped run goes on from.
+    """
+
+    model: YOLOX
+    spec: ModelSpec
+    folder: Path
+    tuned: bool = False
+    pruning: list[dict[str, Any]] = field(default_factory=list)
+    resume: dict[str, Any] | None = None
+
+    @property
+    def original(self) -> dict[str, Any]:
+        """The recipe of the run that the first pruned model came from; empty if not known."""
+        return dict(self.pruning[0].get("recipe") or {}) if self.pruning else {}
+
+
+def starting_point(exp: Exp, options: TrainOptions) -> Start:
+    """The model to train: new, from weights, pruned, or the one of a stopped run.
+
+    Raises:
+        CheckpointError: a file that does not fit the Exp, or that the run would write over.
+    """
+    start = _start(exp, options)
+    if not options.resume:
+        sources = [resolve_weights(path) for path in (options.checkpoint, options.teacher) if path]
+        _spare(sources, start.folder, history=exp.save_history_ckpt)
+    return start
+
+
+def _start(exp: Exp, options: TrainOptions) -> Start:
+    folder = exp.output_folder(options.name)
+    path = options.checkpoint or (folder / "latest_ckpt.pth" if options.resume else None)
+    if path is None:
+        exp.resolve_classes()
+        model = exp.get_model()
+        return Start(model=model, spec=spec_of(exp, model), folder=folder)
+    path = resolve_weights(path)
+    loaded = load_model(path)
+    if not exp.class_names and (options.resume or loaded.is_pruned):
+        # The head is as it is: the data has to follow its order of classes.
+        exp.class_names = loaded.spec.class_names
+    exp.resolve_classes()
+    if options.resume:
+        return _resumed(path, loaded, exp, options)
+    if loaded.is_pruned:
+        return _fine_tuned(path, loaded, exp, options)
+    model = exp.get_model()
+    logger.info(f"weights from {path}: {transfer_weights(model, loaded.content['model'])}")
+    return Start(model=model, spec=spec_of(exp, model), folder=folder)
+
+
+def _spare(sources: Sequence[Path], folder: Path, *, history: bool) -> None:
+    """Refuse to write over what a run starts or learns from; say so where it is another run."""
+    written = ("latest_ckpt.pth", "best_ckpt.pth", *(["epoch_*_ckpt.pth"] if history else ()))
+    own = [
+        path
+        for path in dict.fromkeys(sources)
+        if any(map(path.match, written)) and path.resolve().parent == folder.resolve()
+    ]
+    if own:
+        raise CheckpointError(
+            f"this run writes its checkpoints into {folder}, over {' and '.join(map(str, own))}, "
+            f"which it starts or learns from: give it a folder of its own, as -expn {folder.name}_2"
+            ", or go on with the run that stopped there with --resume"
+        )
+    if (folder / "latest_ckpt.pth").is_file():
+        logger.warning(
+            f"{folder} holds the checkpoints of another run, and this one writes over them: stop "
+            "it and give -expn NAME to keep them, or --resume to go on with that run"
+        )
+
+
+def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> Start:
+    content = {**loaded.content, "recipe": loaded.recipe}
+    if "train" not in content:
+        raise CheckpointError(
+            f"{path} holds no training state to resume from: use latest_ckpt.pth, or give it with "
+            "-c and -expn NAME, without --resume, to start a new run from its weights"
+        )
+    require_same_classes(path, loaded.spec, exp)
+    asked = options.act or (exp.act if "act" in options.given else None)
+    if asked not in (None, loaded.spec.act):
+        raise CheckpointError(
+            f"{path} is trained with {loaded.spec.act}, and goes on with it: leave {asked} out, or "
+            "start a new run from its weights, with -c and -expn NAME"
+        )
+    if options.start_epoch is not None:
+        content["train"] = {**content["train"], "epoch": options.start_epoch}
+    return Start(
+        model=_as_built_by(exp, path, loaded, options),
+        spec=dataclasses.replace(loaded.spec, input_size=exp.test_size),
+        folder=path.parent,
+        tuned=loaded.recipe.get("fine_tuning", loaded.is_pruned),
+        pruning=loaded.pruning,
+        resume=content,
+    )
+
+
+def _as_built_by(exp: Exp, path: Path, loaded: LoadedModel, options: TrainOptions) -> YOLOX:
+    """A loaded model to be trained as the Exp has it: its own modules, frozen parts, SyncBatchNorm.
+
+    Of a pruned one the Exp's modules do not fit, so what they say of training is carried over.
+    """
+    model = loaded.model
+    with torch.random.fork_rng(devices=[]):
+        own = exp.get_model()
+    weights = model.state_dict()
+    shapes = {name: value.shape for name, value in own.state_dict().items()}
+    fits = shapes == {name: value.shape for name, value in weights.items()}
+    if fits and activation_of(own) == activation_of(model):
+        own.load_state_dict(weights)
+        return own
+    _compare_networks(path, loaded.spec, exp, own, options)
+    _warn_of_own_parts(own, model)
+    if any(isinstance(module, nn.SyncBatchNorm) for module in own.modules()):
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    modes = {name: module.training for name, module in own.named_modules()}
+    for name, module in model.named_modules():
+        module.training = modes.get(name, True)
+    trained = {name: weight.requires_grad for name, weight in own.named_parameters()}
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(trained.get(name, True))
+    own.backbone, own.head = model.backbone, model.head  # what a class of the Exp's own computes
+    return own
+
+
+def _warn_of_own_parts(own: YOLOX, model: YOLOX) -> None:
+    """Say which classes of the Exp's the loaded model cannot have: they are of other channels."""
+    parts = [(own.backbone, model.backbone), (own.head, model.head)]
+    lost = [
+        type(part).__name__
+        for part, loaded in parts
+        if type(part) is not type(loaded) and isinstance(part, type(loaded))
+    ]
+    if lost:
+        logger.warning(
+            f"the Exp builds {' and '.join(lost)}, a pruned model is trained with the package's "
+            "own: what these compute otherwise is left out"
+        )
+
+
+def _compare_networks(
+    path: Path, spec: ModelSpec, exp: Exp, own: YOLOX, options: TrainOptions
+) -> None:
+    """The file's model is trained, whatever the Exp builds: not if a person asks for another."""
+    asked = spec_of(exp, own)
+    with torch.device("meta"):
+        # Not by the numbers alone: depths of 0.5 and 0.67 make the same network.
+        if channel_table(build_model(spec)) == channel_table(build_model(asked)):
+            return
+    differ = [name for name in _SHAPE if getattr(spec, name) != getattr(asked, name)]
+    theirs, ours = (
+        ", ".join(f"{name} {getattr(it, name)}" for name in differ) for it in (spec, asked)
+    )
+    if set(differ) & set(options.given):
+        raise CheckpointError(
+            f"{path} holds a model of {theirs}, and its training cannot go on with {ours}: leave "
+            f"that out{'' if options.resume else ', or prune a model of that kind'}"
+        )
+    logger.warning(
+        f"{path} holds a model of {theirs}, the Exp describes {ours}: the file's is trained, and "
+        "of layers that the Exp freezes those of the same name"
+    )
+
+
+def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> Start:
+    require_same_classes(path, loaded.spec, exp)
+    act = options.act or exp.finetune_act or loaded.spec.act
+    note = ""
+    if act != loaded.spec.act:
+        units = swap_activation(loaded.model, act)
+        note = f", activation {loaded.spec.act} → {act} in {units} units"
+    logger.info(f"fine-tuning the pruned model of {path}: new optimizer and EMA{note}")
+    spec = dataclasses.replace(
+        loaded.spec, act=act, class_names=tuple(exp.class_names), input_size=exp.test_size
+    )
+    name = options.name or f"{exp.exp_name}_finetune"
+    return Start(
+        model=_as_built_by(exp, path, loaded, options),
+        spec=spec,
+        folder=exp.output_folder(name),
+        tuned=True,
+        pruning=loaded.pruning,
+    )

@@ -1,0 +1,1 @@
+"""Pruning to a measured latency: tables of layers, plans that meet a target, what was measured."""

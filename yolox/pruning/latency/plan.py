@@ -1,0 +1,243 @@
+"""Plans for a measured latency: the knapsack's, corrected by what their models really take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from loguru import logger
+from torch import Tensor, nn
+
+from yolox.pruning.allocate import allowed_removals
+from yolox.pruning.config import LatencyTarget, PruneConfig, PruningError
+from yolox.pruning.cost import SlotCosts
+from yolox.pruning.groups import Group
+from yolox.pruning.hint import ThresholdHint, threshold_hint
+from yolox.pruning.importance import Scorer
+from yolox.pruning.latency.knapsack import Item, cheapest, solve
+from yolox.pruning.plan import PruningPlan, make_plan
+from yolox.pruning.surgery import mask_plan
+
+TRIES = 6  # models measured
+CLOSE = 0.02  # relative to the target: near enough to stop
+NEAR = 0.05  # relative to the target: met
+
+
+class LatencyPlanner:
+    """Slots scored once, and the best plan within any number of milliseconds."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[Group],
+        chosen: Sequence[Group],
+        config: PruneConfig,
+        costs: SlotCosts,
+        scorer: Scorer,
+        *,
+        on_hint: Callable[[ThresholdHint], None] | None = None,
+    ) -> None:
+        """Score the slots; those of a round that silences some leave these at the end.
+
+        Args:
+            model, groups: all groups of the model.
+            chosen: those that may lose slots.
+            costs: predicted milliseconds, of the chosen groups in their order.
+            scorer: of the config's criterion.
+            on_hint: called with what a single threshold could do, before the first cut.
+        """
+        self._groups, self._chosen, self._config, self._costs = groups, chosen, config, costs
+        self._removals = [allowed_removals(group.size, config) for group in chosen]
+        self._model, self._scorer = model, scorer
+        first = scorer(model, chosen)
+        if on_hint is not None:
+            on_hint(threshold_hint(chosen, first, config))
+        # Slots of each group from the first to go to the last, with their scores.
+        self._order = [_rising(scores) for scores in first]
+
+    @property
+    def whole(self) -> float:
+        """Predicted milliseconds of the model as it is."""
+        return self._costs.at([group.size for group in self._chosen])
+
+    def least(self) -> float:
+        """Predicted milliseconds of the fastest model within floors, caps and alignment."""
+        return self._costs.at(cheapest(self._items(), self._costs))
+
+    def rescore(self, budget: float) -> None:
+        """The rounds of scoring after the first, on the way to a number of milliseconds.
+
+        A slot that is silenced in a round keeps its last score, and goes before those that are
+        left.
+        """
+        rounds = self._config.rounds
+        gone = [0] * len(self._chosen)
+        for turn in range(1, rounds):
+            part = self.whole - turn / rounds * (self.whole - budget)
+            gone = self._counts(part, gone)
+            removed = self._slots(gone)
+            if not removed:
+                continue
+            masked = mask_plan(
+                self._model, self._groups, make_plan(self._groups, removed, self._config)
+            )
+            scores = self._scorer(masked, self._chosen)
+            self._order = [
+                _rising(new, order[0][:count], order[1][:count])
+                for new, order, count in zip(scores, self._order, gone, strict=True)
+            ]
+
+    def plan(self, budget: float) -> tuple[PruningPlan, float]:
+        """The plan for a number of milliseconds, and those that are predicted of it.
+
+        Raises:
+            PruningError: nothing would be removed, or no plan is within the budget.
+        """
+        counts = self._counts(budget)
+        kept = [group.size - count for group, count in zip(self._chosen, counts, strict=True)]
+        return make_plan(self._groups, self._slots(counts), self._config), self._costs.at(kept)
+
+    def _items(self, gone: Sequence[int] | None = None) -> list[Item]:
+        items = []
+        for number, (group, removals) in enumerate(zip(self._chosen, self._removals, strict=True)):
+            least = gone[number] if gone else 0
+            kept = np.array(sorted(group.size - r for r in removals if r >= least))
+            values = self._order[number][1].double().flip(0).cumsum(0).numpy()
+            items.append(Item(counts=kept, values=values[kept - 1]))
+        return items
+
+    def _counts(self, budget: float, gone: Sequence[int] | None = None) -> list[int]:
+        """Slots that each chosen group loses, at least those gone."""
+        kept = solve(self._items(gone), self._costs, budget)
+        if kept is None:
+            raise PruningError(
+                f"{self._config.budget()} cannot be reached: {self.least():.2f} ms of "
+                f"{self.whole:.2f} are predicted at least"
+            )
+        return [group.size - count for group, count in zip(self._chosen, kept, strict=True)]
+
+    def _slots(self, counts: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        return {
+            group.name: tuple(sorted(order[0][:count].tolist()))
+            for group, order, count in zip(self._chosen, self._order, counts, strict=True)
+            if count
+        }
+
+
+def _rising(
+    scores: Tensor, gone: Tensor | None = None, gone_scores: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Slots (n,) that are gone, then the others by rising score; and the scores in that order."""
+    values, slots = scores.double().cpu().sort(stable=True)
+    if gone is None or gone_scores is None:
+        return slots, values
+    left = ~torch.isin(slots, gone)
+    return torch.cat((gone, slots[left])), torch.cat((gone_scores, values[left]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A model that was measured on the way to a target, in milliseconds.
+
+    Attributes:
+        budget: that the plan was made for, in predicted milliseconds.
+        predicted: of the plan.
+        parent, result: measured, in turns.
+    """
+
+    budget: float
+    predicted: float
+    parent: float
+    result: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What was tried, and which came nearest.
+
+    Attributes:
+        attempts: in their order.
+        best: number of the one that was chosen.
+        plan: its plan.
+    """
+
+    attempts: tuple[Attempt, ...]
+    best: int
+    plan: PruningPlan
+
+
+def search(
+    planner: LatencyPlanner,
+    target: LatencyTarget,
+    parent_ms: float,
+    measure: Callable[[PruningPlan], tuple[float, float]],
+) -> Search:
+    """Plans for corrected budgets until one's model takes what the target says.
+
+    The first budget is the target; a further one is interpolated between the nearest on either
+    side, or scaled by what the last one missed by.
+
+    Args:
+        planner: makes a plan for a number of predicted milliseconds.
+        target: what is wanted.
+        parent_ms: measured milliseconds of the model as it is.
+        measure: milliseconds of that model and of a plan's, measured in turns.
+
+    Raises:
+        PruningError: the fastest possible model is slower than the target; its time is named.
+    """
+    wanted = target.milliseconds(parent_ms)
+    least = planner.least()
+    planner.rescore(max(wanted, least))
+    attempts: list[Attempt] = []
+    plans: list[PruningPlan] = []
+    budget: float | None = wanted
+    while budget is not None and len(attempts) < TRIES:
+        budget = max(budget, least)
+        plan, predicted = planner.plan(budget)
+        if any(plan.removed == earlier.removed for earlier in plans):
+            break
+        parent, result = measure(plan)
+        attempts.append(Attempt(budget=budget, predicted=predicted, parent=parent, result=result))
+        plans.append(plan)
+        logger.info(
+            f"try {len(attempts)}: {predicted:.2f} ms predicted, {result:.2f} of {parent:.2f} ms "
+            f"measured ({result / parent:.3f})"
+        )
+        budget = _next_budget(attempts, target, planner.whole, least)
+    best = min(range(len(attempts)), key=lambda n: abs(_miss(attempts[n], target)))
+    nearest = attempts[best]
+    if _miss(nearest, target) > NEAR and any(a.budget <= least for a in attempts):
+        raise PruningError(
+            f"{target.text} cannot be reached with these floors, caps and alignment: the fastest "
+            f"model takes {nearest.result:.2f} of {nearest.parent:.2f} ms "
+            f"({nearest.result / nearest.parent:.3f}); ask for less or loosen min_channels, "
+            "max_sparsity or round_to"
+        )
+    return Search(attempts=tuple(attempts), best=best, plan=plans[best])
+
+
+def _miss(attempt: Attempt, target: LatencyTarget) -> float:
+    """By how much an attempt is too slow, relative to the target; negative where too fast."""
+    return attempt.result / target.milliseconds(attempt.parent) - 1
+
+
+def _next_budget(
+    attempts: Sequence[Attempt], target: LatencyTarget, whole: float, least: float
+) -> float | None:
+    """The budget to try, or None where the last attempt is close or nothing is left to try."""
+    misses = {attempt.budget: _miss(attempt, target) for attempt in attempts}
+    last = attempts[-1].budget
+    if abs(misses[last]) <= CLOSE or (last <= least and misses[last] > 0):
+        return None
+    slow = [budget for budget, miss in misses.items() if miss > 0]
+    fast = [budget for budget, miss in misses.items() if miss <= 0]
+    if slow and fast:
+        high, low = min(slow), max(fast)
+        if high > low:
+            part = -misses[low] / (misses[high] - misses[low])
+            return low + part * (high - low)
+    # Never back to the whole model, whatever noise says.
+    return min(last / (1 + misses[last]), (last + whole) / 2)
