@@ -1,160 +1,52 @@
-"""Detect objects in an image, or in all images of a folder, and write annotated pictures."""
+"""Detect objects in images, a video or a camera's pictures, and write them annotated."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
-import numpy as np
-import torch
 from loguru import logger
-from numpy.typing import NDArray
 
-from yolox.data import ValTransform
-from yolox.data.datasets import COCO_CLASSES
-from yolox.data.tiles import Window, tile_windows
-from yolox.evaluators import ImageDetections
-from yolox.evaluators.tiled import merge_tiles
-from yolox.exp import Exp
-from yolox.export import is_exported
-from yolox.models import ModelSpec, load_model
+from yolox.data.sources import Camera, Images, Source, Video, open_source
+from yolox.predict import CONF, NMS, OVERLAP, Detector, Prediction, load
 from yolox.tools import cli
-from yolox.tools.exported import open_file
-from yolox.utils.boxes import postprocess
-from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
-from yolox.utils.model_utils import fuse_model
 from yolox.utils.progress import track
-from yolox.utils.visualize import vis
+from yolox.utils.video import writing_video
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-CONF, NMS = 0.3, 0.45  # of a checkpoint, where nothing else is asked
-TILE_BATCH = 4  # tiles a forward pass
-OVERLAP = 200  # of tiles, pixels: as tools/convert_dota.py cuts them
-
-
-def find_images(path: Path) -> list[Path]:
-    """The image itself, or the images below a folder, sorted.
-
-    Raises:
-        UserError: no such path, or no image there.
-    """
-    if path.is_file():
-        return [path]
-    images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not images:
-        raise UserError(
-            f"no image at {path}: give --path an image, or a folder that holds "
-            f"{', '.join(IMAGE_SUFFIXES)}"
-        )
-    return images
-
-
-@dataclass(frozen=True, kw_only=True)
-class Detector:
-    """A model with what it takes to detect with it.
-
-    Attributes:
-        model: in evaluation mode, where it is to run; or an exported file.
-        size: (height, width) of its input, pixels.
-        num_classes: of the model.
-        conf: least score of a detection, in [0, 1].
-        nms: IoU of NMS, in [0, 1].
-        legacy: input of the oldest weights: RGB, scaled as for ImageNet.
-        autocast: dtype for mixed precision, None for the model's own.
-    """
-
-    model: torch.nn.Module
-    size: tuple[int, int]
-    num_classes: int
-    conf: float
-    nms: float
-    legacy: bool = False
-    autocast: torch.dtype | None = None
-
-    @torch.inference_mode()
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Detections (k, 7) of each BGR image of a batch, by falling score.
-
-        Columns: x1, y1, x2, y2 in the image's own pixels, obj, class score, class.
-        """
-        transform = ValTransform(legacy=self.legacy)
-        pixels = np.stack([transform(image, None, self.size)[0] for image in images])
-        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-        batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
-        with self._precision(device):
-            prediction = self.model(batch)
-        found = []
-        for image, rows in zip(
-            images, postprocess(prediction, self.num_classes, self.conf, self.nms), strict=True
-        ):
-            array = np.empty((0, 7), np.float32) if rows is None else rows.float().cpu().numpy()
-            array[:, :4] /= min(self.size[0] / image.shape[0], self.size[1] / image.shape[1])
-            found.append(array)
-        return found
-
-    def detect_whole(self, image: NDArray[np.uint8]) -> ImageDetections:
-        """Detections of a BGR image of any size, shown to the network at once."""
-        return _as_detections(self.detect([image])[0])
-
-    def detect_tiled(self, image: NDArray[np.uint8], tile: int, overlap: int) -> ImageDetections:
-        """Detections of a BGR image of any size, shown to the network tile by tile.
-
-        Tiles are those of :func:`yolox.data.tiles.tile_windows`, and their detections are merged
-        as evaluation on whole images merges them.
-        """
-        windows = tile_windows(image.shape[0], image.shape[1], tile, overlap)
-        found = [
-            _as_detections(rows)
-            for batch in _batches(image, windows)
-            for rows in self.detect(batch)
-        ]
-        return merge_tiles(
-            found, [window[:2] for window in windows], image_id=0, nms_threshold=self.nms
-        )
-
-    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(device.type, dtype=self.autocast)
-
-
-def _batches(
-    image: NDArray[np.uint8], windows: Sequence[Window]
-) -> Iterator[list[NDArray[np.uint8]]]:
-    for start in range(0, len(windows), TILE_BATCH):
-        yield [image[y1:y2, x1:x2] for x1, y1, x2, y2 in windows[start : start + TILE_BATCH]]
-
-
-def _as_detections(rows: NDArray[np.float32]) -> ImageDetections:
-    return ImageDetections(
-        image_id=0,
-        boxes=rows[:, :4],
-        scores=rows[:, 4] * rows[:, 5],
-        classes=rows[:, 6].astype(np.int64),
-    )
+KINDS = ("image", "video", "webcam")
+CAMERA_FPS = 15.0  # of the written video: a camera does not say what it really gives
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The command line, official flags among them."""
     parser = cli.make_parser(
-        "Detect objects in an image or a folder; annotated pictures go to --save_dir.",
+        "Detect objects in an image, a folder, a video or a camera's pictures; what is found is "
+        "drawn and written to --save_dir.",
         "python tools/demo.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth --path photos",
     )
-    parser.add_argument("demo", nargs="?", default="image", help="image: what --path names")
+    parser.add_argument(
+        "demo",
+        nargs="?",
+        choices=KINDS,
+        help="what to look at; webcam takes --camid (told by --path: an image, folder or video)",
+    )
     parser.add_argument(
         "-c", "--ckpt", type=Path, help="checkpoint or exported file (the Exp's best_ckpt.pth)"
     )
-    parser.add_argument("--path", type=Path, required=True, help="image or folder")
+    parser.add_argument("--path", help="image, folder, pattern as 'photos/*.jpg', or video")
+    parser.add_argument("--camid", type=cli.natural, default=0, help="number of the camera")
     parser.add_argument(
         "--save_dir", type=Path, default=Path("YOLOX_outputs/demo"), help="where pictures go"
     )
     parser.add_argument(
-        "--save_result", action="store_true", help="accepted for old scripts: pictures are written"
+        "--save_result",
+        action="store_true",
+        help="write a camera's pictures as a video; all others are written anyway",
     )
     parser.add_argument(
         "--conf",
@@ -185,105 +77,114 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if args.demo != "image":
-        supported = "video and webcam are not supported: cut the video into images first"
-        parser.error(f"expected image or nothing before the flags, got {args.demo}; {supported}")
-    if args.tile and not 0 <= args.overlap < args.tile:
-        parser.error(f"--overlap: expected 0 to {args.tile - 1} for this --tile")
-    if args.device == "gpu" and not torch.cuda.is_available():
-        raise UserError("--device gpu: PyTorch finds no GPU here, use --device cpu")
-
-
-def _load(args: argparse.Namespace) -> tuple[Detector, Sequence[str] | None]:
-    """The detector, and its class names where they are known."""
-    exp: Exp | None = None
-    if args.ckpt is None or args.exp_file or args.name:
-        exp = cli.load_exp(argparse.Namespace(**vars(args), opts=[]))
-    if args.ckpt is None and exp is not None:
-        args.ckpt = exp.output_folder(args.experiment_name) / "best_ckpt.pth"
-    gpu = torch.cuda.is_available() and args.device != "cpu"
-    model, spec = _load_file(args) if is_exported(args.ckpt) else _load_checkpoint(args, gpu)
-    size = (args.tsize, args.tsize) if args.tsize else spec.input_size
-    names: Sequence[str] = spec.class_names or (exp.class_names if exp else ())
-    if not names and spec.num_classes == len(COCO_CLASSES):
-        names = COCO_CLASSES
-    half = torch.float16 if gpu else torch.bfloat16
-    detector = Detector(
-        model=model,
-        size=size,
-        num_classes=spec.num_classes,
-        conf=args.conf,
-        nms=args.nms,
-        legacy=args.legacy,
-        autocast=half if args.fp16 else None,
-    )
-    return detector, names if len(names) == spec.num_classes else None
-
-
-def _load_checkpoint(args: argparse.Namespace, gpu: bool) -> tuple[torch.nn.Module, ModelSpec]:
-    args.conf = CONF if args.conf is None else args.conf
-    args.nms = NMS if args.nms is None else args.nms
-    loaded = load_model(resolve_weights(args.ckpt))
-    model = fuse_model(loaded.model) if args.fuse else loaded.model
-    device = "cuda" if gpu else "cpu"
-    return model.to(device, memory_format=torch.channels_last), loaded.spec  # type: ignore[call-overload]
-
-
-def _load_file(args: argparse.Namespace) -> tuple[torch.nn.Module, ModelSpec]:
-    flags = {"--fuse": args.fuse, "--fp16": args.fp16, "--device gpu": args.device == "gpu"}
-    model, spec = open_file(args.ckpt, tsize=args.tsize, flags=flags)
-    args.conf = model.info.conf_threshold if args.conf is None else args.conf
-    args.nms = model.info.nms_threshold if args.nms is None else args.nms
-    if loss := model.nms_loss(args.conf, args.nms):
-        logger.warning(loss)
-    return model, spec
-
-
-def _write(target: Path, picture: NDArray[np.uint8]) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        written = cv2.imwrite(str(target), picture)
-    except OSError:
-        written = False
-    if not written:
-        raise UserError(f"cannot write {target}: choose another --save_dir")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, detect, write."""
-    parser = make_parser()
-    args = parser.parse_args(argv)
-    _check(parser, args)
-    detector, names = _load(args)
-    images = find_images(args.path)
-    root = args.path if args.path.is_dir() else args.path.parent
-    given = {path.resolve() for path in images}
-    if any((args.save_dir / path.relative_to(root)).resolve() in given for path in images):
-        raise UserError(f"{args.save_dir} holds the pictures to look at: choose another --save_dir")
-    unread = []
-    for path in track(images, "Detecting"):
-        image = cv2.imread(str(path))
-        if image is None:
-            unread.append(path)
-            continue
-        if args.tile:
-            found = detector.detect_tiled(image, args.tile, args.overlap)
-        else:
-            found = detector.detect_whole(image)
-        target = args.save_dir / path.relative_to(root)
-        picture = vis(image, found.boxes, found.scores, found.classes, args.conf, names)
-        _write(target, picture)
-        labels = [names[k] if names else str(k) for k in found.classes.tolist()]
-        listing = ", ".join(
-            f"{label} {score:.2f}" for label, score in zip(labels, found.scores, strict=True)
-        )
-        logger.info(f"{path.name}: {listing or 'nothing found'} → {target}")
-    if unread:
+    args = make_parser().parse_args(argv)
+    _check(args)
+    detector = _load(args)
+    source = _source(args)
+    if isinstance(source, Images):
+        _refuse_overwriting(source, args)
+    frames = detector.frames(source, tile=args.tile, overlap=args.overlap)
+    total = None if isinstance(source, Camera) else len(source)
+    with _writer(source, args) as write:
+        start, seen = time.perf_counter(), 0
+        try:
+            for found in track(frames, "Detecting", total):
+                write(found)
+                seen += 1
+        except KeyboardInterrupt:
+            if not isinstance(source, Camera):
+                raise
+            logger.info("stopped")  # a camera has no end of its own
+    if not isinstance(source, Images):
+        seconds = time.perf_counter() - start
+        logger.info(f"{seen} frames, {seen / seconds:.1f} a second")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise `UserError` for flags that do not go together."""
+    if args.tile and not 0 <= args.overlap < args.tile:
+        raise UserError(f"--overlap: expected 0 to {args.tile - 1} for this --tile")
+    if args.demo == "webcam" and args.path:
+        raise UserError("webcam takes its pictures from --camid: leave out --path")
+    if args.demo == "webcam" and not args.save_result:
         raise UserError(
-            f"{len(unread)} of {len(images)} files cannot be decoded as images: "
-            + ", ".join(map(str, unread[:10]))
+            "a camera's pictures can be written but not shown, for OpenCV comes without a window "
+            "here: give --save_result"
         )
+    if args.demo != "webcam" and not args.path:
+        raise UserError("give --path an image, a folder or a video; or webcam, before the flags")
+
+
+def _source(args: argparse.Namespace) -> Source:
+    """What --path or --camid names, which has to be of the kind that was asked for."""
+    if args.demo == "webcam":
+        return open_source(args.camid)
+    source = open_source(args.path)
+    if args.demo == "video" and isinstance(source, Images):
+        raise UserError(f"{args.path} is no video by its name: leave out the word video")
+    if args.demo == "image" and not isinstance(source, Images):
+        raise UserError(f"{args.path} is a video: leave out the word image, or say video")
+    return source
+
+
+def _load(args: argparse.Namespace) -> Detector:
+    names: Sequence[str] = ()
+    if args.ckpt is None or args.exp_file or args.name:
+        exp = cli.load_exp(argparse.Namespace(**vars(args), opts=[]))
+        names = exp.class_names
+        args.ckpt = args.ckpt or exp.output_folder(args.experiment_name) / "best_ckpt.pth"
+    return load(
+        args.ckpt,
+        conf=args.conf,
+        nms=args.nms,
+        size=args.tsize,
+        device={None: "auto", "gpu": "cuda"}.get(args.device, args.device),
+        half=args.fp16,
+        fuse=args.fuse,
+        legacy=args.legacy,
+        names=names,
+    )
+
+
+def _refuse_overwriting(source: Images, args: argparse.Namespace) -> None:
+    given = {path.resolve() for path in source.paths}
+    if any((args.save_dir / name).resolve() in given for name in source.names):
+        raise UserError(f"{args.save_dir} holds the pictures to look at: choose another --save_dir")
+
+
+@contextmanager
+def _writer(source: Source, args: argparse.Namespace) -> Iterator[Callable[[Prediction], None]]:
+    """What to do with each prediction: a picture each, or the frames of one video."""
+    if isinstance(source, Images):
+
+        def picture(found: Prediction) -> None:
+            target = args.save_dir / found.name
+            if not cv2.haveImageWriter(target.name):
+                target = target.with_suffix(".png")
+            found.save(target)
+            logger.info(f"{found.name}: {_listing(found)} → {target}")
+
+        yield picture
+        return
+    name = f"{source.path.stem}.mp4" if isinstance(source, Video) else f"camera_{args.camid}.mp4"
+    target = args.save_dir / name
+    if isinstance(source, Video) and target.resolve() == source.path.resolve():
+        raise UserError(f"{target} is the video to look at: choose another --save_dir")
+    with writing_video(target, source.fps or CAMERA_FPS) as append:
+        yield lambda found: append(found.plot())
+    logger.info(f"written to {target}")
+
+
+def _listing(found: Prediction) -> str:
+    return (
+        ", ".join(
+            f"{label} {score:.2f}"
+            for label, score in zip(found.class_names, found.scores, strict=True)
+        )
+        or "nothing found"
+    )
 
 
 if __name__ == "__main__":

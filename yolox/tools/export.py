@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from yolox.data import preproc
+from yolox.data.sources import find_images
 from yolox.exp import Exp
 from yolox.export import (
     FORMATS,
@@ -27,7 +28,6 @@ from yolox.export import (
 from yolox.export.settings import OPSET, PACKAGES, SUFFIXES
 from yolox.models import load_model
 from yolox.tools import cli
-from yolox.tools.demo import find_images
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError

@@ -37,6 +37,11 @@ def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
         raise DataError(f"image {path} cannot be read ({error.strerror}): is it there?") from None
 
 
+def read_image(path: Path) -> Image:
+    """The image in a file, BGR uint8 (height, width, 3). Raises DataError if it cannot be read."""
+    return decode(path, read_bytes(path), 1)
+
+
 def decode(path: Path, data: npt.NDArray[np.uint8], factor: int) -> Image:
     """The image in the bytes of a file, BGR uint8 (height, width, 3), at 1 / ``factor``.
 
