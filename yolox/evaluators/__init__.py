@@ -1,47 +1,5 @@
 """Evaluation: one timed inference loop, and metrics, curves and mix-ups of what it returns."""
 
-from yolox.evaluators.coco_evaluator import COCOEvaluator, Evaluator, Inference
-from yolox.evaluators.coco_metric import COCOResult, evaluate_coco
-from yolox.evaluators.confusion import Confusion, confusion_table
-from yolox.evaluators.curves import Curves, OperatingPoint, precision_recall_curves
-from yolox.evaluators.detections import coco_rows, gather_detections
-from yolox.evaluators.evaluator import (
-    EvalDataset,
-    EvalSample,
-    ImageDetections,
-    Timing,
-    run_inference,
-)
-from yolox.evaluators.plots import save_confusion, save_f1, save_precision_recall
-from yolox.evaluators.results import ClassRow, EvalResult, evaluate_detections
-from yolox.evaluators.voc_evaluator import VOCEvaluator
-from yolox.evaluators.voc_metric import VOCResult, evaluate_voc
+import lazy_loader
 
-__all__ = [
-    "COCOEvaluator",
-    "COCOResult",
-    "ClassRow",
-    "Confusion",
-    "Curves",
-    "EvalDataset",
-    "EvalResult",
-    "EvalSample",
-    "Evaluator",
-    "ImageDetections",
-    "Inference",
-    "OperatingPoint",
-    "Timing",
-    "VOCEvaluator",
-    "VOCResult",
-    "coco_rows",
-    "confusion_table",
-    "evaluate_coco",
-    "evaluate_detections",
-    "evaluate_voc",
-    "gather_detections",
-    "precision_recall_curves",
-    "run_inference",
-    "save_confusion",
-    "save_f1",
-    "save_precision_recall",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,44 +1,5 @@
 """YOLOX models: blocks, backbones, necks, head, assignment, loss, and building from a spec."""
 
-from yolox.models.build import (
-    ARCHITECTURES,
-    LoadedModel,
-    ModelSpec,
-    activation_of,
-    build_model,
-    channel_table,
-    checkpoint_payload,
-    infer_spec,
-    load_model,
-    resize_to_channels,
-    swap_activation,
-    transfer_weights,
-)
-from yolox.models.darknet import CSPDarknet, Darknet
-from yolox.models.network_blocks import ACTIVATIONS
-from yolox.models.yolo_fpn import YOLOFPN
-from yolox.models.yolo_head import YOLOXHead
-from yolox.models.yolo_pafpn import YOLOPAFPN
-from yolox.models.yolox import YOLOX
+import lazy_loader
 
-__all__ = [
-    "ACTIVATIONS",
-    "ARCHITECTURES",
-    "YOLOFPN",
-    "YOLOPAFPN",
-    "YOLOX",
-    "CSPDarknet",
-    "Darknet",
-    "LoadedModel",
-    "ModelSpec",
-    "YOLOXHead",
-    "activation_of",
-    "build_model",
-    "channel_table",
-    "checkpoint_payload",
-    "infer_spec",
-    "load_model",
-    "resize_to_channels",
-    "swap_activation",
-    "transfer_weights",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

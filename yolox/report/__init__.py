@@ -1,39 +1,5 @@
 """A report that can be sent: one HTML file, made from plain values."""
 
-from yolox.report.data import (
-    ClassRow,
-    Curve,
-    Fact,
-    Histogram,
-    Latency,
-    LayerBar,
-    ModelRow,
-    Pair,
-    Picture,
-    Report,
-    ScaleHistograms,
-)
-from yolox.report.differences import Difference, above, differences, most_different
-from yolox.report.pictures import draw_picture
-from yolox.report.render import render, save_report
+import lazy_loader
 
-__all__ = [
-    "ClassRow",
-    "Curve",
-    "Difference",
-    "Fact",
-    "Histogram",
-    "Latency",
-    "LayerBar",
-    "ModelRow",
-    "Pair",
-    "Picture",
-    "Report",
-    "ScaleHistograms",
-    "above",
-    "differences",
-    "draw_picture",
-    "most_different",
-    "render",
-    "save_report",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

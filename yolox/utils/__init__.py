@@ -1,66 +1,8 @@
-"""Pieces without a layer of their own: boxes, checkpoints, averages, schedules, logging."""
+"""Pieces without a layer of their own: boxes, checkpoints, averages, schedules, logging.
 
-from yolox.utils.boxes import (
-    bboxes_iou,
-    cxcywh2xyxy,
-    postprocess,
-    xyxy2cxcywh,
-    xyxy2xywh,
-)
-from yolox.utils.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from yolox.utils.dist import (
-    get_local_rank,
-    get_rank,
-    get_world_size,
-    is_main_process,
-    synchronize,
-    wait_for_the_master,
-)
-from yolox.utils.ema import ModelEMA
-from yolox.utils.errors import UserError
-from yolox.utils.logger import setup_logger
-from yolox.utils.lr_scheduler import LRScheduler, WarmupCosineSchedule
-from yolox.utils.model_utils import (
-    adjust_status,
-    count_macs,
-    count_params,
-    freeze_module,
-    fuse_model,
-    get_model_info,
-    is_parallel,
-    load_ckpt,
-    replace_module,
-)
-from yolox.utils.visualize import vis
+Names are imported when they are used, so that errors, logging and files cost no import of torch.
+"""
 
-__all__ = [
-    "CheckpointError",
-    "LRScheduler",
-    "ModelEMA",
-    "UserError",
-    "WarmupCosineSchedule",
-    "adjust_status",
-    "bboxes_iou",
-    "count_macs",
-    "count_params",
-    "cxcywh2xyxy",
-    "freeze_module",
-    "fuse_model",
-    "get_local_rank",
-    "get_model_info",
-    "get_rank",
-    "get_world_size",
-    "is_main_process",
-    "is_parallel",
-    "load_checkpoint",
-    "load_ckpt",
-    "postprocess",
-    "replace_module",
-    "save_checkpoint",
-    "setup_logger",
-    "synchronize",
-    "vis",
-    "wait_for_the_master",
-    "xyxy2cxcywh",
-    "xyxy2xywh",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,70 @@
+"""Data sets, augmentation, loaders."""
+
+from .data_augment import TrainTransform, ValTransform, preproc
+from .dataloading import (
+    DataLoader,
+    build_eval_loader,
+    build_train_loader,
+    get_yolox_datadir,
+    worker_init_reset_seed,
+)
+from .datasets import (
+    COCO_CLASSES,
+    VOC_CLASSES,
+    AnnotationTransform,
+    COCODataset,
+    DetectionDataset,
+    MosaicDetection,
+    Problem,
+    Record,
+    RecordSet,
+    Sample,
+    VOCDetection,
+    YOLODataset,
+    build_samples,
+    read_coco,
+    read_voc,
+    read_yolo,
+    resolve_class_list,
+    resolve_classes,
+    with_classes,
+)
+from .errors import DataError
+from .samplers import Draw, InfiniteSampler, TrainBatchSampler, YoloBatchSampler
+from .synthetic import generate_demo_dataset
+
+__all__ = [
+    "COCO_CLASSES",
+    "VOC_CLASSES",
+    "AnnotationTransform",
+    "COCODataset",
+    "DataError",
+    "DataLoader",
+    "DetectionDataset",
+    "Draw",
+    "InfiniteSampler",
+    "MosaicDetection",
+    "Problem",
+    "Record",
+    "RecordSet",
+    "Sample",
+    "TrainBatchSampler",
+    "TrainTransform",
+    "VOCDetection",
+    "ValTransform",
+    "YOLODataset",
+    "YoloBatchSampler",
+    "build_eval_loader",
+    "build_samples",
+    "build_train_loader",
+    "generate_demo_dataset",
+    "get_yolox_datadir",
+    "preproc",
+    "read_coco",
+    "read_voc",
+    "read_yolo",
+    "resolve_class_list",
+    "resolve_classes",
+    "with_classes",
+    "worker_init_reset_seed",
+]

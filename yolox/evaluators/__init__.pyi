@@ -1,0 +1,47 @@
+"""Evaluation: one timed inference loop, and metrics, curves and mix-ups of what it returns."""
+
+from .coco_evaluator import COCOEvaluator, Evaluator, Inference
+from .coco_metric import COCOResult, evaluate_coco
+from .confusion import Confusion, confusion_table
+from .curves import Curves, OperatingPoint, precision_recall_curves
+from .detections import coco_rows, gather_detections
+from .evaluator import (
+    EvalDataset,
+    EvalSample,
+    ImageDetections,
+    Timing,
+    run_inference,
+)
+from .plots import save_confusion, save_f1, save_precision_recall
+from .results import ClassRow, EvalResult, evaluate_detections
+from .voc_evaluator import VOCEvaluator
+from .voc_metric import VOCResult, evaluate_voc
+
+__all__ = [
+    "COCOEvaluator",
+    "COCOResult",
+    "ClassRow",
+    "Confusion",
+    "Curves",
+    "EvalDataset",
+    "EvalResult",
+    "EvalSample",
+    "Evaluator",
+    "ImageDetections",
+    "Inference",
+    "OperatingPoint",
+    "Timing",
+    "VOCEvaluator",
+    "VOCResult",
+    "coco_rows",
+    "confusion_table",
+    "evaluate_coco",
+    "evaluate_detections",
+    "evaluate_voc",
+    "gather_detections",
+    "precision_recall_curves",
+    "run_inference",
+    "save_confusion",
+    "save_f1",
+    "save_precision_recall",
+]

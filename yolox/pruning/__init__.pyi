@@ -1,0 +1,59 @@
+"""Structured channel pruning: group × score × allocate → plan → apply → verify."""
+
+from .compensate import absorb_constants, refit
+from .config import CRITERIA, PruneConfig, PruningError
+from .groups import Group, Member, trace_groups
+from .hint import ThresholdHint, threshold_hint
+from .importance import RandomScorer, TaylorScorer, WeightScorer, make_scorer
+from .latency.measure import measure_latency
+from .latency.record import LatencyRecord
+from .plan import PruningPlan
+from .pruner import PruneResult, carry_out, compensate_cut, plan_pruning, prune_model
+from .report import (
+    ModelFigures,
+    PruneRecord,
+    PruneReport,
+    Stage,
+    comparison_table,
+    stages_table,
+)
+from .sparsity import Sparsity, SparsityConfig, make_sparsity
+from .surgery import apply_plan, mask_plan
+from .verify import verify_pruned
+
+__all__ = [
+    "CRITERIA",
+    "Group",
+    "LatencyRecord",
+    "Member",
+    "ModelFigures",
+    "PruneConfig",
+    "PruneRecord",
+    "PruneReport",
+    "PruneResult",
+    "PruningError",
+    "PruningPlan",
+    "RandomScorer",
+    "Sparsity",
+    "SparsityConfig",
+    "Stage",
+    "TaylorScorer",
+    "ThresholdHint",
+    "WeightScorer",
+    "absorb_constants",
+    "apply_plan",
+    "carry_out",
+    "comparison_table",
+    "compensate_cut",
+    "make_scorer",
+    "make_sparsity",
+    "mask_plan",
+    "measure_latency",
+    "plan_pruning",
+    "prune_model",
+    "refit",
+    "stages_table",
+    "threshold_hint",
+    "trace_groups",
+    "verify_pruned",
+]
