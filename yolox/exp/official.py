@@ -76,8 +76,8 @@ def optimizer_of(exp: Exp, batch_size: int, model: nn.Module) -> torch.optim.Opt
     """`Exp.get_optimizer`, which in an official Exp finds the model as ``self.model``."""
     if "model" in inspect.signature(exp.get_optimizer).parameters:
         return exp.get_optimizer(batch_size, model)
-    exp.model = model  # type: ignore[attr-defined]
-    return exp.get_optimizer(batch_size)  # type: ignore[call-arg]
+    exp.put(model=model)
+    return exp.get_optimizer(batch_size)
 
 
 class EpochLoader:

@@ -19,7 +19,7 @@ from yolox.data import DataError
 from yolox.exp.follow import follow_checkpoint
 from yolox.exp.latency import LatencySettings, plan_for_latency, time_models
 from yolox.exp.yolox_base import Exp
-from yolox.models import LoadedModel, ModelSpec, checkpoint_payload
+from yolox.models import LoadedModel, checkpoint_payload
 from yolox.pruning import (
     CRITERIA,
     LatencyRecord,
@@ -85,41 +85,43 @@ class Calibration:
 
 def calibrate(
     exp: Exp,
-    spec: ModelSpec,
+    loaded: LoadedModel,
+    source: Path,
     config: PruneConfig,
     images: int,
     *,
-    keep: Sequence[str] = (),
     optional: bool = False,
-) -> tuple[PruneConfig, Calibration]:
+) -> tuple[Exp, PruneConfig, Calibration]:
     """Training images for what a config needs them for.
 
     Args:
+        loaded, source: the model to prune, and its file.
         images: how many to score on.
-        keep: see `follow_checkpoint`.
         optional: go without where the data cannot be read and the criterion does not need them.
 
     Returns:
-        The config, compensation that needs data switched off where there are none; and the images.
+        The Exp as it follows the checkpoint; the config, compensation that needs data switched off
+        where there are none; and the images.
 
     Raises:
         PruningError: the data cannot be read.
     """
     count = max(images, config.reconstruct, config.bn_recalibrate)
     try:
-        follow_checkpoint(exp, spec, keep=keep)
+        exp = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
         batches = exp.calibration_batches(count, CALIBRATION_BATCH)
     except DataError as error:
         if optional and not CRITERIA[config.importance].needs_data:
             logger.warning(f"without calibration images, so nothing is reconstructed: {error}")
-            return dataclasses.replace(config, reconstruct=0, bn_recalibrate=0), Calibration()
+            config = dataclasses.replace(config, reconstruct=0, bn_recalibrate=0)
+            return exp, config, Calibration()
         raise PruningError(
             f"{error}. Without data there is only what needs none: importance lamp or another of "
             "the weights alone, reconstruct 0 and bn_recalibrate 0"
         ) from error
     if not batches:
         raise PruningError("the training split has no image with objects to calibrate on")
-    return config, Calibration(batches=batches)
+    return exp, config, Calibration(batches=batches)
 
 
 def prune(

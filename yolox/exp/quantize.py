@@ -15,7 +15,6 @@ from loguru import logger
 from rich.table import Table
 from torch import Tensor, nn
 
-from yolox.exp.follow import follow_checkpoint
 from yolox.exp.yolox_base import Exp
 from yolox.export import ExportError, ExportSettings, open_exported
 from yolox.export.convert import placing
@@ -31,7 +30,7 @@ from yolox.export.quantize_layers import Attempt, find_fewest, rank_layers
 from yolox.export.quantize_onnx import OnnxQuantizer
 from yolox.export.quantize_openvino import OpenvinoQuantizer
 from yolox.export.settings import SUFFIXES
-from yolox.models import LoadedModel, ModelSpec
+from yolox.models import LoadedModel
 from yolox.utils.files import require_writable
 from yolox.utils.timing import interleave
 
@@ -103,18 +102,12 @@ class QuantizeRecord:
         return table
 
 
-def calibration_images(
-    exp: Exp, spec: ModelSpec, count: int, *, keep: Sequence[str] = ()
-) -> list[Tensor]:
+def calibration_images(exp: Exp, count: int) -> list[Tensor]:
     """Training images of an Exp, letterboxed as in evaluation, float32 (1, 3, H, W) each.
-
-    Args:
-        keep: see `follow_checkpoint`.
 
     Raises:
         QuantizationError: there are fewer with objects than `count`.
     """
-    follow_checkpoint(exp, spec, keep=keep)
     images = [image for image, _ in exp.calibration_batches(count, 1)]
     if len(images) < count:
         raise QuantizationError(

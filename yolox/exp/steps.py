@@ -32,7 +32,6 @@ def prune_in_steps(
     *,
     steps: int,
     epochs: int,
-    keep: tuple[str, ...] = (),
     on_hint: Callable[[ThresholdHint], None] | None = None,
 ) -> PruneRecord:
     """Prune in `steps` rounds, fine-tuning in between; the last round is left to be fine-tuned.
@@ -44,7 +43,6 @@ def prune_in_steps(
         job: the whole prune; its config's budget is that of the last round.
         exp: its training recipe, with `epochs` instead of its own number.
         fabric: launched.
-        keep: Exp fields that stay as they are, since a person set them.
         on_hint: see `PruneJob.run`.
 
     Raises:
@@ -75,7 +73,7 @@ def prune_in_steps(
             part.run(on_hint if step == 1 else None)
         if not latest.is_file() or load_checkpoint(latest)["train"]["epoch"] < epochs:
             logger.info(f"step {step} of {steps}: fine-tuning for {epochs} epochs")
-            _train(exp, fabric, own, epochs, keep)
+            _train(exp, fabric, own, epochs)
         # The last epoch's: to take the best would be to choose by the evaluation images.
         loaded, source = load_model(latest), latest
     logger.info(f"step {steps} of {steps}: pruning to the budget")
@@ -139,22 +137,21 @@ def _step_config(
     return dataclasses.replace(config, target=f"{config.target_kind()}={left:.6f}")
 
 
-def _train(exp: Exp, fabric: Fabric, folder: Path, epochs: int, keep: tuple[str, ...]) -> None:
+def _train(exp: Exp, fabric: Fabric, folder: Path, epochs: int) -> None:
     recipe = copy.copy(exp)
-    recipe.max_epoch = epochs
+    recipe.merge(["max_epoch", str(epochs)])  # as if it were given: finetune_epochs has no say
     for name, value in (
         ("no_aug_epochs", plain_epochs(exp, epochs)),
         ("warmup_epochs", min(exp.warmup_epochs, 1.0)),
         ("eval_interval", epochs),
     ):
-        if name not in keep:
-            setattr(recipe, name, value)
+        if name not in exp.given:
+            recipe.put(**{name: value})
     latest = folder / "latest_ckpt.pth"
     options = TrainOptions(
         checkpoint=latest if latest.is_file() else folder / "pruned.pth",
         resume=latest.is_file(),
         name=f"{exp.exp_name}_steps/{folder.name}",
         goes_on="the same command",
-        given=("max_epoch", *keep),
     )
     build_trainer(recipe, fabric, options).train()

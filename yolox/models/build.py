@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -296,13 +296,21 @@ class TransferReport:
         return len(self.taken) + len(self.shape_differs) + len(self.missing)
 
 
-def transfer_weights(model: nn.Module, state: Mapping[str, Tensor]) -> TransferReport:
+def transfer_weights(
+    model: nn.Module, state: Mapping[str, Tensor], rows: Sequence[int | None] | None = None
+) -> TransferReport:
     """Copy every tensor whose name and shape fit, as when the number of classes differs.
+
+    Args:
+        rows: for each class of the model its index in the file's head, None for a new one. Without
+            them, classes are those of the same index, where their number is the same.
 
     Raises:
         CheckpointError: fewer than half of the tensors fit: the file is of another model.
     """
     own = model.state_dict()
+    if rows is not None:
+        state = _with_rows(state, own, rows)
     fit = {
         name: state[name] for name in own if name in state and state[name].shape == own[name].shape
     }
@@ -322,6 +330,24 @@ def transfer_weights(model: nn.Module, state: Mapping[str, Tensor]) -> TransferR
         )
     model.load_state_dict(fit, strict=False)
     return report
+
+
+def _with_rows(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], rows: Sequence[int | None]
+) -> dict[str, Tensor]:
+    """A state whose class predictions are the model's own, but for the rows that are taken."""
+    result = dict(state)
+    taken = [(ours, theirs) for ours, theirs in enumerate(rows) if theirs is not None]
+    for name in own:
+        if not name.startswith("head.cls_preds.") or name not in state:
+            continue
+        if state[name].shape[1:] != own[name].shape[1:] or not taken:
+            result.pop(name)
+            continue
+        ours, theirs = (list(index) for index in zip(*taken, strict=True))
+        result[name] = own[name].clone()
+        result[name][ours] = state[name][theirs].to(own[name].dtype)
+    return result
 
 
 def checkpoint_payload(

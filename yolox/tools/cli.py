@@ -128,14 +128,16 @@ def add_openvino_precision(group: argparse._ActionsContainer) -> None:
 
 
 def load_exp(args: argparse.Namespace) -> Exp:
-    """The Exp of ``-f`` or ``-n``, with the overrides set."""
+    """The Exp of ``-f`` or ``-n``, with the overrides set; a line tells which it is if neither."""
+    if args.exp_file is None and args.name is None:
+        logger.info(f"recipe: {DEFAULT_EXP}, since neither -f nor -n names one")
+    tell_idle(("-n", args.exp_file and args.name, "-f names the recipe"))
     file = args.exp_file or (DEFAULT_EXP if args.name is None else None)
     exp = get_exp(file, None if file else args.name)
     exp.merge(args.opts)
-    given = args.opts[::2]
-    shorter = "max_epoch" in given and "no_aug_epochs" not in given
+    shorter = "max_epoch" in exp.given and "no_aug_epochs" not in exp.given
     if shorter and 0 < exp.max_epoch < exp.no_aug_epochs:
-        exp.no_aug_epochs = plain_epochs(exp, exp.max_epoch)
+        exp.put(no_aug_epochs=plain_epochs(exp, exp.max_epoch))
         logger.info(f"no_aug_epochs is {exp.no_aug_epochs}, as max_epoch is {exp.max_epoch}")
     exp.check()
     return exp
@@ -146,6 +148,32 @@ def recipe_words(args: argparse.Namespace) -> tuple[str, str]:
     if args.name and not args.exp_file:
         return "-n", args.name
     return "-f", str(args.exp_file or DEFAULT_EXP)
+
+
+def tell_idle(*cases: tuple[str, object, str]) -> None:
+    """Warn of flags that do nothing: their names, whether they were set so, and why."""
+    for flags, idle, cause in cases:
+        if idle:
+            logger.warning(f"without effect: {flags}, since {cause}")
+
+
+def refuse_both(args: argparse.Namespace, *pairs: tuple[str, str]) -> None:
+    """Raise `UserError` where a flag and the Exp field that it stands for are both given.
+
+    Args:
+        pairs: flag, as ``--test-conf``, and field. The flag's default is None.
+    """
+    fields = args.opts[::2]
+    for flag, field in pairs:
+        value = getattr(args, flag.lstrip("-").replace("-", "_"))
+        if value is not None and field in fields:
+            raise UserError(f"{flag} and the field {field} are one: give one of them")
+
+
+def one_precision(args: argparse.Namespace, default: str) -> None:
+    """Raise `UserError` where ``--fp16`` and another ``--precision`` than the default are given."""
+    if args.fp16 and args.precision != default:
+        raise UserError(f"--fp16 and --precision {args.precision}: give one of them")
 
 
 def refuse_fields(args: argparse.Namespace, why: str) -> None:

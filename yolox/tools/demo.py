@@ -205,9 +205,7 @@ def _load(args: argparse.Namespace) -> tuple[Detector, Sequence[str] | None]:
     gpu = torch.cuda.is_available() and args.device != "cpu"
     model, spec = _load_file(args) if is_exported(args.ckpt) else _load_checkpoint(args, gpu)
     size = (args.tsize, args.tsize) if args.tsize else spec.input_size
-    names: Sequence[str] = spec.class_names or (exp.class_names if exp else ())
-    if not names and spec.num_classes == len(COCO_CLASSES):
-        names = COCO_CLASSES
+    names = _names(args.ckpt, spec, exp)
     half = torch.float16 if gpu else torch.bfloat16
     detector = Detector(
         model=model,
@@ -218,7 +216,24 @@ def _load(args: argparse.Namespace) -> tuple[Detector, Sequence[str] | None]:
         legacy=args.legacy,
         autocast=half if args.fp16 else None,
     )
-    return detector, names if len(names) == spec.num_classes else None
+    return detector, names or None
+
+
+def _names(path: Path, spec: ModelSpec, exp: Exp | None) -> Sequence[str]:
+    """Class names for the pictures; empty where nothing tells them."""
+    if spec.class_names:
+        return spec.class_names
+    count, own = spec.num_classes, tuple(exp.class_names) if exp else ()
+    if len(own) == count:
+        return own
+    names = COCO_CLASSES if count == len(COCO_CLASSES) else ()
+    logger.warning(
+        f"{path} does not name its {count} classes: "
+        f"{'COCO names in the usual order' if names else 'numbers'} are shown; to name them, give "
+        "-f an Exp that sets class_names, or write a file that has them: python tools/prunmodel.py "
+        f"--mode save -c {path} -o named.pth class_names NAME,NAME,…"
+    )
+    return names
 
 
 def _load_checkpoint(args: argparse.Namespace, gpu: bool) -> tuple[torch.nn.Module, ModelSpec]:
@@ -255,6 +270,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
     args = parser.parse_args(argv)
     _check(parser, args)
+    cli.tell_idle(
+        ("--overlap", not args.tile and args.overlap != OVERLAP, "nothing is cut: give --tile"),
+        ("-expn", args.ckpt and args.experiment_name, "-c names the checkpoint"),
+    )
     detector, names = _load(args)
     images = find_images(args.path)
     root = args.path if args.path.is_dir() else args.path.parent

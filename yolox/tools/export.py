@@ -16,6 +16,7 @@ from torch import Tensor
 
 from yolox.data import preproc
 from yolox.exp import Exp
+from yolox.exp.follow import with_names
 from yolox.export import (
     FORMATS,
     ExportError,
@@ -25,7 +26,7 @@ from yolox.export import (
     sample_scene,
 )
 from yolox.export.settings import OPSET, PACKAGES, SUFFIXES
-from yolox.models import load_model
+from yolox.models import LoadedModel, load_model
 from yolox.tools import cli
 from yolox.tools.demo import find_images
 from yolox.utils.checkpoint import file_digest
@@ -129,10 +130,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def export(args: argparse.Namespace) -> None:
     """Load, export, compare, print."""
     optional_packages(*PACKAGES[args.format])
+    cli.tell_idle(("-expn", args.ckpt and args.experiment_name, "-c names the checkpoint"))
     exp = _exp(args)
     folder = exp.output_folder(args.experiment_name) if exp else Path()
     source = resolve_weights(args.ckpt or folder / "best_ckpt.pth")
-    loaded = load_model(source)
+    loaded = _named(load_model(source), source, exp)
     output: Path = args.output_name or _beside(source, args.format)
     if output.exists() and output.samefile(source):
         raise ExportError(f"{output} is the checkpoint itself: choose another --output-name")
@@ -181,12 +183,32 @@ def _exp(args: argparse.Namespace) -> Exp | None:
         if "test_size" in args.opts[::2]:
             raise UserError("--tsize sets the size that is exported: leave out test_size")
         return cli.load_exp(args)
-    if others := [name for name in args.opts[::2] if name != "data_dir"]:
+    if others := [name for name in args.opts[::2] if name not in ("data_dir", "class_names")]:
         raise UserError(
             "a checkpoint holds all that export takes (--tsize sets the size), and of the Exp only "
-            f"data_dir is read, for images to compare on: leave out {' '.join(others)}"
+            "data_dir is read, for images to compare on, and class_names of a checkpoint without: "
+            f"leave out {' '.join(others)}"
         )
     return cli.load_exp(args) if args.exp_file or args.name or args.opts else None
+
+
+def _named(loaded: LoadedModel, source: Path, exp: Exp | None) -> LoadedModel:
+    """The model, with the class names that the Exp sets where it has none of its own."""
+    names = tuple(exp.class_names) if exp else ()
+    if loaded.spec.class_names:
+        if exp and "class_names" in exp.given and names != loaded.spec.class_names:
+            raise UserError(
+                f"{source} names its classes, {', '.join(loaded.spec.class_names)}: leave out "
+                "class_names"
+            )
+        return loaded
+    if exp and names:
+        return with_names(loaded, exp)
+    logger.warning(
+        f"{source} does not name its {loaded.spec.num_classes} classes, and neither will the file: "
+        "to name them, give class_names NAME,NAME,… at the end of the command, in their order"
+    )
+    return loaded
 
 
 def _evaluation_images(exp: Exp | None) -> list[Path]:

@@ -17,6 +17,7 @@ from yolox.tools import cli
 
 ROUND_TO = 8  # runtimes are slow on odd channel counts
 MODES = ("save", "list", "conv", "layer", "global")
+STEP_EPOCHS = 10
 IMAGES = 64  # for reconstruction
 RUNTIME = "onnxruntime"  # for a target in latency
 
@@ -209,7 +210,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     iterate = parser.add_argument_group("in steps, with fine-tuning between them")
     add = iterate.add_argument
     add("--steps", type=cli.positive, default=1, help="rounds of pruning; goes on if stopped")
-    add("--step-epochs", type=cli.positive, default=10, help="epochs of training between two")
+    add(
+        "--step-epochs",
+        type=cli.positive,
+        default=STEP_EPOCHS,
+        help="epochs of training between two",
+    )
 
     out = parser.add_argument_group("what is measured and written")
     add = out.add_argument

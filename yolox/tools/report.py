@@ -13,6 +13,7 @@ from typing import Any
 
 from loguru import logger
 
+from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.exp.report import ReportSettings, gather_report
 from yolox.export.bench_plan import files_digest
 from yolox.report import Fact, Latency, ModelRow, save_report
@@ -28,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.no_eval:
         cli.refuse_fields(args, "without AP nothing is read of the Exp")
     exp = None if args.no_eval else cli.load_exp(args)
+    if exp is not None:
+        tell_idle(exp, idle_without_training(exp))
     paths = [resolve_weights(path) for path in args.ckpt]
     labels = tuple(args.labels or short_names(paths))
     bench = read_bench(args.bench, paths, labels) if args.bench else Bench()
@@ -48,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     # Before minutes of evaluation are lost.
     require_writable(args.output.parent)
-    report = gather_report(paths, exp, settings, keep=args.opts[::2])
+    report = gather_report(paths, exp, settings)
     save_report(report, args.output)
     size = args.output.stat().st_size / 1e6
     logger.info(f"report in {args.output} ({size:.1f} MB): open it in a browser, or send it")

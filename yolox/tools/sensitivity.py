@@ -22,7 +22,8 @@ from torch import nn
 
 from yolox.evaluators import Evaluator
 from yolox.exp import Exp
-from yolox.exp.follow import follow_checkpoint
+from yolox.exp.follow import follow_checkpoint, with_names
+from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.exp.prune import Calibration, calibrate, probe, total_loss
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import CRITERIA, PruneConfig, PruningError, trace_groups
@@ -125,7 +126,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     exp = cli.load_exp(args)
     source = resolve_weights(args.ckpt or exp.output_folder() / "best_ckpt.pth")
     folder = args.output or exp.output_folder() / "sensitivity"
-    study = _prepare(args, exp, load_model(source))
+    loaded = load_model(source)
+    tell_idle(exp, idle_without_training(exp, evaluates=args.metric == "ap"))
+    exp = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
+    study = _prepare(args, exp, with_names(loaded, exp), source)
     header = {"checkpoint": file_digest(source), **settings(study, exp, args.images)}
     log = SensitivityLog(folder / "sensitivity.jsonl", header)
     base = _base(study, log)
@@ -144,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info(_next_command(args, source, output))
 
 
-def _prepare(args: argparse.Namespace, exp: Exp, loaded: LoadedModel) -> Study:
+def _prepare(args: argparse.Namespace, exp: Exp, loaded: LoadedModel, source: Path) -> Study:
     config = PruneConfig(
         mode="layer" if args.layers else "global",
         layers=tuple(args.layers),
@@ -153,11 +157,9 @@ def _prepare(args: argparse.Namespace, exp: Exp, loaded: LoadedModel) -> Study:
     )
     groups = trace_groups(loaded.model, probe())
     chosen = select_groups(groups, config)
-    keep = args.opts[::2]
-    follow_checkpoint(exp, loaded.spec, keep=keep)
     calibration = Calibration()
     if args.metric == "loss" or CRITERIA[config.importance].needs_data:
-        _, calibration = calibrate(exp, loaded.spec, config, args.images, keep=keep)
+        exp, _, calibration = calibrate(exp, loaded, source, config, args.images)
     return Study(
         model=loaded.model.eval(),
         groups=groups,

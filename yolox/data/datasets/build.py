@@ -24,7 +24,7 @@ from yolox.data.datasets.records import (
     RecordSet,
 )
 from yolox.data.datasets.sample import Sample
-from yolox.data.errors import DataError, bullets
+from yolox.data.errors import DataError, UnknownClassesError, bullets
 from yolox.data.image_size import read_image_size
 
 Size = tuple[int, int]
@@ -102,7 +102,7 @@ def resolve_class_list(records: RecordSet, classes: Sequence[str] | None = None)
 
 
 def _check_names(records: RecordSet, classes: tuple[str, ...]) -> None:
-    """Raises DataError if an object's class is not in the list."""
+    """Raises UnknownClassesError if an object's class is not in the list."""
     counts = Counter(chain.from_iterable(record.names for record in records.records))
     unknown = sorted(set(counts) - set(classes))
     if not unknown:
@@ -113,10 +113,11 @@ def _check_names(records: RecordSet, classes: tuple[str, ...]) -> None:
         hint = near.get(_spelling(name))
         items.append(f"{name!r}: {counts[name]} objects" + (f"; meant {hint!r}?" if hint else ""))
     found = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
-    raise DataError(
+    raise UnknownClassesError(
         f"{len(unknown)} classes in the annotations are not in the class list "
         f"[{', '.join(classes)}]. Add them to the list or mend the annotations; left so, their "
-        f"objects would count as background:{bullets(items)}\nAll classes found: {found}"
+        f"objects would count as background:{bullets(items)}\nAll classes found: {found}",
+        unknown,
     )
 
 
