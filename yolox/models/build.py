@@ -270,9 +270,10 @@ def _shape(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferReport:
-    """What `transfer_weights` took: names taken, and per name left the two shapes."""
+    """What `transfer_weights` took: names taken, and per name left the two shapes or the cause."""
 
     taken: tuple[str, ...]
+    other_classes: tuple[str, ...]
     shape_differs: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
     missing: tuple[str, ...]
 
@@ -286,6 +287,8 @@ class TransferReport:
                     for name, (theirs, ours) in self.shape_differs.items()
                 )
             )
+        if self.other_classes:
+            text += f"; {len(self.other_classes)} start anew since they are of other classes"
         if self.missing:
             text += f"; {len(self.missing)} not in the file: {', '.join(self.missing[:5])}"
         return text
@@ -293,7 +296,8 @@ class TransferReport:
     @property
     def total(self) -> int:
         """Tensors of the model."""
-        return len(self.taken) + len(self.shape_differs) + len(self.missing)
+        left = len(self.other_classes) + len(self.shape_differs) + len(self.missing)
+        return len(self.taken) + left
 
 
 def transfer_weights(
@@ -308,20 +312,21 @@ def transfer_weights(
     Raises:
         CheckpointError: fewer than half of the tensors fit: the file is of another model.
     """
-    own = model.state_dict()
+    own, file = model.state_dict(), state
     if rows is not None:
-        state = _with_rows(state, own, rows)
+        state = _with_rows(file, own, rows)
     fit = {
         name: state[name] for name in own if name in state and state[name].shape == own[name].shape
     }
     report = TransferReport(
         taken=tuple(fit),
+        other_classes=tuple(name for name in own if name in file and name not in state),
         shape_differs={
             name: (tuple(state[name].shape), tuple(own[name].shape))
             for name in own
             if name in state and name not in fit
         },
-        missing=tuple(name for name in own if name not in state),
+        missing=tuple(name for name in own if name not in file),
     )
     if len(fit) * 2 < len(own):
         raise CheckpointError(
@@ -341,8 +346,11 @@ def _with_rows(
     for name in own:
         if not name.startswith("head.cls_preds.") or name not in state:
             continue
-        if state[name].shape[1:] != own[name].shape[1:] or not taken:
-            result.pop(name)
+        if state[name].shape[1:] != own[name].shape[1:]:
+            continue
+        if not taken:
+            if state[name].shape == own[name].shape:
+                del result[name]
             continue
         ours, theirs = (list(index) for index in zip(*taken, strict=True))
         result[name] = own[name].clone()
