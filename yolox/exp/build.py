@@ -14,8 +14,15 @@ from yolox.core import Trainer, TrainSettings, make_fabric
 from yolox.data import RecordSet
 from yolox.data.doctor import quick_check
 from yolox.exp.finetune import Teaching, average_of, fine_tuning, require_same_teacher
+from yolox.exp.follow import KEEPS
 from yolox.exp.idle import idle_in_training, tell_idle
-from yolox.exp.official import epoch_loader, image_names, input_sizes, optimizer_of
+from yolox.exp.official import (
+    epoch_loader,
+    image_names,
+    input_sizes,
+    optimizer_of,
+    training_samples,
+)
 from yolox.exp.sparsity import sparsity_of, sparsity_recipe
 from yolox.exp.start import Start, TrainOptions, starting_point
 from yolox.utils.device import keep_freed_memory
@@ -63,6 +70,7 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
     if fabric.is_global_zero:
         _look_at_data(exp, loader, evaluator)
     if start.tuned:
+        _tell_unused_classes(loader, start)
         exp = fine_tuning(exp, len(loader), start.original)
     lr = exp.basic_lr_per_img * batch_size * exp.accumulate
     recipe = {
@@ -129,6 +137,16 @@ def _teaching(exp: Exp, options: TrainOptions, start: Start) -> Teaching | None:
         before = start.resume["recipe"]
         require_same_teacher(before, teaching.recipe if teaching else {})
     return teaching
+
+
+def _tell_unused_classes(loader: Any, start: Start) -> None:
+    """Warn where most classes of a pruned model have no objects in the training images."""
+    used = {int(index) for sample in training_samples(loader) for index in sample.classes}
+    if used and 2 * len(used) < start.spec.num_classes:
+        logger.warning(
+            f"the training images have objects of {len(used)} of the model's "
+            f"{start.spec.num_classes} classes, and {KEEPS}"
+        )
 
 
 def _look_at_data(exp: Exp, loader: Any, evaluator: Any) -> None:
