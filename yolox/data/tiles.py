@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from yolox.data.datasets.sample import Sample
 from yolox.data.errors import DataError, bullets
+from yolox.utils.documents import read_json
 
 __all__ = [
     "WHOLE_FOLDER",
@@ -108,7 +109,7 @@ class WholeRecord:
     def read(cls, path: Path) -> WholeRecord:
         """The record in a file. Raises DataError with what is wrong (without the path)."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             content["names"] = tuple(map(str, content["names"]))
             content["boxes"] = tuple(tuple(map(float, box)) for box in content["boxes"])
             content["difficult"] = tuple(map(bool, content["difficult"]))

@@ -11,6 +11,7 @@ from typing import Any
 from yolox.data.data_augment import PAD_VALUE
 from yolox.export.settings import FORMATS, ExportError, ExportSettings
 from yolox.models import LoadedModel
+from yolox.utils.documents import parse_json
 
 NMS_COLUMNS = "image, x1, y1, x2, y2, objectness, class probability, class"
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -246,7 +247,7 @@ def _parse(kind: str, text: str) -> Any:
     """A value of a field's type, as the annotation spells it, from the text of `to_metadata`."""
     if kind == "str":
         return text
-    value = json.loads(text)
+    value = parse_json(text)
     item = {"tuple[int, ...]": int, "tuple[int, int]": int, "tuple[str, ...]": str}.get(kind)
     if item is not None:
         if not isinstance(value, list) or any(type(entry) is not item for entry in value):

@@ -11,6 +11,7 @@ from typing import Any
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.select import matching_groups
+from yolox.utils.documents import read_json
 
 PLAN_FORMAT = "yolox-pruning-plan"
 
@@ -77,7 +78,7 @@ class PruningPlan:
     def load(cls, path: str | Path) -> PruningPlan:
         """Read a plan from JSON."""
         try:
-            values = json.loads(Path(path).read_text())
+            values = read_json(Path(path))
         except (OSError, ValueError) as error:
             raise PruningError(f"cannot read the pruning plan {path}: {error}") from error
         return cls.from_dict(values)

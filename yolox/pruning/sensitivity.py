@@ -24,6 +24,7 @@ from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import mask_plan
+from yolox.utils.documents import parse_json
 
 LOG_FORMAT = "yolox-sensitivity"
 SLACK = 1e-9  # for differences of decimal fractions
@@ -218,7 +219,7 @@ class SensitivityLog:
 
     def _check(self, line: bytes, own: Mapping[str, Any]) -> None:
         try:
-            there = json.loads(line)
+            there = parse_json(line)
             ours = there["format"] == LOG_FORMAT
         except (ValueError, TypeError, KeyError):
             ours = False
@@ -237,7 +238,7 @@ class SensitivityLog:
 
     def _take(self, number: int, line: bytes) -> None:
         try:
-            values = json.loads(line)
+            values = parse_json(line)
             if "base" in values:
                 self.base = float(values["base"])
             else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from yolox.exp.report import ReportSettings, gather_report
 from yolox.export.bench_plan import files_digest
 from yolox.report import Fact, Latency, ModelRow, save_report
 from yolox.tools import cli
+from yolox.utils.documents import read_json
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import require_writable, short_names
@@ -121,7 +121,7 @@ def _asked(commands: Sequence[str]) -> tuple[Fact, ...]:
 
 def _read_json(path: Path, origin: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path} ({error}): give the file of {origin}") from error
     if not isinstance(content, dict):

@@ -16,6 +16,7 @@ from typing import Any
 
 from loguru import logger
 
+from yolox.utils.documents import read_json
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
 
@@ -86,7 +87,7 @@ class Record:
         self._made: set[str] = set()  # folders, below that of the file
         if path.is_file():
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
+                content = read_json(path)
                 self._stages = dict(content["stages"])
                 self._made = set(content["folders"])
             except (OSError, ValueError, KeyError, TypeError) as error:
