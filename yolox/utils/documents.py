@@ -92,7 +92,7 @@ def read_yaml(path: Path) -> Any:
         if node is None:
             return None
         _weigh(node, [], {})
-        return loader.construct_document(node)  # type: ignore[no-untyped-call]
+        return loader.construct_document(node)
     except DocumentError:
         raise
     except RecursionError:
