@@ -80,8 +80,8 @@ def open_archive(path: Path) -> tuple[bytes, io.BytesIO]:
         )
     if records[_SEAL] != _digest(records).encode():
         raise ExportError(
-            f"{path}: not the bytes that were exported: the file is damaged, or another program "
-            "has changed it. Copy it again, or export the checkpoint again"
+            f"{path} is not as exported: damaged, or changed by another program. Copy it again, or "
+            "export the checkpoint again"
         )
     problems = list(_problems(records))
     if problems:

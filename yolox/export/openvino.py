@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from yolox.export.missing import unknown_ops, with_layers
+from yolox.export.missing import cause_of, unknown_ops, with_layers
 from yolox.export.onnx import quiet, to_onnx
 from yolox.export.seal import COMPANION_DIGESTS, SEAL, UNSEALED, seal
 from yolox.export.settings import ExportError, ExportSettings, optional_packages
@@ -33,7 +33,11 @@ def to_openvino(model: YOLOX, settings: ExportSettings) -> Any:
             lacking = with_layers(unknown_ops(error), proto.graph)
             raise ExportError(
                 f"openvino {openvino.__version__} "
-                + (f"lacks {lacking}" if lacking else f"cannot convert this model: {error}")
+                + (
+                    f"lacks {lacking}"
+                    if lacking
+                    else f"cannot convert this model: {cause_of(error)}"
+                )
             ) from error
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from yolox.export.archive import open_archive
 from yolox.export.metadata import ExportInfo
-from yolox.export.missing import unknown_ops, with_layers
+from yolox.export.missing import cause_of, unknown_ops, with_layers
 from yolox.export.ncnn import require_layers
 from yolox.export.openvino import SECTION
 from yolox.export.seal import require_parts, require_sealed
@@ -95,7 +95,9 @@ class ExportedModel(nn.Module):
         try:
             out = self._run(np.ascontiguousarray(x))
         except Exception as error:  # the runtimes' exceptions have no common class
-            raise ExportError(f"{self.runtime} fails to run {self.path}: {error}") from error
+            raise ExportError(
+                f"{self.runtime} fails to run {self.path}: {cause_of(error)}"
+            ) from error
         self.info.require_output(out.shape, x.shape, self.path)
         return out
 
@@ -209,7 +211,7 @@ def _reason(error: Exception, path: Path) -> str:
     if path.suffix == ".onnx" and (ops := unknown_ops(error)):
         (onnx,) = optional_packages("onnx")
         return f"it lacks {with_layers(ops, onnx.load(path).graph)}"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return cause_of(error)
 
 
 def onnxruntime_options(threads: int | None) -> Any:

@@ -62,10 +62,10 @@ def require_sealed(path: Path) -> None:
             changed.append(file)
     if changed:
         raise ExportError(
-            f"{' and '.join(map(str, changed))}: not the bytes that were exported: the file is "
-            "damaged, of another export, or another program has changed it. Copy it again or "
-            "export the checkpoint again (tools/export.py simplifies graphs itself); after a "
-            f'change on purpose: python -c "from yolox.export import seal; seal({str(path)!r})"'
+            f"{path}: {' and '.join(file.name for file in changed)} not as exported: damaged, of "
+            "another export, or changed by another program. Copy it again or export the checkpoint "
+            "again (tools/export.py simplifies graphs itself); after a change on purpose: "
+            f'python -c "from yolox.export import seal; seal({str(path)!r})"'
         )
 
 
@@ -107,9 +107,9 @@ def _place(holder: Path, key: str, path: Path) -> int:
                 return start + found[-1].start(1)
             end = start
     raise ExportError(
-        f"{holder} ({size} bytes) holds no digest of its content ({key}): it is cut short, of an "
-        "earlier version, or no file of tools/export.py. Copy it again, or export the checkpoint "
-        f"of {path.name} again"
+        f"{path}: {holder.name} ({size} bytes) holds no digest of its content ({key}): it is cut "
+        "short, of an earlier version, or no file of tools/export.py. Copy it again, or export the "
+        "checkpoint again"
     )
 
 

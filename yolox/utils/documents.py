@@ -21,6 +21,7 @@ MEGABYTE = 2**20
 MOST_JSON = 256 * MEGABYTE  # of this program's own documents, the largest of which are plans
 MOST_DATA = 16 * 1024 * MEGABYTE  # of annotations
 MOST_YAML = MEGABYTE
+MOST_XML = 16 * MEGABYTE  # of an image's annotation
 DEEPEST = 64  # levels of lists and objects
 MOST_NODES = 1_000_000  # of a YAML document, its aliases written out
 
