@@ -240,14 +240,33 @@ class SensitivityLog:
         try:
             values = parse_json(line)
             if "base" in values:
-                self.base = float(values["base"])
+                self.base = _number(values["base"])
             else:
-                self.points.append(SensitivityPoint(**values))
+                self.points.append(_point(values))
         except (ValueError, TypeError) as error:
             raise PruningError(
                 f"{self.path}, line {number}, is no measurement ({error}): delete that line to "
                 "have it measured again"
             ) from error
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"{str(value)[:60]!r} is no number")
+    return float(value)
+
+
+def _point(values: Mapping[str, Any]) -> SensitivityPoint:
+    point = SensitivityPoint(**values)
+    whole = (point.coupled, point.size, point.removed)
+    numbers = (point.ratio, point.value)
+    if (
+        not isinstance(point.layer, str)
+        or any(type(number) is not int for number in whole)
+        or any(type(number) not in (int, float) for number in numbers)
+    ):
+        raise TypeError("a name, whole numbers and numbers are expected")
+    return point
 
 
 def _short(value: Any) -> str:

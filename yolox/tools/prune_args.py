@@ -116,6 +116,8 @@ def layer_ratios(words: Sequence[str]) -> dict[str, float]:
             content = read_json(Path(words[0]))
             if not content:
                 raise ValueError("it is empty")
+            if odd := [value for value in content.values() if type(value) not in (int, float)]:
+                raise ValueError(f"{str(odd[0])[:60]!r} is no ratio")
             return {str(pattern): float(ratio) for pattern, ratio in content.items()}
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise PruningError(

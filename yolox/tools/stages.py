@@ -90,6 +90,10 @@ class Record:
                 content = read_json(path)
                 self._stages = dict(content["stages"])
                 self._made = set(content["folders"])
+                if not all(isinstance(entry, dict) for entry in self._stages.values()):
+                    raise TypeError("a stage is no object")
+                if not all(isinstance(name, str) for name in self._made):
+                    raise TypeError("a folder is no text")
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"cannot read {path} ({error}): delete it to begin anew, or choose another "
