@@ -129,7 +129,7 @@ def test_files_of_other_programs(exported: Files, tmp_path: Path) -> None:
         facts = {entry.key: entry.value for entry in onnx.load(exported("onnx")).metadata_props}
         onnx.helper.set_model_props(proto, facts | change)
         onnx.save(proto, file)
-        assert "not as exported" in problem(file)
+        assert "is not as exported" in problem(file)
         seal(file)
         assert text in problem(file)
     del proto.metadata_props[:]

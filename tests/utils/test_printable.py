@@ -50,10 +50,10 @@ def test_what_comes_out_can_be_written_and_holds_no_control(name: str) -> None:
 
 def test_in_the_log_and_on_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     setup_logger(tmp_path)
-    logger.info(f"class {EVIL}\n00:00:00 INFO    all is well\n  - as it was")
+    logger.info(f"class {EVIL}\n00:00:00 INFO    all is well\nby class\n  - a")
     setup_logger()
     for said in ((tmp_path / "train_log.txt").read_text(), capfd.readouterr().err):
-        assert f"class {TAMED}\n  00:00:00 INFO    all is well\n  - as it was" in said
+        assert f"class {TAMED}\n  00:00:00 INFO    all is well\nby class\n  - a" in said
         assert not set("\x1b\x00\u202e\r") & set(said)
 
 

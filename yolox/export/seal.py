@@ -61,10 +61,11 @@ def require_sealed(path: Path) -> None:
         if _read(holder, _place(holder, key, path)) != file_digest(file):
             changed.append(file)
     if changed:
+        names = "" if changed == [path] else f": {' and '.join(file.name for file in changed)}"
         raise ExportError(
-            f"{path}: {' and '.join(file.name for file in changed)} not as exported: damaged, of "
-            "another export, or changed by another program. Copy it again or export the checkpoint "
-            "again (tools/export.py simplifies graphs itself); after a change on purpose: "
+            f"{path}{names} is not as exported: damaged, of another export, or changed by another "
+            "program. Copy it again or export the checkpoint again (tools/export.py simplifies "
+            "graphs itself); after a change on purpose: "
             f'python -c "from yolox.export import seal; seal({str(path)!r})"'
         )
 
@@ -106,8 +107,9 @@ def _place(holder: Path, key: str, path: Path) -> int:
             if found:
                 return start + found[-1].start(1)
             end = start
+    name = "" if holder == path else f": {holder.name}"
     raise ExportError(
-        f"{path}: {holder.name} ({size} bytes) holds no digest of its content ({key}): it is cut "
+        f"{path}{name} ({size} bytes) holds no digest of its content ({key}): it is cut "
         "short, of an earlier version, or no file of tools/export.py. Copy it again, or export the "
         "checkpoint again"
     )

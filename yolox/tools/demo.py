@@ -279,7 +279,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         listing = ", ".join(
             f"{label} {score:.2f}" for label, score in zip(labels, found.scores, strict=True)
         )
-        logger.info(f"{path.name}: {listing or 'nothing found'} → {target}")
+        shown, place = printable(path.name), printable(str(target))
+        logger.info(f"{shown}: {listing or 'nothing found'} → {place}")
     if unread:
         raise UserError(
             f"{len(unread)} of {len(images)} files cannot be decoded as images: "

@@ -111,13 +111,13 @@ def read_bounded(path: Path, most: int) -> bytes:
     """
     # A pipe that nobody writes to would otherwise be waited for.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb") as file:
+    with os.fdopen(handle, "rb", buffering=0) as file:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise DocumentError("it is a folder or a device, no regular file")
         if status.st_size > most:
             raise DocumentError(f"it is larger than {most // MEGABYTE} MiB")
-        return file.read(status.st_size)
+        return file.readall()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TERMINAL_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
 FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
 
-_LINE_START = re.compile(r"\n(?=\S)")
+_LOOKS_LIKE_A_MESSAGE = re.compile(r"\n(?=\d\d:\d\d:\d\d|\d{4}-\d\d-\d\d)")
 
 
 def _to_stderr(message: str) -> None:
@@ -46,9 +46,9 @@ class _LogFile:
 
 
 def _tame(record: Record) -> None:
-    """Show what acts instead of being seen, and let no line of a message look like another one."""
+    """Show what acts instead of being seen, and let no line look like another message."""
     text = printable(record["message"], keep="\n\t")
-    record["message"] = _LINE_START.sub("\n  ", text)
+    record["message"] = _LOOKS_LIKE_A_MESSAGE.sub("\n  ", text)
 
 
 def setup_logger(
