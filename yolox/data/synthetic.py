@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolox.data.errors import DataError
+from yolox.utils.documents import read_json
 
 CLASSES = ("circle", "square", "triangle")
 _RECIPE = "demo.json"  # what the data set was made with; written last
@@ -85,7 +86,7 @@ def generate_demo_dataset(
 def _require_same(devkit: Path, recipe: dict[str, object]) -> None:
     path = devkit / _RECIPE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         found = None
     if found != recipe:

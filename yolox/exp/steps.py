@@ -21,6 +21,7 @@ from yolox.exp.yolox_base import Exp
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import PruneConfig, PruneRecord, PruningError, ThresholdHint, trace_groups
 from yolox.utils.checkpoint import file_digest, load_checkpoint
+from yolox.utils.documents import read_json
 from yolox.utils.files import replacing
 from yolox.utils.model_utils import count_macs, count_params
 
@@ -99,7 +100,7 @@ def _claim(folder: Path, job: PruneJob, steps: int, epochs: int) -> None:
             temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
         return
     try:
-        found = dict(json.loads(mark.read_text(encoding="utf-8")))
+        found = dict(read_json(mark))
     except (OSError, ValueError, TypeError) as error:
         raise PruningError(
             f"cannot read {mark} ({error}): delete {folder} to start anew, or set another exp_name"

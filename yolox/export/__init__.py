@@ -5,6 +5,7 @@ from yolox.export.graph import Deployed, fold_focus
 from yolox.export.metadata import ExportInfo
 from yolox.export.parity import Parity, measure_parity, sample_scene
 from yolox.export.runtime import RUNTIMES, ExportedModel, is_exported, open_exported
+from yolox.export.seal import seal
 from yolox.export.settings import FORMATS, ExportError, ExportSettings, optional_packages
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "open_exported",
     "optional_packages",
     "sample_scene",
+    "seal",
     "write_model",
 ]

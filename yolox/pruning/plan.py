@@ -11,6 +11,7 @@ from typing import Any
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.select import matching_groups
+from yolox.utils.documents import read_json
 
 PLAN_FORMAT = "yolox-pruning-plan"
 
@@ -51,12 +52,15 @@ class PruningPlan:
         if not isinstance(values, Mapping) or values.get("format") != PLAN_FORMAT:
             raise PruningError(f'not a pruning plan: expected "format": "{PLAN_FORMAT}"')
         try:
+            groups = [_group_of(entry) for entry in values["groups"]]
+            if len({name for name, _, _ in groups}) < len(groups):
+                raise ValueError("a group comes twice")
             return cls(
-                removed={g["name"]: tuple(g["remove"]) for g in values["groups"] if g["remove"]},
-                sizes={g["name"]: g["size"] for g in values["groups"]},
-                config=dict(values["config"]),
+                removed={name: slots for name, _, slots in groups if slots},
+                sizes={name: size for name, size, _ in groups},
+                config={str(key): value for key, value in values["config"].items()},
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PruningError(f"the pruning plan is incomplete or misshapen: {error!r}") from error
 
     def without_layers(self, groups: Sequence[Group], patterns: Sequence[str]) -> PruningPlan:
@@ -77,7 +81,7 @@ class PruningPlan:
     def load(cls, path: str | Path) -> PruningPlan:
         """Read a plan from JSON."""
         try:
-            values = json.loads(Path(path).read_text())
+            values = read_json(Path(path))
         except (OSError, ValueError) as error:
             raise PruningError(f"cannot read the pruning plan {path}: {error}") from error
         return cls.from_dict(values)
@@ -110,6 +114,17 @@ class PruningPlan:
                 raise PruningError(f"the plan empties {name} or names slots it does not have")
         if not any(self.removed.values()):
             raise PruningError("the plan removes nothing")
+
+
+def _group_of(entry: Mapping[str, Any]) -> tuple[str, int, tuple[int, ...]]:
+    """Name, size and removed slots of a group as a file has it."""
+    name, size, slots = entry["name"], entry["size"], entry["remove"]
+    is_plain = isinstance(name, str) and type(size) is int and isinstance(slots, list | tuple)
+    if not is_plain or any(type(slot) is not int for slot in slots) or len(set(slots)) < len(slots):
+        raise TypeError(
+            f"the group {str(name)[:60]} needs a size, and slots that are whole numbers"
+        )
+    return name, size, tuple(slots)
 
 
 def make_plan(

@@ -24,6 +24,7 @@ from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import mask_plan
+from yolox.utils.documents import parse_json
 
 LOG_FORMAT = "yolox-sensitivity"
 SLACK = 1e-9  # for differences of decimal fractions
@@ -218,7 +219,7 @@ class SensitivityLog:
 
     def _check(self, line: bytes, own: Mapping[str, Any]) -> None:
         try:
-            there = json.loads(line)
+            there = parse_json(line)
             ours = there["format"] == LOG_FORMAT
         except (ValueError, TypeError, KeyError):
             ours = False
@@ -237,16 +238,35 @@ class SensitivityLog:
 
     def _take(self, number: int, line: bytes) -> None:
         try:
-            values = json.loads(line)
+            values = parse_json(line)
             if "base" in values:
-                self.base = float(values["base"])
+                self.base = _number(values["base"])
             else:
-                self.points.append(SensitivityPoint(**values))
+                self.points.append(_point(values))
         except (ValueError, TypeError) as error:
             raise PruningError(
                 f"{self.path}, line {number}, is no measurement ({error}): delete that line to "
                 "have it measured again"
             ) from error
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"{str(value)[:60]!r} is no number")
+    return float(value)
+
+
+def _point(values: Mapping[str, Any]) -> SensitivityPoint:
+    point = SensitivityPoint(**values)
+    whole = (point.coupled, point.size, point.removed)
+    numbers = (point.ratio, point.value)
+    if (
+        not isinstance(point.layer, str)
+        or any(type(number) is not int for number in whole)
+        or any(type(number) not in (int, float) for number in numbers)
+    ):
+        raise TypeError("a name, whole numbers and numbers are expected")
+    return point
 
 
 def _short(value: Any) -> str:

@@ -165,7 +165,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--sheet", type=Path, metavar="FILE.png", help="write annotated images as one picture")
     add("--augmented", action="store_true", help="on the sheet, what the network sees in training")
     add("--count", type=cli.positive, default=16, help="images on the sheet")
-    add("--seed", type=cli.natural, help="of their choice (the Exp's)")
+    add("--seed", type=cli.seed, help="of their choice (the Exp's)")
     add("--size", type=cli.side, help="of a PATH: the network's input side in pixels (640)")
     add("--workers", type=cli.positive, help="threads that decode images (one a processor)")
     group = parser.add_argument_group("data")

@@ -10,10 +10,11 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from loguru import logger
 from rich.console import Console
+from rich.text import Text
 
 from yolox.core import (
     PEER_LOST_STATUS,
@@ -24,11 +25,13 @@ from yolox.core import (
     stoppable,
 )
 from yolox.exp import Exp, get_exp
+from yolox.exp.checks import MOST_SEED
 from yolox.exp.finetune import plain_epochs
 from yolox.export.runtime import OPENVINO_PRECISIONS
 from yolox.utils.device import PRECISIONS
 from yolox.utils.errors import UserError
 from yolox.utils.logger import setup_logger
+from yolox.utils.printable import printable
 
 DEFAULT_EXP = Path("exps/yolox_voc_s.py")
 LOG_WIDTH = 160  # columns of a table that does not go to a terminal
@@ -39,6 +42,11 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefa
 
 
 class _Parser(argparse.ArgumentParser):
+    """Flags and words in any order: a word too many leaves the flags behind it flags."""
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        return self.parse_intermixed_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists the flags)")
 
@@ -56,6 +64,14 @@ def natural(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    """A flag's value as a seed of random numbers."""
+    value = natural(text)
+    if value > MOST_SEED:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST_SEED}, got {text}")
     return value
 
 
@@ -89,9 +105,7 @@ def add_exp_arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--exp_file", type=Path, help=f"Exp file ({DEFAULT_EXP} where neither is given)"
     )
     group.add_argument("-n", "--name", help="built-in Exp: yolox-nano … yolox-x, yolov3")
-    group.add_argument(
-        "opts", nargs=argparse.REMAINDER, default=[], help="Exp fields to set: key value …"
-    )
+    group.add_argument("opts", nargs="*", default=[], help="Exp fields to set: key value …")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +148,11 @@ def load_exp(args: argparse.Namespace) -> Exp:
     tell_idle(("-n", args.exp_file and args.name, "-f names the recipe"))
     file = args.exp_file or (DEFAULT_EXP if args.name is None else None)
     exp = get_exp(file, None if file else args.name)
+    if odd := [word for word in args.opts[::2] if not word.isidentifier()]:
+        raise UserError(
+            f"{' '.join(odd)}: no flag before it takes so many values, and no Exp field is called "
+            "so (--help lists the flags)"
+        )
     exp.merge(args.opts)
     shorter = "max_epoch" in exp.given and "no_aug_epochs" not in exp.given
     if shorter and 0 < exp.max_epoch < exp.no_aug_epochs:
@@ -189,9 +208,17 @@ def image_size(sides: Sequence[int]) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
+class _Console(Console):
+    """A console on which names from files command nothing."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text, keep="\n\t"), **options)
+
+
 def console() -> Console:
     """For tables: as wide as a terminal is, and wide enough for all of them in a log."""
-    return Console(width=None if Console().is_terminal else LOG_WIDTH, highlight=False)
+    width = None if Console().is_terminal else LOG_WIDTH
+    return _Console(width=width, highlight=False, emoji=False)
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:

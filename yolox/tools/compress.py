@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from loguru import logger
 from rich.markup import escape
 from rich.table import Table
@@ -31,6 +30,7 @@ from yolox.pruning.sparsity import SparsityConfig
 from yolox.tools import bench, cli, eval, export, prunmodel, report, sensitivity, train
 from yolox.tools.stages import Record, Stage, run_stages
 from yolox.utils.checkpoint import file_digest
+from yolox.utils.documents import DocumentError, read_json, read_yaml
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import require_writable
@@ -432,7 +432,7 @@ def tell_latency(args: argparse.Namespace, measured: Path) -> None:
     """Whether the model as it is after fine-tuning takes what was asked for."""
     medians = {
         entry["label"]: entry["forward"]["median"]
-        for entry in json.loads(measured.read_text(encoding="utf-8"))["measurements"]
+        for entry in read_json(measured)["measurements"]
         if entry["runtime"] == args.runtime
     }
     before, after = medians["before"], medians["after"]
@@ -570,8 +570,8 @@ def _words_of(
     """
     path = args.config
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = read_yaml(path)
+    except (OSError, DocumentError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: expected flags and their values, such as 'target: macs=0.5'")

@@ -28,6 +28,7 @@ from yolox.utils.boxes import postprocess
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import fuse_model
+from yolox.utils.printable import printable
 from yolox.utils.progress import track
 from yolox.utils.visualize import vis
 
@@ -293,11 +294,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         target = args.save_dir / path.relative_to(root)
         picture = vis(image, found.boxes, found.scores, found.classes, args.conf, names)
         _write(target, picture)
-        labels = [names[k] if names else str(k) for k in found.classes.tolist()]
+        labels = [printable(names[k]) if names else str(k) for k in found.classes.tolist()]
         listing = ", ".join(
             f"{label} {score:.2f}" for label, score in zip(labels, found.scores, strict=True)
         )
-        logger.info(f"{path.name}: {listing or 'nothing found'} → {target}")
+        shown, place = printable(path.name), printable(str(target))
+        logger.info(f"{shown}: {listing or 'nothing found'} → {place}")
     if unread:
         raise UserError(
             f"{len(unread)} of {len(images)} files cannot be decoded as images: "

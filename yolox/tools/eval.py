@@ -145,7 +145,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--conf", type=cli.fraction, help="least score of a detection (the Exp's)")
     parser.add_argument("--nms", type=cli.fraction, help="IoU of NMS (the Exp's)")
     parser.add_argument("--tsize", type=cli.side, help="square test size (the checkpoint's)")
-    parser.add_argument("--seed", type=int, help="of a data set that draws at random (unset)")
+    parser.add_argument("--seed", type=cli.seed, help="of a data set that draws at random (unset)")
     parser.add_argument("--fuse", action="store_true", help="fold batch norms first")
     parser.add_argument(
         "--legacy", action="store_true", help="input scaling of weights before YOLOX 0.2"

@@ -16,6 +16,7 @@ from typing import Any
 
 from loguru import logger
 
+from yolox.utils.documents import read_json
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
 
@@ -86,9 +87,13 @@ class Record:
         self._made: set[str] = set()  # folders, below that of the file
         if path.is_file():
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
+                content = read_json(path)
                 self._stages = dict(content["stages"])
                 self._made = set(content["folders"])
+                if not all(isinstance(entry, dict) for entry in self._stages.values()):
+                    raise TypeError("a stage is no object")
+                if not all(isinstance(name, str) for name in self._made):
+                    raise TypeError("a folder is no text")
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"cannot read {path} ({error}): delete it to begin anew, or choose another "

@@ -15,6 +15,7 @@ from yolox.tools import cli
 from yolox.tools.processes import join_machines, start_processes
 from yolox.utils.dist import get_rank
 from yolox.utils.logger import setup_logger
+from yolox.utils.printable import printable
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -106,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.logger != "tensorboard":
         logger.info(f"-l {args.logger}: curves are written as TensorBoard files, import them there")
     logger.info(
-        f"{exp.exp_name}: {exp.num_classes} classes ({', '.join(exp.class_names)}), "
+        f"{exp.exp_name}: {exp.num_classes} classes "
+        f"({', '.join(map(printable, exp.class_names))}), "
         f"{len(trainer.image_names)} training images, {trainer.settings.max_epoch} epochs, "
         f"input {_sizes(exp)}, "
         f"{trainer.fabric.world_size} × {trainer.fabric.device.type}, precision "
