@@ -42,7 +42,7 @@ __all__ = [
     "check_pixels",
     "exif_orientation",
     "format_of",
-    "jpeg_is_complete",
+    "is_complete",
     "read_header",
 ]
 
@@ -56,6 +56,7 @@ _MAX_PIXELS = 1 << 30  # of an image, unless the variables say otherwise; OpenCV
 # 16 x 16 in a JPEG, deflate's 1032 : 1 for one bit a pixel in a PNG. Small ones are let be.
 _DENSEST = {JPEG: 2048, PNG: 8256}
 _DENSITY_FROM = 1 << 24  # pixels
+_PNG_END = b"IEND"
 _ORIENTATION_TAG, _START_OF_SCAN = 0x0112, 0xDA
 _REPLACE = "replace the file, or take its name out of the split"
 
@@ -201,11 +202,15 @@ def _known(orientation: object) -> int:
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def jpeg_is_complete(data: bytes) -> bool:
-    """Whether a JPEG has its end mark: the first one after its headers, as a thumbnail has its own.
+def is_complete(data: bytes) -> bool:
+    """Whether an image file has its end mark, if its format has one.
 
-    An end mark cannot occur in coded pixels. Without one the decoder shows what there is.
+    Of a JPEG the one after its headers counts, as a thumbnail there has its own; none can occur in
+    coded pixels.
     """
+    kind = format_of(data[:HEAD_BYTES])
+    if kind != JPEG:
+        return kind != PNG or _PNG_END in data[-64:]
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]

@@ -13,7 +13,7 @@ from yolox.data.image_header import (
     JPEG_END,
     ImageError,
     format_of,
-    jpeg_is_complete,
+    is_complete,
     read_header,
 )
 
@@ -63,4 +63,4 @@ def _cut_off(file: BinaryIO) -> bool:
     if file.read() == JPEG_END:
         return False
     file.seek(0)
-    return not jpeg_is_complete(file.read())
+    return not is_complete(file.read())

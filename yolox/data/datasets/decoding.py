@@ -18,6 +18,7 @@ from yolox.data.image_header import (
     HEAD_BYTES,
     JPEG,
     JPEG_END,
+    PNG,
     Header,
     ImageError,
     check_pixels,
@@ -38,6 +39,8 @@ FACTORS = tuple(_FLAGS)
 # A JPEG decoded small is low-pass filtered, a bilinear warp that shrinks is not: up to this much
 # enlargement of the small one loses less than the other way aliases, and reads far less.
 _MAX_ENLARGEMENT = 1.25
+_OF_8_BITS = (JPEG, "BMP", "WebP", "GIF")
+_PNG_DEPTH_AT = 24  # bytes into the file
 # EXIF's orientations, as a transposition and a flip of OpenCV that follows it
 _TURNS: dict[int, tuple[bool, int | None]] = {
     1: (False, None),
@@ -124,6 +127,20 @@ def decode(path: Path, data: npt.NDArray[np.uint8], factor: int, size: Size | No
         if shown != reduced_size(expected, reduced):
             raise _wrong_size(path, raw, shown, reduced, size)
     return _shrink(img, factor) if factor > reduced else img
+
+
+def bits_used(data: npt.NDArray[np.uint8]) -> int | None:
+    """Of a 16-bit image's bits those that its largest value needs; None for other images.
+
+    Args:
+        data: bytes of an image file that can be decoded.
+    """
+    head = data[: _PNG_DEPTH_AT + 1].tobytes()
+    kind = format_of(head)
+    if kind in _OF_8_BITS or (kind == PNG and head[_PNG_DEPTH_AT:] != b"\x10"):
+        return None
+    img = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return int(img.max()).bit_length() if img is not None and img.dtype == np.uint16 else None
 
 
 def _turn(img: Image, orientation: int) -> Image:
