@@ -40,7 +40,6 @@ __all__ = [
     "ImageError",
     "TooManyPixels",
     "check_pixels",
-    "exif_orientation",
     "format_of",
     "is_complete",
     "read_header",
@@ -165,8 +164,17 @@ def _read(kind: str, file: BinaryIO) -> tuple[tuple[int, int], int]:
         tags = image.tag_v2
         stored = int(tags[TiffImagePlugin.IMAGELENGTH]), int(tags[TiffImagePlugin.IMAGEWIDTH])
         return stored, _known(tags.get(_ORIENTATION_TAG))
-    exif = _png_exif(file) if kind == PNG else image.info.get("exif", b"")
-    return (image.size[1], image.size[0]), exif_orientation(exif)
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        # Pillow joins the blocks of a JPEG, of which the first one with an orientation counts
+        blocks = [
+            content
+            for name, content in image.applist
+            if name == "APP1" and content.startswith(EXIF_MARK)
+        ]
+    else:
+        blocks = [_png_exif(file) if kind == PNG else image.info.get("exif", b"")]
+    found = (tag for tag in map(_tag, blocks) if tag is not None)
+    return (image.size[1], image.size[0]), _known(next(found, None))
 
 
 def _png_exif(file: BinaryIO) -> bytes:
@@ -180,25 +188,26 @@ def _png_exif(file: BinaryIO) -> bytes:
     return b""
 
 
-def exif_orientation(exif: bytes) -> int:
-    """The orientation, 1 to 8, of an Exif block with or without its mark; 1 if it has none."""
+def _tag(exif: bytes) -> int | None:
+    """The orientation that an Exif block holds, with or without its mark; None if it has none."""
     tiff = exif.removeprefix(EXIF_MARK)
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
-        return 1
+        return None
     try:
         (start,) = struct.unpack_from(f"{order}I", tiff, 4)
         (count,) = struct.unpack_from(f"{order}H", tiff, start)
         for i in range(count):
             tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * i)
             if tag == _ORIENTATION_TAG:
-                return _known(value)
+                return int(value)
     except struct.error:
         pass
-    return 1
+    return None
 
 
 def _known(orientation: object) -> int:
+    """An orientation of those that EXIF defines; 1, upright, for anything else."""
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
