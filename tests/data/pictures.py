@@ -131,8 +131,9 @@ KINDS: dict[str, tuple[str, bool, Writer]] = {
         for mode in ("RGB", "L", "P", "1")
     },
     "BMP of OS/2": (".bmp", False, lambda img, o: os2_bmp(img)),
-    "GIF": (".gif", False, lambda img, o: pillow(img, "GIF", "P", 1)),
     "MPO": (".mpo", True, lambda img, o: pillow(img, "MPO", "RGB", o)),
     "PPM": (".ppm", False, lambda img, o: pillow(img, "PPM", "RGB", 1)),
     "JPEG 2000": (".jp2", False, lambda img, o: pillow(img, "JPEG2000", "RGB", 1)),
 }
+if cv2.haveImageWriter("a.gif"):  # from OpenCV 4.11 on
+    KINDS["GIF"] = (".gif", False, lambda img, o: pillow(img, "GIF", "P", 1))

@@ -30,6 +30,8 @@ from yolox.data.tiles import WholeRecord
 from yolox.tools import cli
 from yolox.utils.errors import UserError
 
+# OpenCV 4 turns fewer formats, and by fewer Exif blocks; it reads no GIF before 4.11
+OPENCV_5 = int(cv2.__version__.split(".")[0]) >= 5
 SIDES = st.one_of(st.integers(1, 20), st.sampled_from([31, 33, 63, 65, 100]))
 SETTINGS = settings(
     max_examples=15,
@@ -109,7 +111,7 @@ def test_header_pixels_and_reductions_agree(kind, height, width, orientation, tm
     size = whole.shape[:2]
     assert read_image_size(path) == size
     assert inspect_image(path).size == size
-    if not (suffix.startswith(".tif") and orientation >= 5):  # cv2.imread gives nothing
+    if OPENCV_5 and not (suffix.startswith(".tif") and orientation >= 5):  # there it gives nothing
         np.testing.assert_array_equal(whole, cv2.imread(str(path)))
     for factor in FACTORS:
         for recorded in (None, size):
@@ -223,7 +225,8 @@ def test_the_first_orientation_decides_as_in_opencv(data, size, tmp_path):
     path.write_bytes(data)
     assert read_image_size(path) == size
     assert read_image(path).shape[:2] == size
-    np.testing.assert_array_equal(read_image(path), cv2.imread(str(path)))
+    if OPENCV_5:
+        np.testing.assert_array_equal(read_image(path), cv2.imread(str(path)))
 
 
 def test_what_pillow_cannot_read_is_decoded(tmp_path):
@@ -298,6 +301,16 @@ def test_truncated_jpegs_are_named_once_before_training(tmp_path):
     (line,) = lines
     assert "2 JPEGs are truncated" in line
     assert all((str(path) in line) is (path in paths[1:3]) for path in paths)
+
+
+def test_a_truncated_png_is_found_before_training(tmp_path):
+    path = tmp_path / "a.png"
+    data = pillow(noise(50, 60), "PNG", "RGB", 1)
+    path.write_bytes(data + bytes(200))  # what follows the end is no matter
+    assert read_image_size(path) == (50, 60)
+    path.write_bytes(data[:-200])
+    with pytest.raises(DataError, match=r"a\.png: cannot be decoded \(\d+ bytes, 50 × 60"):
+        build_samples(record_set(path), ("a",))
 
 
 @pytest.mark.parametrize("size", [(6, 600), (600, 6), (1, 1), (1, 500)])

@@ -33,9 +33,12 @@ from yolox.utils.errors import UserError
 
 __all__ = [
     "EXIF_MARK",
+    "HEAD_BYTES",
     "JPEG",
     "JPEG_END",
     "PNG",
+    "PNG_END",
+    "TAIL_BYTES",
     "Header",
     "ImageError",
     "TooManyPixels",
@@ -48,14 +51,14 @@ __all__ = [
 JPEG, PNG, TIFF = "JPEG", "PNG", "TIFF"
 HEAD_BYTES = 12  # that tell a format
 EXIF_MARK = b"Exif\0\0"
-JPEG_END = b"\xff\xd9"
+JPEG_END, PNG_END = b"\xff\xd9", b"IEND"
+TAIL_BYTES = 64  # that hold the end of a PNG, and what little may follow it
 LIMIT_VARIABLE, OPENCV_VARIABLE = "YOLOX_MAX_IMAGE_PIXELS", "OPENCV_IO_MAX_IMAGE_PIXELS"
 _MAX_PIXELS = 1 << 30  # of an image, unless the variables say otherwise; OpenCV's own limit
 # No whole file of the format holds more pixels a byte: Huffman codes of one bit for a block of
 # 16 x 16 in a JPEG, deflate's 1032 : 1 for one bit a pixel in a PNG. Small ones are let be.
 _DENSEST = {JPEG: 2048, PNG: 8256}
 _DENSITY_FROM = 1 << 24  # pixels
-_PNG_END = b"IEND"
 _ORIENTATION_TAG, _START_OF_SCAN = 0x0112, 0xDA
 _REPLACE = "replace the file, or take its name out of the split"
 
@@ -113,10 +116,12 @@ class Header:
         size: (height, width) in pixels of the image as it is shown, turned by its orientation.
         orientation: EXIF's, 1 to 8, which the pixels that OpenCV decodes still have to be turned
             by (always 1 for TIFF, which it turns itself).
+        kind: the format, None where only decoding told.
     """
 
     size: tuple[int, int]
     orientation: int = 1
+    kind: str | None = None
 
 
 def format_of(head: bytes) -> str | None:
@@ -153,7 +158,7 @@ def read_header(path: Path, file: BinaryIO, length: int) -> Header | None:
         return None
     check_pixels(path, size, length, kind)
     turned = (size[1], size[0]) if orientation >= 5 else size
-    return Header(size=turned, orientation=1 if kind == TIFF else orientation)
+    return Header(size=turned, orientation=1 if kind == TIFF else orientation, kind=kind)
 
 
 def _read(kind: str, file: BinaryIO) -> tuple[tuple[int, int], int]:
@@ -219,7 +224,7 @@ def is_complete(data: bytes) -> bool:
     """
     kind = format_of(data[:HEAD_BYTES])
     if kind != JPEG:
-        return kind != PNG or _PNG_END in data[-64:]
+        return kind != PNG or PNG_END in data[-TAIL_BYTES:]
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]

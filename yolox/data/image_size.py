@@ -11,8 +11,10 @@ from yolox.data.datasets.decoding import read_image
 from yolox.data.image_header import (
     JPEG,
     JPEG_END,
+    PNG,
+    PNG_END,
+    TAIL_BYTES,
     ImageError,
-    format_of,
     is_complete,
     read_header,
 )
@@ -26,7 +28,7 @@ class FileHeader:
 
     Attributes:
         size: (height, width) in pixels as it is decoded everywhere: turned by its orientation.
-        cut_off: a JPEG whose end is missing; it is decoded as far as it goes.
+        cut_off: a JPEG whose end is missing; it is decoded as far as it goes, as no other format.
     """
 
     size: tuple[int, int]
@@ -47,20 +49,22 @@ def read_file_header(path: Path) -> FileHeader:
         with path.open("rb") as file:
             length = os.fstat(file.fileno()).st_size
             header = read_header(path, file, length)
-            if header is not None:
-                return FileHeader(size=header.size, cut_off=_cut_off(file))
+            has_end = header is None or _has_end(file, length, header.kind)
     except OSError as error:
         raise ImageError(path, f"cannot be read ({error.strerror})", "is it there?") from None
+    if header is not None and (has_end or header.kind == JPEG):
+        return FileHeader(size=header.size, cut_off=not has_end)
     height, width = read_image(path).shape[:2]
     return FileHeader(size=(height, width))
 
 
-def _cut_off(file: BinaryIO) -> bool:
+def _has_end(file: BinaryIO, length: int, kind: str | None) -> bool:
+    """Whether an image file has its end mark, if its format has one; read whole only in doubt."""
+    if kind not in (JPEG, PNG):
+        return True
+    file.seek(max(0, length - TAIL_BYTES))
+    tail = file.read()
+    if tail.endswith(JPEG_END) if kind == JPEG else PNG_END in tail:
+        return True
     file.seek(0)
-    if format_of(file.read(3)) != JPEG:
-        return False
-    file.seek(-len(JPEG_END), os.SEEK_END)
-    if file.read() == JPEG_END:
-        return False
-    file.seek(0)
-    return not is_complete(file.read())
+    return is_complete(file.read())

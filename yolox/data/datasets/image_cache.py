@@ -104,7 +104,7 @@ class ImageCache:
             return None
         pixels = self._bytes[offset : offset + height * width * 3]
         if (row, level) not in self._sound:
-            self._sound[row, level] = sound = zlib.crc32(pixels) == checksum
+            self._sound[row, level] = sound = zlib.crc32(pixels.data) == checksum
             if not sound:
                 logger.warning(
                     f"{self._name} is damaged where it holds {path}, which is decoded from its "
@@ -325,7 +325,7 @@ def _fill(
                 with lock:
                     file.seek(offset)
                     file.write(pixels.data)
-                filled[row, level] = offset, *img.shape[:2], zlib.crc32(pixels)
+                filled[row, level] = offset, *img.shape[:2], zlib.crc32(pixels.data)
         except DataError as error:
             return str(error)
         return None
