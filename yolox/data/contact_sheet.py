@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolox.data.data_augment import Image, fit_size
-from yolox.data.datasets.decoding import decode, read_bytes
+from yolox.data.datasets.decoding import read_image
 from yolox.data.datasets.mosaicdetection import MosaicDetection
 from yolox.data.datasets.records import Record
 from yolox.data.errors import DataError
@@ -87,7 +87,7 @@ def choose(classes: Sequence[Collection[str]], number: int, seed: int) -> list[i
 def record_tile(record: Record) -> Tile | None:
     """An image with its objects as annotated; None if it cannot be decoded."""
     try:
-        image = decode(record.image, read_bytes(record.image), 1)
+        image = read_image(record.image)
     except DataError:
         return None
     height, width = image.shape[:2]

@@ -17,10 +17,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from yolox.data.datasets.decoding import read_image
+from yolox.data.image_header import ImageError
 from yolox.export import is_exported, sample_scene
 from yolox.export.bench import measure
 from yolox.export.bench_cases import (
@@ -280,10 +281,10 @@ def _resolve(files: Sequence[Path]) -> list[Path]:
 def _read_image(path: Path | None) -> NDArray[np.uint8]:
     if path is None:
         return sample_scene(SCENE)
-    image: NDArray[np.uint8] | None = cv2.imread(str(path)) if path.is_file() else None
-    if image is None:
-        raise BenchError(f"--image {path} is no picture that OpenCV reads: give another file")
-    return image
+    try:
+        return read_image(path)
+    except ImageError as error:
+        raise BenchError(f"--image {path} {error.what}: give another file") from None
 
 
 def _cores() -> int:

@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 
 from yolox.data import ValTransform
 from yolox.data.datasets import COCO_CLASSES
+from yolox.data.datasets.decoding import read_image
+from yolox.data.datasets.files import IMAGE_EXTENSIONS
+from yolox.data.errors import bullets
+from yolox.data.image_header import ImageError
 from yolox.data.tiles import Window, tile_windows
 from yolox.evaluators import ImageDetections
 from yolox.evaluators.tiled import merge_tiles
@@ -32,7 +36,6 @@ from yolox.utils.printable import printable
 from yolox.utils.progress import track
 from yolox.utils.visualize import vis
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 CONF, NMS = 0.3, 0.45  # of a checkpoint, where nothing else is asked
 TILE_BATCH = 4  # tiles a forward pass
 OVERLAP = 200  # of tiles, pixels: as tools/convert_dota.py cuts them
@@ -46,11 +49,11 @@ def find_images(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS)
     if not images:
         raise UserError(
             f"no image at {path}: give --path an image, or a folder that holds "
-            f"{', '.join(IMAGE_SUFFIXES)}"
+            f"{', '.join(IMAGE_EXTENSIONS)}"
         )
     return images
 
@@ -256,6 +259,11 @@ def _load_file(args: argparse.Namespace) -> tuple[torch.nn.Module, ModelSpec]:
     return model, spec
 
 
+def _target(path: Path) -> Path:
+    """Where a picture goes: by its own name, as PNG where OpenCV writes no file of that suffix."""
+    return path if cv2.haveImageWriter(str(path)) else path.with_name(f"{path.name}.png")
+
+
 def _write(target: Path, picture: NDArray[np.uint8]) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -283,15 +291,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{args.save_dir} holds the pictures to look at: choose another --save_dir")
     unread = []
     for path in track(images, "Detecting"):
-        image = cv2.imread(str(path))
-        if image is None:
-            unread.append(path)
+        try:
+            image = read_image(path)
+        except ImageError as error:
+            unread.append(f"{path} {error.what}")
             continue
         if args.tile:
             found = detector.detect_tiled(image, args.tile, args.overlap)
         else:
             found = detector.detect_whole(image)
-        target = args.save_dir / path.relative_to(root)
+        target = _target(args.save_dir / path.relative_to(root))
         picture = vis(image, found.boxes, found.scores, found.classes, args.conf, names)
         _write(target, picture)
         labels = [printable(names[k]) if names else str(k) for k in found.classes.tolist()]
@@ -301,10 +310,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         shown, place = printable(path.name), printable(str(target))
         logger.info(f"{shown}: {listing or 'nothing found'} → {place}")
     if unread:
-        raise UserError(
-            f"{len(unread)} of {len(images)} files cannot be decoded as images: "
-            + ", ".join(map(str, unread[:10]))
-        )
+        raise UserError(f"{len(unread)} of {len(images)} files cannot be decoded:{bullets(unread)}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from loguru import logger
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from yolox.data import preproc
+from yolox.data.datasets.decoding import read_image
+from yolox.data.image_header import ImageError
 from yolox.exp import Exp
 from yolox.exp.follow import with_names
 from yolox.export import (
@@ -282,14 +283,13 @@ def _decoded(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
     """Pictures; those that cannot be decoded are named and left out, unless it is all of them."""
     left = len(paths)
     for path in paths:
-        image: NDArray[np.uint8] | None = cv2.imread(str(path))
-        if image is not None:
-            yield image
-            continue
-        left -= 1
-        if not left:
-            raise UserError(f"{path} cannot be decoded as an image: give --path another")
-        logger.warning(f"{path} cannot be decoded as an image: compared without it")
+        try:
+            yield read_image(path)
+        except ImageError as error:
+            left -= 1
+            if not left:
+                raise UserError(f"{path} {error.what}: give --path another image") from None
+            logger.warning(f"{path} {error.what}: compared without it")
 
 
 if __name__ == "__main__":

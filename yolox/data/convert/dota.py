@@ -24,6 +24,7 @@ from yolox.data.convert.labels import DotaObject, dota_classes, read_labels
 from yolox.data.convert.polygons import bounds, clip_polygon, convex_hull, polygon_area
 from yolox.data.datasets.voc import CLASSES_FILE
 from yolox.data.errors import DataError, bullets
+from yolox.data.image_header import ImageError
 from yolox.data.image_size import read_image_size
 from yolox.data.tiles import WHOLE_FOLDER, WholeRecord
 from yolox.utils.files import replacing
@@ -123,10 +124,14 @@ def _plan(
     problems: list[str] = []
     jobs, outside = [], 0
     for image, label in track(_pairs(images, labels), "Reading"):
-        size = read_image_size(image)
         objects, wrong = read_labels(label)
-        problems += wrong if size else [*wrong, f"{image}: cannot be decoded as an image"]
-        if wrong or size is None:
+        problems += wrong
+        try:
+            size = read_image_size(image)
+        except ImageError as error:
+            problems.append(f"{image}: {error.what}")
+            continue
+        if wrong:
             continue
         shapes = _shapes(objects, size)
         outside += len(objects) - len(shapes)

@@ -25,7 +25,8 @@ from yolox.data.datasets.records import (
 )
 from yolox.data.datasets.sample import Sample
 from yolox.data.errors import DataError, UnknownClassesError, bullets
-from yolox.data.image_size import read_image_size
+from yolox.data.image_header import ImageError
+from yolox.data.image_size import read_file_header
 
 Size = tuple[int, int]
 
@@ -187,18 +188,28 @@ def _true_sizes(records: RecordSet) -> list[Size]:
     sizes: list[Size] = []
     problems: list[Problem] = []
     resized: list[str] = []
+    cut_off: list[str] = []
     for row in records.records:
-        size = read_image_size(row.image)
-        if size is None:
+        try:
+            header = read_file_header(row.image)
+        except ImageError as error:
             there = is_file(row.image)
-            what = f"{row.image.stat().st_size} bytes" if there else f"named by {records.title}"
+            what = error.what if there else f"named by {records.title}"
             kind = BROKEN if there else MISSING
             problems.append(Problem(kind=kind, where=str(row.image), what=what))
             continue
+        size = header.size
         sizes.append(size)
         if row.size not in (None, size):
             resized.append(f"{row.name}: {row.size} in the annotation, {size} in truth")
+        if header.cut_off:
+            cut_off.append(str(row.image))
     raise_problems(problems)
+    if cut_off:
+        logger.warning(
+            f"{len(cut_off)} JPEGs are truncated: they are decoded as far as they go, and what is "
+            f"missing is grey. tools/check_data.py says how much:{bullets(cut_off)}"
+        )
     if resized:
         logger.warning(
             f"the size (height, width) that {len(resized)} annotations give is not their image's; "
