@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from yolox.export.settings import ExportError, ExportSettings, optional_packages
 from yolox.export.torchscript import METADATA_FILE, to_torchscript
 from yolox.models import LoadedModel
 from yolox.utils.checkpoint import file_digest
-from yolox.utils.files import replacing
+from yolox.utils.files import replacing_together
 from yolox.utils.progress import track
 
 
@@ -82,10 +82,11 @@ def placing(output: Path, settings: ExportSettings) -> Iterator[Path]:
     At the end they get their places; on an exception what was there stays.
     """
     files = settings.beside(output)
-    with ExitStack() as stack:
-        # Entered first, and so renamed last: the file that one opens.
-        targets = [stack.enter_context(replacing(file, ExportError)) for file in files]
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    with (
+        replacing_together(files, ExportError) as targets,
+        tempfile.TemporaryDirectory() as folder_name,
+    ):
+        folder = Path(folder_name)
         yield folder / output.name
         for file, target in zip(files, targets, strict=True):
             shutil.copyfile(folder / file.name, target)
