@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +24,7 @@ from yolox.models import LoadedModel
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.files import replacing_together
 from yolox.utils.progress import track
+from yolox.utils.scratch import scratch_folder
 
 
 def write_model(
@@ -84,9 +84,8 @@ def placing(output: Path, settings: ExportSettings) -> Iterator[Path]:
     files = settings.beside(output)
     with (
         replacing_together(files, ExportError) as targets,
-        tempfile.TemporaryDirectory() as folder_name,
+        scratch_folder() as folder,
     ):
-        folder = Path(folder_name)
         yield folder / output.name
         for file, target in zip(files, targets, strict=True):
             shutil.copyfile(folder / file.name, target)

@@ -48,12 +48,7 @@ def replacing_together(
     The first one is what the others belong to. A kill leaves the old files, or the new ones, or
     the first one, old or new, without those others that there was no time for.
     """
-    places = [Path(os.path.realpath(path)) if path.is_symlink() else path for path in paths]
-    for path, place in zip(paths, places, strict=True):
-        if place.is_dir():
-            raise error(f"cannot write {path}: it is a folder, name a file in it")
-        if place.exists() and not place.is_file():
-            raise error(f"cannot write {path}: it is no regular file, name another")
+    places = [_place(path, error) for path in paths]
     alone = claimed(places[0].parent, error, name=places[0].name) if places[1:] else nullcontext()
     with alone, ExitStack() as stack:
         temporaries = [stack.enter_context(_temporary(place, error)) for place in places]
@@ -70,6 +65,8 @@ def replacing_together(
         except BaseException as cause:
             for temporary in temporaries:
                 temporary.remove()
+            if isinstance(cause, UserError):
+                raise
             if refusal := _refusal(cause, temporaries):
                 raise error(_refused(paths[0], refusal, size, before)) from cause
             raise
@@ -124,6 +121,19 @@ def remove_leftovers(folder: Path, pattern: str) -> list[Path]:
             finally:
                 os.close(handle)
     return removed
+
+
+def _place(path: Path, error: type[UserError]) -> Path:
+    """Where a file is to be: where a link leads. Raises ``error`` where something else is."""
+    try:
+        place = Path(os.path.realpath(path)) if path.is_symlink() else path
+        if place.is_dir():
+            raise error(f"cannot write {path}: it is a folder, name a file in it")
+        if place.exists() and not place.is_file():
+            raise error(f"cannot write {path}: it is no regular file, name another")
+    except OSError as cause:
+        raise error(f"cannot write {path} ({cause.strerror}): choose another") from cause
+    return place
 
 
 class _Temporary:
@@ -203,6 +213,11 @@ def _is_own(path: Path, handle: int) -> bool:
     own = os.geteuid() if sys.platform != "win32" else found.st_uid
     is_alone = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == own
     return is_alone and os.path.samestat(found, os.fstat(handle))
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether it is the disk's: full, read-only, failing."""
+    return isinstance(error, OSError) and error.errno in _REFUSALS
 
 
 def _refusal(cause: BaseException | None, temporaries: Sequence[_Temporary]) -> OSError | None:
