@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from yolox.core.optim import start_momentum
 from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.ema import ModelEMA
 from yolox.utils.schema import integer, listing, mapping, number, plain, record, require, shown
@@ -106,6 +107,7 @@ def restore_state(
             "the Exp that it was started with, or start a new run from its weights, with -c and "
             f"-expn NAME ({str(error).splitlines()[0]})"
         ) from error
+    start_momentum(optimizer)  # of weights that had none in the file
     for group, own in zip(optimizer.param_groups, options, strict=True):
         group.update(own)  # the recipe is the run's, as its other settings are
     if ema is not None:
@@ -170,11 +172,15 @@ def _misfits(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> list
     indices = [index for group in saved["param_groups"] for index in group["params"]]
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     return [
-        f"{name} of weight {index} has shape {tuple(value.shape)}, not {tuple(weight.shape)}"
+        f"{name} of weight {index} has shape {_shape(value)}, not {tuple(weight.shape)}"
         for index, weight in zip(indices, weights, strict=False)
         for name, value in saved["state"].get(index, {}).items()
-        if name in _LIKE_WEIGHTS and isinstance(value, Tensor) and value.shape != weight.shape
+        if name in _LIKE_WEIGHTS and value is not None and _shape(value) != tuple(weight.shape)
     ]
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

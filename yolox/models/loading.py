@@ -35,7 +35,7 @@ _RECIPE = record(
     {
         "fine_tuning": boolean,
         "teacher": text(),
-        "teacher_sha256": text(),
+        "teacher_sha256": maybe(text()),
         "distill_feature": number(),
     },
 )

@@ -117,7 +117,7 @@ def mapping(of: Check) -> Check:
             return
         for key, item in value.items():
             if isinstance(key, str):
-                yield from of(item, f"{where}.{key}" if where else key)
+                yield from of(item, _join(where, key))
             else:
                 yield f"{_at(where)}expected a text for a name, got {shown(key)}"
 
@@ -132,7 +132,7 @@ def record(required: Mapping[str, Check], optional: Mapping[str, Check] | None =
             yield f"{_at(where)}expected names with values, got {shown(value)}"
             return
         for key, of in {**required, **(optional or {})}.items():
-            place = f"{where}.{key}" if where else key
+            place = _join(where, key)
             if key in value:
                 yield from of(value[key], place)
             elif key in required:
@@ -157,7 +157,7 @@ def plain(value: Any, where: str) -> Iterator[str]:
             for key in item:
                 if not isinstance(key, (str, int)):
                     yield f"{_at(place)}expected a text for a name, got {shown(key)}"
-            todo += [(part, f"{place}.{shown(key)}", depth + 1) for key, part in item.items()]
+            todo += [(part, _join(place, key), depth + 1) for key, part in item.items()]
         elif isinstance(item, (list, tuple)):
             todo += [(part, place, depth + 1) for part in item]
         elif not (item is None or isinstance(item, (str, bool, float, int))):
@@ -180,6 +180,11 @@ def shown(value: Any) -> str:
         kind = "names with values" if isinstance(value, Mapping) else "a list"
         return f"{kind}, {len(value)} long"
     return f"a {type(value).__name__}"
+
+
+def _join(where: str, key: Any) -> str:
+    name = key if isinstance(key, str) and len(key) <= 60 else shown(key)
+    return f"{where}.{name}" if where else name
 
 
 def _at(where: str) -> str:
