@@ -15,9 +15,24 @@ import pytest
 import torch
 
 from tests.runs import command, error_lines, read, tree, write_exp
-from yolox.tools import compare, demo, eval, prunmodel, train
+from yolox.tools import (
+    bench,
+    compare,
+    compress,
+    demo,
+    eval,
+    export,
+    prunmodel,
+    report,
+    sensitivity,
+    train,
+)
 
-MAINS = {"train": train, "prunmodel": prunmodel, "eval": eval, "demo": demo, "compare": compare}
+MAINS = {
+    **{"train": train, "prunmodel": prunmodel, "eval": eval, "demo": demo, "compare": compare},
+    **{"export": export, "report": report, "sensitivity": sensitivity, "bench": bench},
+    "compress": compress,
+}
 
 
 def _refused(folder: Path, capsys: pytest.CaptureFixture[str], tool: str, *args: object) -> str:
@@ -325,6 +340,25 @@ def _newer(best: Path, path: Path) -> None:
     torch.save({**read(best), "version": 99}, path)
 
 
+def _nan(best: Path, path: Path) -> None:
+    content = read(best)
+    content["model"]["head.stems.1.conv.weight"][0, 0] = float("nan")
+    torch.save(content, path)
+
+
+def _flipped(best: Path, path: Path) -> None:
+    """A bit of a weight: the middle of a file is one."""
+    content = bytearray(best.read_bytes())
+    content[len(content) // 2] ^= 64
+    path.write_bytes(content)
+
+
+def _endless(best: Path, path: Path) -> None:
+    content = read(best)
+    content["spec"]["depth"] = 1e9
+    torch.save(content, path)
+
+
 FILES: list[tuple[Callable[[Path, Path], None], list[str]]] = [
     (_truncated, ["truncated"]),
     (_empty, ["0 bytes", "truncated"]),
@@ -336,6 +370,9 @@ FILES: list[tuple[Callable[[Path, Path], None], list[str]]] = [
     (_other_net, ["not that of a YOLOX", "layer1.weight"]),
     (_wrong_channels, ["stem.conv.conv.weight", "(5, 12, 3, 3)"]),
     (_newer, ["version 99", "update"]),
+    (_nan, ["head.stems.1.conv.weight (1 of ", "not finite"]),
+    (_flipped, ["is damaged", "checksum", "again"]),
+    (_endless, ["depth", "1000000000.0", "to 20"]),
 ]
 
 
@@ -360,6 +397,19 @@ def test_checkpoint(
     for word in words:
         assert word in error
     if spoil is not _other_net:
+        assert str(path) in error
+
+
+@pytest.mark.parametrize("tool", ["export", "report", "sensitivity", "bench", "compress"])
+def test_weights_that_are_not_finite_or_not_what_was_saved(
+    tool: str, own_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.pth"
+    words = [] if tool == "bench" else ["-f", own_exp]
+    for spoil, word in ((_nan, "head.stems.1.conv.weight"), (_flipped, "is damaged")):
+        spoil(trained / "best_ckpt.pth", path)
+        error = _refused(tmp_path, capsys, tool, *([] if tool == "bench" else ["-c"]), path, *words)
+        assert word in error
         assert str(path) in error
 
 

@@ -19,6 +19,7 @@ from yolox.data.datasets.mosaicdetection import MosaicDetection
 from yolox.data.datasets.records import Record
 from yolox.data.errors import DataError
 from yolox.data.samplers import Draw
+from yolox.utils.files import write_bytes
 from yolox.utils.printable import printable
 from yolox.utils.visualize import class_color
 
@@ -245,6 +246,5 @@ def _shortened(text: str, room: int) -> str:
 
 
 def save_sheet(path: Path, sheet: Image) -> None:
-    """Write a PNG, its folder made where needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
+    """Write a PNG, its folder made where needed. Raises `UserError` where it cannot be."""
+    write_bytes(path, cv2.imencode(".png", sheet)[1].tobytes())

@@ -66,8 +66,13 @@ def generate_demo_dataset(
     if devkit.exists():
         _require_same(devkit, recipe)
         return devkit
-    root.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".demo-", dir=root))
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".demo-", dir=root))
+    except OSError as error:
+        raise DataError(
+            f"cannot write into {root} ({error.strerror}): choose another folder"
+        ) from error
     try:
         made = work / devkit.name
         _write(made, num_images, image_size, seed)
@@ -78,6 +83,11 @@ def generate_demo_dataset(
             if not devkit.exists():
                 raise
             _require_same(devkit, recipe)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the demo data into {root} ({error.strerror}): make room, or choose "
+            "another folder"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return devkit

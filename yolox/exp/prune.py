@@ -36,8 +36,14 @@ from yolox.pruning import (
     trace_groups,
 )
 from yolox.pruning.importance import Scorer, make_scorer
-from yolox.utils.checkpoint import file_digest, save_checkpoint
+from yolox.utils.checkpoint import (
+    CheckpointError,
+    file_digest,
+    tensor_bytes,
+    write_checkpoint,
+)
 from yolox.utils.device import default_device, machine
+from yolox.utils.files import replacing_together
 from yolox.utils.progress import track
 
 Batch = tuple[Tensor, Tensor]
@@ -264,14 +270,13 @@ class PruneJob:
         if timing is None and self.latency is not None:
             timing = time_models(self.loaded, result.model, self.latency)
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._save_checkpoint(result, date, timing)
         record = PruneRecord(
             report=result.report,
             config=result.plan.config | self._compensation(),
             command=self.command,
             source=str(self.source),
             output=str(self.output),
-            file_bytes=(self.source.stat().st_size, self.output.stat().st_size),
+            file_bytes=(self.source.stat().st_size, 0),
             latency_ms=self._latency(result, timing),
             latency=timing,
             machine=machine(),
@@ -279,8 +284,22 @@ class PruneJob:
             hint=tuple(hints),
             date=date,
         )
-        result.plan.save(self.output.with_suffix(".plan.json"))
-        record.save(self.output)
+        return self._write(self._payload(result, date, timing), result.plan, record)
+
+    def _write(
+        self, payload: dict[str, Any], plan: PruningPlan, record: PruneRecord
+    ) -> PruneRecord:
+        """Checkpoint, plan and reports change together; the record with the checkpoint's size."""
+        endings = (".plan.json", ".report.json", ".report.md")
+        files = [self.output, *map(self.output.with_suffix, endings)]
+        with replacing_together(files, CheckpointError, tensor_bytes(payload)) as temporaries:
+            checkpoint, *texts = temporaries
+            write_checkpoint(checkpoint, payload)
+            sizes = (record.file_bytes[0], checkpoint.stat().st_size)
+            record = dataclasses.replace(record, file_bytes=sizes)
+            contents = (plan.to_json(), record.to_json(), record.to_markdown())
+            for file, content in zip(texts, contents, strict=True):
+                file.write_text(content, encoding="utf-8", errors="surrogateescape")
         return record
 
     def _latency(
@@ -316,9 +335,10 @@ class PruneJob:
         ap, ap50 = (None, None) if self.evaluate is None else self.evaluate(model)
         return Stage(label=label, loss=loss, ap50_95=ap, ap50=ap50)
 
-    def _save_checkpoint(
+    def _payload(
         self, result: PruneResult, date: str, timing: LatencyRecord | None
-    ) -> None:
+    ) -> dict[str, Any]:
+        """What the checkpoint holds."""
         entry = {
             "plan": result.plan.to_dict(),
             "compensation": self._compensation(),
@@ -335,6 +355,4 @@ class PruneJob:
                 "result_ms": timing.result_ms,
             }
         loaded = self.loaded
-        save_checkpoint(
-            self.output, checkpoint_payload(result.model, loaded.spec, [*loaded.pruning, entry])
-        )
+        return checkpoint_payload(result.model, loaded.spec, [*loaded.pruning, entry])

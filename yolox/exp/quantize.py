@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +31,7 @@ from yolox.export.quantize_openvino import OpenvinoQuantizer
 from yolox.export.settings import SUFFIXES
 from yolox.models import LoadedModel
 from yolox.utils.files import require_writable
+from yolox.utils.scratch import scratch_folder
 from yolox.utils.timing import interleave
 
 RANKING_IMAGES = 4
@@ -161,8 +161,8 @@ class QuantizeJob:
         # What cannot be written is refused before the work.
         target.beside(self.output)
         require_writable(self.output.parent, ExportError)
-        with tempfile.TemporaryDirectory() as name:
-            return self._run(Path(name), target)
+        with scratch_folder() as folder:
+            return self._run(folder, target)
 
     def _run(self, folder: Path, target: ExportSettings) -> QuantizeRecord:
         suffix = SUFFIXES[target.format][0]

@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from loguru import logger
 
+from yolox.core.state import epochs_done
 from yolox.exp.build import build_trainer
 from yolox.exp.finetune import plain_epochs
 from yolox.exp.prune import PruneJob, probe
@@ -22,7 +23,8 @@ from yolox.models import LoadedModel, load_model
 from yolox.pruning import PruneConfig, PruneRecord, PruningError, ThresholdHint, trace_groups
 from yolox.utils.checkpoint import file_digest, load_checkpoint
 from yolox.utils.documents import read_json
-from yolox.utils.files import replacing
+from yolox.utils.files import write_text
+from yolox.utils.locks import claimed
 from yolox.utils.model_utils import count_macs, count_params
 
 
@@ -54,7 +56,21 @@ def prune_in_steps(
             "--steps goes towards a budget for the whole model: --mode global, or --target"
         )
     folder = exp.output_folder(f"{exp.exp_name}_steps")
-    _claim(folder, job, steps, epochs)
+    with claimed(folder, PruningError):
+        _mark(folder, job, steps, epochs)
+        return _steps(folder, job, exp, fabric, steps, epochs, on_hint)
+
+
+def _steps(
+    folder: Path,
+    job: PruneJob,
+    exp: Exp,
+    fabric: Fabric,
+    steps: int,
+    epochs: int,
+    on_hint: Callable[[ThresholdHint], None] | None,
+) -> PruneRecord:
+    """See `prune_in_steps`."""
     whole = _size(job.loaded, job.config)
     loaded, source = job.loaded, job.source
     for step in range(1, steps):
@@ -72,7 +88,7 @@ def prune_in_steps(
                 latency=None,
             )
             part.run(on_hint if step == 1 else None)
-        if not latest.is_file() or load_checkpoint(latest)["train"]["epoch"] < epochs:
+        if not latest.is_file() or epochs_done(load_checkpoint(latest)) < epochs:
             logger.info(f"step {step} of {steps}: fine-tuning for {epochs} epochs")
             _train(exp, fabric, own, epochs)
         # The last epoch's: to take the best would be to choose by the evaluation images.
@@ -84,7 +100,7 @@ def prune_in_steps(
     return last.run(on_hint if steps == 1 else None)
 
 
-def _claim(folder: Path, job: PruneJob, steps: int, epochs: int) -> None:
+def _mark(folder: Path, job: PruneJob, steps: int, epochs: int) -> None:
     """Mark the folder as this run's, or make sure that it is."""
     run: dict[str, Any] = {
         "source_sha256": file_digest(job.source),
@@ -95,9 +111,7 @@ def _claim(folder: Path, job: PruneJob, steps: int, epochs: int) -> None:
     }
     mark = folder / "steps.json"
     if not mark.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(mark) as temporary:
-            temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+        write_text(mark, json.dumps(run, indent=1) + "\n", PruningError)
         return
     try:
         found = dict(read_json(mark))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +21,9 @@ from yolox.export.runtime import open_exported
 from yolox.export.seal import COMPANION_DIGESTS, SEAL, UNSEALED, seal
 from yolox.export.settings import ExportError, ExportSettings, optional_packages
 from yolox.models import LoadedModel
-from yolox.utils.files import replacing
+from yolox.utils.files import replacing_together
 from yolox.utils.progress import track
+from yolox.utils.scratch import scratch_folder
 
 
 def write_model(
@@ -81,10 +81,10 @@ def placing(output: Path, settings: ExportSettings) -> Iterator[Path]:
     At the end they get their places; on an exception what was there stays.
     """
     files = settings.beside(output)
-    with ExitStack() as stack:
-        # Entered first, and so renamed last: the file that one opens.
-        targets = [stack.enter_context(replacing(file, ExportError)) for file in files]
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    with (
+        replacing_together(files, ExportError) as targets,
+        scratch_folder() as folder,
+    ):
         yield folder / output.name
         for file, target in zip(files, targets, strict=True):
             shutil.copyfile(folder / file.name, target)

@@ -2,19 +2,18 @@
 
 from yolox.models.build import (
     ARCHITECTURES,
-    LoadedModel,
     ModelSpec,
     activation_of,
     build_model,
     channel_table,
     checkpoint_payload,
     infer_spec,
-    load_model,
     resize_to_channels,
     swap_activation,
     transfer_weights,
 )
 from yolox.models.darknet import CSPDarknet, Darknet
+from yolox.models.loading import LoadedModel, load_model
 from yolox.models.network_blocks import ACTIVATIONS
 from yolox.models.yolo_fpn import YOLOFPN
 from yolox.models.yolo_head import YOLOXHead

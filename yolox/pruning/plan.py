@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,35 @@ from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.select import matching_groups
 from yolox.utils.documents import read_json
+from yolox.utils.files import write_text
+from yolox.utils.schema import integer, listing, mapping, plain, record, require, shown, text
 
 PLAN_FORMAT = "yolox-pruning-plan"
+PLAN_VERSION = 1
+_MOST = 1_000_000  # slots of a group
+
+
+def _group(value: Any, where: str) -> Iterator[str]:
+    slots = listing(integer(0, _MOST))
+    check = record({"name": text(), "size": integer(1, _MOST), "remove": slots})
+    problems = list(check(value, where))
+    if not problems:
+        where = f"{where}.remove"
+        if len(set(value["remove"])) < len(value["remove"]):
+            problems.append(f"{where}: a slot is named twice")
+        if max(value["remove"], default=0) >= value["size"]:
+            problems.append(f"{where}: expected slots below {value['size']}, the group's size")
+    yield from problems
+
+
+def _groups(value: Any, where: str) -> Iterator[str]:
+    problems = list(listing(_group)(value, where))
+    if not problems and len({group["name"] for group in value}) < len(value):
+        problems.append(f"{where}: a group is named twice")
+    yield from problems
+
+
+_PLAN = record({"version": integer(1, PLAN_VERSION), "groups": _groups, "config": mapping(plain)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +61,7 @@ class PruningPlan:
         """Plain values, for JSON and for the checkpoint's provenance."""
         return {
             "format": PLAN_FORMAT,
-            "version": 1,
+            "version": PLAN_VERSION,
             "config": self.config,
             "groups": [
                 {"name": name, "size": size, "remove": list(self.removed.get(name, ()))}
@@ -51,17 +78,19 @@ class PruningPlan:
         """
         if not isinstance(values, Mapping) or values.get("format") != PLAN_FORMAT:
             raise PruningError(f'not a pruning plan: expected "format": "{PLAN_FORMAT}"')
-        try:
-            groups = [_group_of(entry) for entry in values["groups"]]
-            if len({name for name, _, _ in groups}) < len(groups):
-                raise ValueError("a group comes twice")
-            return cls(
-                removed={name: slots for name, _, slots in groups if slots},
-                sizes={name: size for name, size, _ in groups},
-                config={str(key): value for key, value in values["config"].items()},
+        version = values.get("version")
+        if type(version) is int and version > PLAN_VERSION:
+            raise PruningError(
+                f"the pruning plan has version {shown(version)}, this program reads up to "
+                f"{PLAN_VERSION}: update it"
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise PruningError(f"the pruning plan is incomplete or misshapen: {error!r}") from error
+        require(values, _PLAN, "the pruning plan is incomplete or misshapen", PruningError)
+        groups = values["groups"]
+        return cls(
+            removed={g["name"]: tuple(sorted(g["remove"])) for g in groups if g["remove"]},
+            sizes={g["name"]: g["size"] for g in groups},
+            config=dict(values["config"]),
+        )
 
     def without_layers(self, groups: Sequence[Group], patterns: Sequence[str]) -> PruningPlan:
         """The plan in which groups with a layer of such a name or pattern stay whole.
@@ -73,9 +102,13 @@ class PruningPlan:
         kept = {name: slots for name, slots in self.removed.items() if name not in spared}
         return PruningPlan(removed=kept, sizes=self.sizes, config=self.config)
 
+    def to_json(self) -> str:
+        """The plan as a file holds it."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
     def save(self, path: str | Path) -> None:
-        """Write the plan as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+        """Write the plan as JSON. Raises `PruningError` where it cannot be written."""
+        write_text(Path(path), self.to_json(), PruningError)
 
     @classmethod
     def load(cls, path: str | Path) -> PruningPlan:

@@ -25,6 +25,7 @@ from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import mask_plan
 from yolox.utils.documents import parse_json
+from yolox.utils.files import replacing
 
 LOG_FORMAT = "yolox-sensitivity"
 SLACK = 1e-9  # for differences of decimal fractions
@@ -214,8 +215,14 @@ class SensitivityLog:
         self._append(dataclasses.asdict(point))
 
     def _append(self, values: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:  # closed, so flushed, line by line
-            file.write(json.dumps(values) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:  # closed, so flushed, line by line
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise PruningError(
+                f"cannot write to {self.path} ({error.strerror}): make room; the same command goes "
+                "on with what was measured"
+            ) from error
 
     def _check(self, line: bytes, own: Mapping[str, Any]) -> None:
         try:
@@ -366,4 +373,5 @@ class SensitivityResult:
         figure.suptitle(
             f"One layer pruned alone; whole model: {self.metric} {self.base:.3f}", fontsize=9
         )
-        figure.savefig(path, dpi=150)
+        with replacing(path, PruningError) as temporary:
+            figure.savefig(temporary, format="png", dpi=150)

@@ -8,7 +8,6 @@ import os
 import platform
 import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -47,6 +46,7 @@ from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
 from yolox.utils.progress import track
+from yolox.utils.scratch import scratch_folder
 
 SCENE = (720, 1280)  # height and width of the picture where none is given
 FORMAT, VERSION = "yolox-bench", 1
@@ -134,8 +134,8 @@ def _measure(
     args: argparse.Namespace,
 ) -> tuple[list[Result], list[str]]:
     """All figures, and what a person should know of them."""
-    with tempfile.TemporaryDirectory() as folder:
-        ready, entries, notes = _open(make_cases(subjects, settings, Path(folder)))
+    with scratch_folder() as folder:
+        ready, entries, notes = _open(make_cases(subjects, settings, folder))
         measurements = measure(
             entries,
             image,

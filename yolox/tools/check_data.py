@@ -19,6 +19,7 @@ from yolox.data.doctor import Finding, Report, check, find_splits, inspect_image
 from yolox.exp import Exp
 from yolox.tools import cli
 from yolox.utils.errors import UserError
+from yolox.utils.files import write_text
 
 _COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -43,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     report = check(patient.splits, patient.classes, patient.input_size, facts)
     _print(report, cli.console())
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_text(args.json, json.dumps(report.to_dict(), indent=1) + "\n")
         logger.info(f"report in {args.json}")
     if args.sheet:
         _write_sheet(args, patient, report)

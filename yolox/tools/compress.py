@@ -8,6 +8,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from yolox.utils.checkpoint import file_digest
 from yolox.utils.documents import DocumentError, read_json, read_yaml
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
-from yolox.utils.files import require_writable
+from yolox.utils.locks import claimed
 
 RUNTIME_OF = {
     "onnx": "onnxruntime",
@@ -331,14 +332,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         fields=tuple(args.opts),
         time=forecast(exp, loaded),
     )
-    stages = list(road.stages())
-    _require_own_folder(folder / "compress.json", stages)
-    record = Record(folder / "compress.json", _origin(exp, source, args.exp_file or args.name))
-    _show(stages, record, folder)
-    if args.dry_run:
-        return
-    require_writable(folder)
-    run_stages(stages, record)
+    origin = _origin(exp, source, args.exp_file or args.name)
+    with nullcontext() if args.dry_run else claimed(folder):
+        stages = list(road.stages())
+        _require_own_folder(folder / "compress.json", stages)
+        record = Record(folder / "compress.json", origin)
+        _show(stages, record, folder)
+        if args.dry_run:
+            return
+        run_stages(stages, record)
     if _in_latency(args.target):
         tell_latency(args, road.measured)
     logger.info(f"done: {folder / 'report.html'} tells it all")

@@ -31,6 +31,7 @@ from yolox.tools.exported import open_file
 from yolox.utils.boxes import postprocess
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
+from yolox.utils.files import write_bytes
 from yolox.utils.model_utils import fuse_model
 from yolox.utils.printable import printable
 from yolox.utils.progress import track
@@ -266,12 +267,13 @@ def _target(path: Path) -> Path:
 
 def _write(target: Path, picture: NDArray[np.uint8]) -> None:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        written = cv2.imwrite(str(target), picture)
-    except OSError:
-        written = False
-    if not written:
-        raise UserError(f"cannot write {target}: choose another --save_dir")
+        encoded = cv2.imencode(target.suffix, picture)[1].tobytes()
+    except cv2.error as error:
+        raise UserError(
+            f"cannot write {target}: OpenCV writes no {target.suffix or 'pictures without suffix'}"
+            ", so convert the picture first"
+        ) from error
+    write_bytes(target, encoded)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

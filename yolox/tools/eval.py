@@ -42,6 +42,7 @@ from yolox.utils.dist import is_main_process
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
+from yolox.utils.locks import claimed
 from yolox.utils.model_utils import fuse_model
 
 
@@ -120,7 +121,8 @@ def _report(
         logger.info(_speed(inference.timing, about))
     if args.plots is not None:
         folder = Path(args.plots) if args.plots else folder
-        best = write_report(folder, result, samples, detections, about)
+        with claimed(folder):
+            best = write_report(folder, result, samples, detections, about)
         if best:
             logger.info(
                 f"best mean F1 at IoU 0.5: {best.f1:.3f} with score ≥ {best.score:g} "

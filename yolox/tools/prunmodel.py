@@ -46,6 +46,7 @@ from yolox.tools.prune_args import (
 from yolox.utils.checkpoint import save_checkpoint
 from yolox.utils.device import default_device
 from yolox.utils.download import resolve_weights
+from yolox.utils.locks import claimed
 from yolox.utils.model_utils import count_macs, count_params
 
 HARM = 1.5  # times the loss before: the detector is likely to need training first
@@ -121,7 +122,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = exp.output_folder()
     source = resolve_weights(args.ckpt or folder / "best_ckpt.pth")
     loaded = load_model(source)
-    console = cli.console()
     if args.mode == "save":
         if "class_names" in exp.given:
             loaded = with_names(loaded, exp)
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info(f"whole model ({count_params(loaded.model):,} parameters) in {output}")
         return
     if args.mode == "list":
-        console.print(list_layers(loaded))
+        cli.console().print(list_layers(loaded))
         return
     output = args.output or folder / "pruned.pth"
     if output.resolve() == source.resolve():
@@ -137,7 +137,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output.is_dir():
         raise PruningError(f"{output} is a folder: name a file in it with -o")
     _tell_idle(args, exp)
-    job = _make_job(args, exp, loaded, source, output, sys.argv[1:] if argv is None else argv)
+    with claimed(output.parent, PruningError, name=output.name):
+        _prune(args, exp, loaded, source, output, sys.argv[1:] if argv is None else argv)
+
+
+def _prune(
+    args: argparse.Namespace,
+    exp: Exp,
+    loaded: LoadedModel,
+    source: Path,
+    output: Path,
+    argv: Sequence[str],
+) -> None:
+    job = _make_job(args, exp, loaded, source, output, argv)
     if args.dry_run:
         _write_plan(job)
         return
@@ -154,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     else:
         record = job.run(_show_hint)
-    _print(record, console)
+    _print(record, cli.console())
     kept = ' finetune_act ""' if _is_spoilt_by_tuning(job.config, exp, loaded) else ""
     logger.info(
         "fine-tune it: python tools/train.py "
@@ -245,7 +257,6 @@ def _evaluation(exp: Exp) -> Any:
 def _write_plan(job: PruneJob) -> None:
     plan, timing = job.make_plan(_show_hint)
     path = job.output.with_suffix(".plan.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
     plan.save(path)
     if timing:
         logger.info(f"{timing.setting}: {timing.outcome}")

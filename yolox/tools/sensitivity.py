@@ -10,7 +10,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ from yolox.tools import cli
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import default_device
 from yolox.utils.download import resolve_weights
+from yolox.utils.files import write_text
+from yolox.utils.locks import claimed
 from yolox.utils.progress import track
 
 RATIOS = (0.1, 0.3, 0.5, 0.7)
@@ -131,6 +133,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     exp = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
     study = _prepare(args, exp, with_names(loaded, exp), source)
     header = {"checkpoint": file_digest(source), **settings(study, exp, args.images)}
+    with claimed(folder, PruningError):
+        _study(args, study, header, folder, source)
+
+
+def _study(
+    args: argparse.Namespace, study: Study, header: Mapping[str, Any], folder: Path, source: Path
+) -> None:
     log = SensitivityLog(folder / "sensitivity.jsonl", header)
     base = _base(study, log)
     tolerance = _tolerance(args, base)  # before hours of measuring: it may be refused
@@ -247,7 +256,7 @@ def _write(study: Study, result: SensitivityResult, tolerance: float, folder: Pa
             "measure smaller --ratios, or allow a larger --tolerance"
         )
         return None
-    output.write_text(json.dumps(ratios, indent=1) + "\n", encoding="utf-8")
+    write_text(output, json.dumps(ratios, indent=1) + "\n", PruningError)
     logger.info(
         f"{len(ratios)} layers cost at most {tolerance:.4f} of {result.metric}, each alone; all "
         "together cost more than each does, so measure what comes out:"

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from loguru import logger
 
-from yolox.core import end_with_parent, is_supervised, told_once
+from yolox.core import Trainer, end_with_parent, is_supervised, told_once
 from yolox.exp import Exp
 from yolox.tools import cli
 from yolox.tools.processes import join_machines, start_processes
+from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.dist import get_rank
+from yolox.utils.locks import claimed
 from yolox.utils.logger import setup_logger
 from yolox.utils.printable import printable
 
@@ -103,6 +106,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if trainer.fabric.is_global_zero:
         no_run = args.start_epoch is not None and not args.resume
         cli.tell_idle(("-e", no_run, "no run is resumed: give --resume"))
+    # The log is of the run too: claimed before a line of another one's gets into it.
+    folder = trainer.settings.output_dir
+    claim = claimed(folder, CheckpointError) if trainer.fabric.is_global_zero else nullcontext()
+    with claim:
+        _train(trainer, exp, args)
+
+
+def _train(trainer: Trainer, exp: Exp, args: argparse.Namespace) -> None:
+    """Say what is trained, and train."""
     setup_logger(trainer.settings.output_dir, get_rank())
     if args.logger != "tensorboard":
         logger.info(f"-l {args.logger}: curves are written as TensorBoard files, import them there")

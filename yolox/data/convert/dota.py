@@ -27,7 +27,8 @@ from yolox.data.errors import DataError, bullets
 from yolox.data.image_header import ImageError
 from yolox.data.image_size import read_image_size
 from yolox.data.tiles import WHOLE_FOLDER, WholeRecord
-from yolox.utils.files import replacing
+from yolox.utils.files import replacing, require_writable
+from yolox.utils.locks import claimed
 from yolox.utils.progress import track
 
 __all__ = ["Conversion", "convert_dota"]
@@ -86,7 +87,13 @@ def convert_dota(
             raise DataError(f"{what}: expected letters, digits, '-', '_' or '.', got {value!r}")
     folder = devkit / f"VOC{year}"
     jobs = _plan(images, labels, folder, split, settings)
-    (folder / WHOLE_FOLDER).mkdir(parents=True, exist_ok=True)
+    with claimed(folder, DataError):
+        return _convert(jobs, folder, split, workers, images)
+
+
+def _convert(jobs: list[Job], folder: Path, split: str, workers: int, images: Path) -> Conversion:
+    """Cut all images, then write the split."""
+    require_writable(folder / WHOLE_FOLDER, DataError)
     done = list(track(_run(jobs, workers), "Cutting", total=len(jobs)))
     problems = [entry.problem for entry in done if entry.problem]
     if problems:
