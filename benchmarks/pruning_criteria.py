@@ -58,7 +58,7 @@ class Bench:
     def __init__(self, args: argparse.Namespace) -> None:
         self.exp = cli.load_exp(args)
         self.loaded = load_model(args.ckpt)
-        follow_checkpoint(self.exp, self.loaded.spec, keep=args.opts[::2])
+        self.exp = follow_checkpoint(self.exp, self.loaded.spec, args.ckpt)
         self.evaluator = self.exp.get_evaluator(16)
         self.batches = self.exp.calibration_batches(args.images, CALIBRATION_BATCH)
         self.images = torch.cat([x for x, _ in self.exp.calibration_batches(64, 1)])

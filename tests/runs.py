@@ -75,10 +75,17 @@ def environment() -> dict[str, str]:
 
 
 def new_trainer(
-    exp: Exp | Path, output: Path, *, precision: str = "fp32", options: Any = None, **fields: Any
+    exp: Exp | Path,
+    output: Path,
+    *,
+    precision: str = "fp32",
+    options: Any = None,
+    given: Sequence[object] = (),
+    **fields: Any,
 ) -> Trainer:
-    """A trainer of an Exp or Exp file with some fields set."""
+    """A trainer of an Exp or Exp file with some fields set, others given as on a command line."""
     exp = get_exp(exp) if isinstance(exp, Path) else exp
+    exp.merge([str(word) for word in given])
     for name, value in {"output_dir": str(output), **fields}.items():
         assert hasattr(exp, name), name
         setattr(exp, name, value)

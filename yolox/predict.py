@@ -33,7 +33,7 @@ from yolox.utils.boxes import postprocess
 from yolox.utils.device import default_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
-from yolox.utils.files import replacing
+from yolox.utils.files import write_bytes
 from yolox.utils.model_utils import fuse_model
 from yolox.utils.visualize import vis
 
@@ -121,8 +121,7 @@ class Prediction:
             good = False
         if not good:
             raise UserError(f"cannot write {path}: expected a name that ends in .jpg or .png")
-        with replacing(path) as temporary:
-            temporary.write_bytes(data.tobytes())
+        write_bytes(path, data.tobytes())
         return path
 
 
@@ -334,7 +333,7 @@ def load(
         num_classes=loaded.spec.num_classes,
         conf=CONF if conf is None else conf,
         nms=NMS if nms is None else nms,
-        names=_names(loaded.spec.class_names or names, loaded.spec.num_classes),
+        names=_names(source, loaded.spec.class_names, names, loaded.spec.num_classes),
         legacy=legacy,
         autocast=dtype if half else None,
     )
@@ -367,7 +366,7 @@ def _load_exported(
         num_classes=info.num_classes,
         conf=info.conf_threshold if conf is None else conf,
         nms=info.nms_threshold if nms is None else nms,
-        names=_names(info.class_names or names, info.num_classes),
+        names=_names(path, info.class_names, names, info.num_classes),
         legacy=legacy,
     )
     if loss := model.nms_loss(detector.conf, detector.nms):
@@ -375,10 +374,22 @@ def _load_exported(
     return detector
 
 
-def _names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
-    if not names and num_classes == len(COCO_CLASSES):
-        return tuple(COCO_CLASSES)
-    return tuple(names) if len(names) == num_classes else ()
+def _names(
+    source: str | Path, own: Sequence[str], given: Sequence[str], count: int
+) -> tuple[str, ...]:
+    """Class names to show; empty, with a warning, where nothing tells them."""
+    if own:
+        return tuple(own)
+    if len(given) == count:
+        return tuple(given)
+    names = tuple(COCO_CLASSES) if count == len(COCO_CLASSES) else ()
+    logger.warning(
+        f"{source} does not name its {count} classes: "
+        f"{'COCO names in the usual order' if names else 'numbers'} are shown; to name them, give "
+        "-f an Exp that sets class_names, or write a file that has them: python tools/prunmodel.py "
+        f"--mode save -c {source} -o named.pth class_names NAME,NAME,…"
+    )
+    return names
 
 
 def _take(frames: Iterator[Frame], number: int, late: list[DataError]) -> list[Frame]:

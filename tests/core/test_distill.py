@@ -26,7 +26,7 @@ from yolox.core.distill import (
     logit_terms,
     teacher_cost,
 )
-from yolox.core.state import restore_state
+from yolox.core.state import capture_state, restore_state
 from yolox.core.step import forward_losses
 from yolox.jobs.train import TrainOptions
 from yolox.models import YOLOX, ModelSpec, build_model, checkpoint_payload
@@ -412,7 +412,15 @@ def test_a_state_of_another_objective_is_refused_before_anything_changes() -> No
     model = _model(1)
     before = copy.deepcopy(model.state_dict())
     objective = Distillation(model, _model(0, width=0.25), DistillConfig())
-    state = {"objective": {}, "raw_model": _model(2).state_dict()}
+    other = _model(2)
+    state = capture_state(
+        fabric=make_fabric(devices=1, precision="fp32"),
+        model=other,
+        optimizer=torch.optim.SGD(other.parameters()),
+        ema=None,
+        epoch=1,
+        best=(0.0, 0.0),
+    )
     with pytest.raises(CheckpointError, match=r"trained nothing, this one adapters\.0\.weight"):
         restore_state(
             state,

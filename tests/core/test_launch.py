@@ -9,7 +9,9 @@ import textwrap
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from yolox.core import (
     PEER_LOST_STATUS,
@@ -223,6 +225,14 @@ def test_an_error_that_all_meet_is_the_first_one_s(monkeypatch: pytest.MonkeyPat
         ("DataLoader worker (pid 7) is killed by signal: Killed. ", "loads images was killed"),
         ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", "shared memory"),
         ("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", r"batch size"),
+        ("OpenCV(5.0.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed", "out of memory"),
+        ("std::bad_alloc", "out of memory"),
+        (
+            "Caught _ArrayMemoryError in DataLoader worker process 0.\nOriginal Traceback (most "
+            "recent call last):\n  File\nnumpy._core._exceptions._ArrayMemoryError: Unable to "
+            "allocate 9. TiB",
+            "(numpy._core._exceptions._ArrayMemoryError: Unable to allocate 9. TiB)",
+        ),
     ],
 )
 def test_failures_of_the_machine_are_explained(text: str, words: str) -> None:
@@ -230,6 +240,21 @@ def test_failures_of_the_machine_are_explained(text: str, words: str) -> None:
     assert isinstance(told, ResourceError)
     assert words in str(told)
     assert "\n" not in str(told)
+
+
+def test_memory_that_ran_out_is_told_whoever_asked_for_it() -> None:
+    for ask in (lambda: np.zeros(1 << 45), lambda: bytearray(1 << 60)):
+        with pytest.raises(MemoryError) as caught:
+            ask()
+        told = explain(caught.value)
+        assert "out of memory: lower the batch size" in str(told)
+        assert "\n" not in str(told)
+
+
+def test_a_batch_norm_of_one_value_is_told() -> None:
+    with pytest.raises(ValueError, match="Expected more than 1 value") as caught:
+        torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
+    assert "raise the batch size (-b) or input_size" in str(explain(caught.value))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), KeyError("gloo"), ValueError()])

@@ -127,7 +127,7 @@ def test_missing_files_say_what_is_there(root, tmp_path):
     [
         ("{", "is not JSON"),
         ("\ufeff[]", "holds a list"),
-        ("[" * 100_000, "is not JSON"),
+        ("[" * 100_000, "nested deeper"),
         ("{}", "'images': not there"),
         ('{"images": {}, "categories": []}', "'images': a dict"),
         ('{"images": [], "categories": []}', "names no image"),

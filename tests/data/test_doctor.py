@@ -252,7 +252,7 @@ def png() -> bytes:
     [
         (b"", "empty"),
         (b"no image", "undecodable"),
-        (jpeg()[: len(jpeg()) // 2], "truncated"),
+        (jpeg()[:100], "truncated"),
         (png()[:-20], "truncated"),
         (None, "missing"),
     ],
@@ -294,6 +294,49 @@ def test_jpeg_whose_lower_part_is_lost_but_ends_well(tmp_path: Path) -> None:
     finding = found(report, "lower part is missing")
     assert finding.severity == "error"
     assert finding.examples == (f"{path}: {facts.grey:.0%} grey",)
+
+
+def test_truncated_jpegs_are_decoded_and_named(tmp_path: Path) -> None:
+    paths = {cut: tmp_path / f"{cut}.jpg" for cut in (2, len(jpeg()) // 2)}
+    for cut, path in paths.items():
+        path.write_bytes(jpeg()[:-cut])
+    facts = inspect_images(paths.values())
+    assert all(entry.size == (64, 48) and not entry.complete for entry in facts.values())
+    rows = [record(path.stem, ("dog", BOX), image=path) for path in facts]
+    report = examined(*rows, facts=facts)
+    little, half = paths.values()
+    assert found(report, "truncated").examples == (str(little),)
+    (example,) = found(report, "lower part is missing").examples
+    assert example.startswith(str(half))
+    assert example.endswith("grey, truncated")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(("bits", "dark"), [(10, True), (12, True), (15, False), (16, False)])
+def test_pictures_that_use_the_lower_bits_alone(
+    suffix: str, bits: int, dark: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    img = np.random.default_rng(0).integers(1 << (bits - 1), 1 << bits, (64, 48, 4))
+    img[..., 3] = 65535  # the alpha channel says nothing of the pixels
+    assert cv2.imwrite(str(path), img.astype(np.uint16))
+    facts = inspect_images([path])
+    assert facts[path].bits == bits
+    report = examined(record("a", ("dog", BOX), image=path), facts=facts)
+    findings = [f for f in report.findings if "nearly black" in f.title]
+    assert [f.examples for f in findings] == [(f"{path}: {bits} bits of 16",)] * dark
+
+
+def test_pictures_that_are_refused_for_their_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png())
+    monkeypatch.setenv("YOLOX_MAX_IMAGE_PIXELS", "3071")
+    report = examined(record("a", ("dog", BOX), image=path), facts=inspect_images([path]))
+    (example,) = found(report, "more pixels").examples
+    assert example.startswith(f"{path} claims 64 × 48")
+    assert "YOLOX_MAX_IMAGE_PIXELS=3072" in example
 
 
 def test_thumbnail_s_end_mark_is_not_the_picture_s(tmp_path: Path) -> None:

@@ -228,10 +228,10 @@ def test_names_may_be_a_mapping_and_nc_may_be_given(config):
         ([NAMES, "train: images/train/a.png"], "is not UTF-8 text"),
         ([NAMES, "train: images/train", "path: nowhere"], "is not there (path: nowhere)"),
         ([NAMES, "train: images/train", "path: 5"], "path is 5"),
-        (["names: [ant"], "is not YAML"),
+        (["names: [ant"], "it is not YAML"),
         (["a: !!python/object/apply:os.getcwd []"], "is not YAML"),
         (["d: 2020-99-99"], "is not YAML"),
-        (["[" * 5000], "is not YAML"),
+        (["[" * 5000], "nested deeper"),
         (["just text"], "is no mapping"),
     ],
 )

@@ -47,7 +47,7 @@ def test_the_recipe_is_scaled_to_the_run(
 ) -> None:
     exp = _exp(**fields)
     before = dict(vars(exp))
-    tuned = fine_tuning(exp, steps, ())
+    tuned = fine_tuning(exp, steps)
     assert _figures(tuned) == pytest.approx(expected)
     assert vars(exp) == before
 
@@ -63,16 +63,18 @@ def test_the_recipe_is_scaled_to_the_run(
 )
 def test_the_rate_is_scaled_unless_it_was_given(given: tuple[str, ...], factor: float) -> None:
     exp = _exp(finetune_lr=0.5)
-    tuned = fine_tuning(exp, 100, given)
+    exp.merge([word for name in given for word in (name, str(getattr(exp, name)))])
+    tuned = fine_tuning(exp, 100)
     assert tuned.basic_lr_per_img == pytest.approx(factor * 0.01 / 64)
 
 
 def test_what_was_given_stays() -> None:
-    exp = _exp(max_epoch=8, finetune_epochs=4, no_aug_epochs=6, warmup_epochs=5, ema_decay=0.99)
-    names = ("max_epoch", "no_aug_epochs", "warmup_epochs", "ema_decay")
-    assert _figures(fine_tuning(exp, 10, names)) == (8, 6, 5, 0.99)
+    exp = _exp(finetune_epochs=4)
+    exp.merge(["no_aug_epochs", "6"])
     with pytest.raises(ExpError, match="no_aug_epochs must be from 0 to max_epoch 4: 6"):
-        fine_tuning(exp, 10, ("no_aug_epochs",))
+        fine_tuning(exp, 10)
+    exp.merge(["max_epoch", "8", "warmup_epochs", "5", "ema_decay", "0.99"])
+    assert _figures(fine_tuning(exp, 10)) == (8, 6, 5, 0.99)
 
 
 def test_the_average_reaches_its_decay_within_its_window() -> None:
@@ -166,10 +168,8 @@ def test_what_the_run_that_made_the_model_had_otherwise_is_told(
             assert change in told
         assert trainer.recipe["max_epoch"] == 2
         assert trainer.recipe["basic_lr_per_img"] == 0.5 * 0.01 / 64
-        options = TrainOptions(
-            checkpoint=small, name=turn, given=("max_epoch", "basic_lr_per_img", "momentum")
-        )
-        new_trainer(tiny_exp, tmp_path, options=options)
+        given = ("max_epoch", 2, "basic_lr_per_img", 0.01 / 64, "momentum", 0.9)
+        new_trainer(tiny_exp, tmp_path, options=options, given=given)
         assert "had other settings" not in capsys.readouterr().err
         if turn == "once":
             assert command(train.main, *common, "-c", small, "-expn", "tuned", *out) == 0
@@ -180,9 +180,9 @@ def test_length_and_rate_of_a_sparse_run_are_its_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sparse = {"sparsity": 0.01, "max_epoch": 3, "basic_lr_per_img": 0.1, "momentum": 0.8}
-    fine_tuning(_exp(), 100, (), sparse)
+    fine_tuning(_exp(), 100, sparse)
     assert "had other settings: momentum 0.8 → 0.9; to" in capsys.readouterr().err
-    fine_tuning(_exp(finetune_epochs=30), 100, (), {"max_epoch": 3})
+    fine_tuning(_exp(finetune_epochs=30), 100, {"max_epoch": 3})
     assert "had other settings" not in capsys.readouterr().err
 
 
@@ -208,7 +208,6 @@ def test_a_penalty_of_the_recipe_ends_with_the_pruning(
     options = TrainOptions(checkpoint=pruned)
     assert new_trainer(tiny_exp, tmp_path, options=options, sparsity=0.1).regularizer is None
     assert "sparsity is off: the model is pruned" in capsys.readouterr().err
-    again = TrainOptions(checkpoint=pruned, given=("sparsity",))
-    trainer = new_trainer(tiny_exp, tmp_path, options=again, sparsity=0.1)
+    trainer = new_trainer(tiny_exp, tmp_path, options=options, given=("sparsity", 0.1))
     assert trainer.regularizer is not None
     assert trainer.recipe["sparsity"] == 0.1

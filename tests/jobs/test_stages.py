@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from loguru import logger
 
 from yolox.jobs.compress.stages import Record, Stage, run_stages
 from yolox.utils.errors import UserError
+from yolox.utils.locks import claimed
 
 
 class Work:
@@ -193,7 +195,44 @@ def test_a_stage_that_writes_nothing_is_an_error(work: Work) -> None:
         run_stages(stages, Record(work.folder / "run.json", "o"))
 
 
-def test_a_damaged_record_is_told(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{")
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", "3", '{"stages": {}}', '{"stages": [], "folders": []}'),
+        *('{"stages": {"a": 1}, "folders": []}', '{"stages": {}, "folders": [1]}'),
+        '{"stages": {"a": {"mark": 1, "command": "c"}}, "folders": []}',
+        '{"stages": {"a": {"mark": "m", "command": "c", "seconds": "1"}}, "folders": []}',
+    ],
+)
+def test_a_damaged_record_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
     with pytest.raises(UserError, match=r"cannot read .*run\.json .*delete it"):
         Record(tmp_path / "run.json", "o")
+
+
+def test_a_folder_that_another_run_writes_into_is_not_cleared(work: Work, tmp_path: Path) -> None:
+    work.run()
+    with claimed(tmp_path / "two"):
+        child = os.fork()
+        if not child:
+            try:
+                work.run(second="x")
+            except UserError as error:
+                os._exit(0 if "another run writes into" in str(error) else 1)
+            os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+    assert (tmp_path / "two" / "out").read_text() == "b"
+
+
+def test_a_folder_that_cannot_be_cleared_is_told(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    work.run()
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(
+        UserError, match=r"two is done anew, and .*two cannot be put out of its way"
+    ):
+        work.run(second="x")

@@ -113,8 +113,8 @@ def test_depths_that_make_the_same_network_are_the_same(
     tiny_exp: Path, pruned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The spec of a file without one is inferred: of a depth of 0.3 too it says 0.33."""
-    options = TrainOptions(checkpoint=pruned, given=("depth",))
-    new_trainer(tiny_exp, tmp_path, options=options, depth=0.3)
+    options = TrainOptions(checkpoint=pruned)
+    new_trainer(tiny_exp, tmp_path, options=options, given=("depth", 0.3))
     assert "the Exp describes" not in capsys.readouterr().err
 
 
@@ -187,6 +187,5 @@ def test_an_exp_of_another_model_is_told_and_refused_where_it_is_asked_for(
     told = f"{path} holds a model of depth 0.33, width 0.125, the Exp describes depth 0.67, width"
     assert told in capsys.readouterr().err
     assert (trainer.spec.depth, trainer.spec.width) == (0.33, 0.125)
-    given = TrainOptions(checkpoint=path, resume=resume, given=("width",))
     with pytest.raises(CheckpointError, match=r"cannot go on with .*width 0\.25: leave that out"):
-        new_trainer(tiny_exp, tmp_path, options=given, width=0.25)
+        new_trainer(tiny_exp, tmp_path, options=options, given=("width", 0.25))

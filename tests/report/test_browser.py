@@ -15,6 +15,7 @@ import pytest
 
 from tests.report.made_up import HOSTILE, full_report
 from yolox.report import render
+from yolox.utils.printable import printable
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
@@ -92,7 +93,7 @@ def _result(folder: Path, html: str, script: str, *, phone: bool = False) -> Any
 
 def test_a_click_on_a_header_sorts(tmp_path: Path) -> None:
     html = render(full_report(HOSTILE))
-    name = HOSTILE
+    name = printable(HOSTILE)
     result = _result(tmp_path, html, _TRY % ("classes", "[1, 1, 4, 4, 0]"))
     assert result["complaints"] == []
     assert result["broken"] is None

@@ -55,7 +55,7 @@ def test_places_on_linear_and_logarithmic_axes() -> None:
 
 def test_markup_is_escaped() -> None:
     assert text("a<b&\x01", 1, 2.345, text_anchor="end") == (
-        '<text x="1" y="2.35" text-anchor="end">a&lt;b&amp; </text>'
+        '<text x="1" y="2.35" text-anchor="end">a&lt;b&amp;\\x01</text>'
     ).replace("2.35", f"{round(2.345, 2):g}")
     assert element("a", title='"<') == "<a title='\"&lt;'/>"
 

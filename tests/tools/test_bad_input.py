@@ -15,9 +15,24 @@ import pytest
 import torch
 
 from tests.runs import command, error_lines, read, tree, write_exp
-from yolox.tools import compare, demo, eval, prunmodel, train
+from yolox.tools import (
+    bench,
+    compare,
+    compress,
+    demo,
+    eval,
+    export,
+    prunmodel,
+    report,
+    sensitivity,
+    train,
+)
 
-MAINS = {"train": train, "prunmodel": prunmodel, "eval": eval, "demo": demo, "compare": compare}
+MAINS = {
+    **{"train": train, "prunmodel": prunmodel, "eval": eval, "demo": demo, "compare": compare},
+    **{"export": export, "report": report, "sensitivity": sensitivity, "bench": bench},
+    "compress": compress,
+}
 
 
 def _refused(folder: Path, capsys: pytest.CaptureFixture[str], tool: str, *args: object) -> str:
@@ -50,6 +65,9 @@ LINES: list[tuple[str, str, list[str]]] = [
     ("train", "| act gelu", ["act", "silu", "gelu"]),
     ("train", "| depth -1", ["depth"]),
     ("train", "| seed -1", ["seed"]),
+    ("train", "| seed 1180591620717411303424", ["seed must be at most 9223372036854775807"]),
+    ("train", "-b 1 | input_size 32,32 multiscale_range 0", ["one value a channel", "(-b)"]),
+    ("train", "max_epoch 3 many -b 2", ["'many' has no value"]),
     ("train", "| random_size 3", ["random_size"]),
     ("train", "| multiscale_range -9", ["multiscale_range"]),
     ("train", "| ema_decay 1.5", ["decay", "1.5"]),
@@ -101,6 +119,8 @@ LINES: list[tuple[str, str, list[str]]] = [
     ("train", "--resume -c BEST", ["no training state", "latest_ckpt.pth"]),
     ("train", "-c BEST | width 0.25", ["another model"]),
     ("eval", "-c BEST --tsize 50", ["32", "50"]),
+    ("eval", "-c BEST --tsize 32 2048", ["2048: no flag before it takes so many values"]),
+    ("eval", "-c BEST --seed 18446744073709551616", ["--seed", "must be at most"]),
     ("demo", "-c BEST --path no/such/place", ["no image at no/such/place", "--path"]),
     ("demo", "-c none.pth --path .", ["no checkpoint at none.pth"]),
     ("compare", "-c BEST --labels a b --no-eval", ["2 labels for 1 checkpoints"]),
@@ -320,6 +340,25 @@ def _newer(best: Path, path: Path) -> None:
     torch.save({**read(best), "version": 99}, path)
 
 
+def _nan(best: Path, path: Path) -> None:
+    content = read(best)
+    content["model"]["head.stems.1.conv.weight"][0, 0] = float("nan")
+    torch.save(content, path)
+
+
+def _flipped(best: Path, path: Path) -> None:
+    """A bit of a weight: the middle of a file is one."""
+    content = bytearray(best.read_bytes())
+    content[len(content) // 2] ^= 64
+    path.write_bytes(content)
+
+
+def _endless(best: Path, path: Path) -> None:
+    content = read(best)
+    content["spec"]["depth"] = 1e9
+    torch.save(content, path)
+
+
 FILES: list[tuple[Callable[[Path, Path], None], list[str]]] = [
     (_truncated, ["truncated"]),
     (_empty, ["0 bytes", "truncated"]),
@@ -331,6 +370,9 @@ FILES: list[tuple[Callable[[Path, Path], None], list[str]]] = [
     (_other_net, ["not that of a YOLOX", "layer1.weight"]),
     (_wrong_channels, ["stem.conv.conv.weight", "(5, 12, 3, 3)"]),
     (_newer, ["version 99", "update"]),
+    (_nan, ["head.stems.1.conv.weight (1 of ", "not finite"]),
+    (_flipped, ["is damaged", "checksum", "again"]),
+    (_endless, ["depth", "1000000000.0", "to 20"]),
 ]
 
 
@@ -355,6 +397,19 @@ def test_checkpoint(
     for word in words:
         assert word in error
     if spoil is not _other_net:
+        assert str(path) in error
+
+
+@pytest.mark.parametrize("tool", ["export", "report", "sensitivity", "bench", "compress"])
+def test_weights_that_are_not_finite_or_not_what_was_saved(
+    tool: str, own_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.pth"
+    words = [] if tool == "bench" else ["-f", own_exp]
+    for spoil, word in ((_nan, "head.stems.1.conv.weight"), (_flipped, "is damaged")):
+        spoil(trained / "best_ckpt.pth", path)
+        error = _refused(tmp_path, capsys, tool, *([] if tool == "bench" else ["-c"]), path, *words)
+        assert word in error
         assert str(path) in error
 
 

@@ -56,7 +56,7 @@ def test_clean_data_of_an_exp(
 def test_errors_set_the_status(broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(check_data.main, broken) == 1
     out, err = capsys.readouterr()
-    assert "error  images that cannot be decoded: the file is cut off: 1 (train 1)" in out
+    assert "error  images of which the lower part is missing from the file: 1 (train 1)" in out
     assert "demo_00001.jpg" in out
     (line,) = error_lines(err)
     assert "1 error, 0 warnings" in line

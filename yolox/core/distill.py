@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from loguru import logger
 from torch import Tensor, nn
 
+from yolox.data import known_order
 from yolox.models import YOLOX, ModelSpec, load_model
 from yolox.models.losses import detection_loss, iou_loss
 from yolox.models.yolo_head import HeadOutput, decode_boxes
@@ -271,7 +272,7 @@ def load_teacher(path: Path, student: YOLOX, spec: ModelSpec) -> YOLOX:
             strides by which its anchor points are others.
     """
     loaded = load_model(path)
-    theirs = loaded.spec.class_names
+    theirs = _classes_of_teacher(path, loaded.spec, spec.class_names)
     problems = []
     if loaded.spec.num_classes != spec.num_classes:
         problems.append(
@@ -292,6 +293,20 @@ def load_teacher(path: Path, student: YOLOX, spec: ModelSpec) -> YOLOX:
         )
     _warn_if_smaller(path, loaded.model, student, spec)
     return loaded.model
+
+
+def _classes_of_teacher(path: Path, spec: ModelSpec, students: tuple[str, ...]) -> tuple[str, ...]:
+    """The teacher's class names; where it has none those that the student's tell, with a word."""
+    if spec.class_names or spec.num_classes != len(students):
+        return spec.class_names
+    if known := known_order(spec.num_classes, students):
+        return known.names
+    if len(students) > 1:
+        logger.warning(
+            f"the teacher {path} does not name its classes: they are taken in the student's order, "
+            f"{', '.join(students)}"
+        )
+    return students
 
 
 def _warn_if_smaller(path: Path, teacher: YOLOX, student: YOLOX, spec: ModelSpec) -> None:

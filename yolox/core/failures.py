@@ -14,6 +14,13 @@ from yolox.utils.errors import UserError
 
 # What torch raises where a connection cannot be made or breaks.
 _LOST: tuple[type[RuntimeError], ...] = (dist.DistError,) if dist.is_available() else ()
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # PyTorch
+    "ArrayMemoryError",  # NumPy, as text
+    "\nMemoryError",
+    "Insufficient memory",  # OpenCV
+    "std::bad_alloc",
+)
 PEER_LOST_STATUS = 3  # exit status of a process that ended since another one had
 
 
@@ -36,6 +43,20 @@ def told_once() -> Iterator[None]:
         raise PeerLostError(str(error)) from error
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out in PyTorch, NumPy, OpenCV or Python, here or in a loader's process."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # What crosses from a process that loads images, or from C++, is text.
+    return any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _telling_line(text: str) -> str:
+    """Of a message, or of a traceback in it, the line that tells what was wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["MemoryError"]
+    return lines[-1] if "Traceback (most recent call last)" in text else lines[0]
+
+
 def explain(error: Exception) -> UserError | None:
     """The error as one for people, where it is known to come from outside; None for a bug."""
     text = str(error)
@@ -45,10 +66,16 @@ def explain(error: Exception) -> UserError | None:
             "memory (/dev/shm; docker run --shm-size): lower data_num_workers or the batch size "
             f"({text.splitlines()[0]})"
         )
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return ResourceError(
-            "out of memory: lower the batch size (-b in training) or input_size; on a GPU that is "
-            f"small or taken, CUDA_VISIBLE_DEVICES= means the CPU ({text.splitlines()[0]})"
+            "out of memory: lower the batch size (-b in training), input_size or data_num_workers; "
+            "on a GPU that is small or taken, CUDA_VISIBLE_DEVICES= means the CPU "
+            f"({_telling_line(text)})"
+        )
+    if "Expected more than 1 value per channel when training" in text:
+        return ResourceError(
+            "a batch norm cannot train on one value a channel, all that is left of one small "
+            f"image: raise the batch size (-b) or input_size ({_telling_line(text)})"
         )
     if not isinstance(error, RuntimeError):
         return None

@@ -42,5 +42,5 @@ def start_momentum(optimizer: torch.optim.Optimizer) -> None:
             continue
         for parameter in group["params"]:
             state = optimizer.state[parameter]
-            if parameter.requires_grad and "momentum_buffer" not in state:
+            if parameter.requires_grad and state.get("momentum_buffer") is None:
                 state["momentum_buffer"] = torch.zeros_like(parameter)

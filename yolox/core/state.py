@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from yolox.core.optim import start_momentum
 from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.ema import ModelEMA
+from yolox.utils.schema import integer, listing, mapping, number, plain, record, require, shown
+from yolox.utils.tensors import dense, require_finite, state_dict
+
+_LIKE_WEIGHTS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # in shape
+_SHOWN = 5  # problems in a message
 
 
 def capture_state(
@@ -74,6 +80,8 @@ def restore_state(
             "the checkpoint holds no training state to resume from: use latest_ckpt.pth, or give "
             "it with -c and -expn NAME, without --resume, to start a new run from its weights"
         )
+    require(state, _STATE, "the checkpoint's training state is wrong", CheckpointError)
+    require_finite(state["raw_model"], "the checkpoint's training state")
     beside, saved = _beside(objective, model), state.get("objective", {})
     if {k: v.shape for k, v in beside.items()} != {k: v.shape for k, v in saved.items()}:
         raise CheckpointError(
@@ -87,23 +95,92 @@ def restore_state(
     options = [
         {k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups
     ]
+    misfits = _misfits(state["optimizer"], optimizer)
     try:
+        if misfits:
+            raise ValueError("; ".join(misfits[:_SHOWN]))
         model.load_state_dict(state["raw_model"])
         optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             "the run was stopped with another model or optimizer, so it cannot go on: resume with "
             "the Exp that it was started with, or start a new run from its weights, with -c and "
             f"-expn NAME ({str(error).splitlines()[0]})"
         ) from error
+    start_momentum(optimizer)  # of weights that had none in the file
     for group, own in zip(optimizer.param_groups, options, strict=True):
         group.update(own)  # the recipe is the run's, as its other settings are
     if ema is not None:
         ema.ema.load_state_dict(averaged)
         ema.updates = state["ema_updates"]
-    fabric._precision.load_state_dict(state["precision"])
-    torch.set_rng_state(state["torch_rng"].cpu())
+    try:
+        fabric._precision.load_state_dict(state["precision"])
+        torch.set_rng_state(state["torch_rng"].cpu())
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            "the run was stopped with another precision or version of PyTorch, so it cannot go on "
+            f"to the bit ({str(error).splitlines()[0]}): go on as it was started, or start a new "
+            "run from its weights, with -c and -expn NAME"
+        ) from error
     return state["epoch"], *state["best"]
+
+
+def epochs_done(content: Mapping[str, Any]) -> int:
+    """Epochs that the run of a checkpoint has done; 0 where it holds no training state."""
+    state = content.get("train", {})
+    check = record({}, {"epoch": _EPOCH})
+    require(state, check, "the checkpoint's training state is wrong", CheckpointError)
+    return int(state.get("epoch", 0))
+
+
+def _optimizer_state(value: Any, where: str) -> Iterator[str]:
+    """Numbers of weights, each with names that have tensors or plain values."""
+    if not isinstance(value, Mapping):
+        yield f"{where}: expected numbers with values, got {shown(value)}"
+        return
+    for index, slot in value.items():
+        if not isinstance(index, int) or not isinstance(slot, Mapping):
+            yield f"{where}: expected numbers with names, got {shown(index)}: {shown(slot)}"
+            continue
+        for name, item in slot.items():
+            check = dense if isinstance(item, Tensor) else plain
+            yield from check(item, f"{where}.{index}.{shown(name)}")
+
+
+_EPOCH = integer(0, 1_000_000)
+_STATE = record(
+    {
+        "epoch": _EPOCH,
+        "best": listing(number(), length=2),
+        "raw_model": state_dict,
+        "ema_updates": integer(0, 1 << 60),
+        "optimizer": record(
+            {
+                "state": _optimizer_state,
+                "param_groups": listing(record({"params": listing(integer(0, 1 << 31))})),
+            }
+        ),
+        "precision": mapping(plain),
+        "torch_rng": dense,
+    },
+    {"objective": state_dict},
+)
+
+
+def _misfits(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> list[str]:
+    """What the optimizer would only find wrong in its first step."""
+    indices = [index for group in saved["param_groups"] for index in group["params"]]
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    return [
+        f"{name} of weight {index} has shape {_shape(value)}, not {tuple(weight.shape)}"
+        for index, weight in zip(indices, weights, strict=False)
+        for name, value in saved["state"].get(index, {}).items()
+        if name in _LIKE_WEIGHTS and value is not None and _shape(value) != tuple(weight.shape)
+    ]
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +24,10 @@ from yolox.core.state import capture_state, recipe_changes, restore_state
 from yolox.core.statistics import RecentImages, retake_statistics
 from yolox.core.step import NonFiniteLossError, forward_losses
 from yolox.models import YOLOX, ModelSpec, checkpoint_payload
+from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.dist import from_first_process, take_buffers_of_first_process
 from yolox.utils.ema import ModelEMA
+from yolox.utils.locks import claimed
 from yolox.utils.progress import track
 
 Size = tuple[int, int]
@@ -82,7 +85,8 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: the loss is not finite; the files of the last epoch stay.
-            CheckpointError: `resume` holds no training state, or nothing can be written.
+            CheckpointError: `resume` holds no training state, or nothing can be written, or another
+                run writes into the folder.
             PeerLostError: another process raises one of these.
             Interrupted: by Ctrl-C or SIGTERM; the message says where a resumed run starts.
         """
@@ -90,9 +94,12 @@ class Trainer:
         self._epoch = 0
         self._recent = RecentImages()
         try:
+            # Of the processes of a run one writes, and claims the folder.
+            first = self.fabric.is_global_zero
+            claim = claimed(self.settings.output_dir, CheckpointError) if first else nullcontext()
             # A signal (of a killed loader's process, say) may raise between the two halves of a
             # `no_grad` deep in torch: the mode of whoever called is set back here.
-            with torch.enable_grad():
+            with claim, torch.enable_grad():
                 return self._train()
         except Interrupted as stop:
             where = f"stopped in epoch {self._epoch + 1} of {self.settings.max_epoch}"

@@ -14,6 +14,7 @@ from .datasets import (
     AnnotationTransform,
     COCODataset,
     DetectionDataset,
+    KnownOrder,
     MosaicDetection,
     Problem,
     Record,
@@ -22,14 +23,16 @@ from .datasets import (
     VOCDetection,
     YOLODataset,
     build_samples,
+    known_order,
     read_coco,
     read_voc,
     read_yolo,
     resolve_class_list,
     resolve_classes,
+    rows_by_name,
     with_classes,
 )
-from .errors import DataError
+from .errors import DataError, UnknownClassesError
 from .samplers import Draw, InfiniteSampler, TrainBatchSampler, YoloBatchSampler
 from .synthetic import generate_demo_dataset
 
@@ -43,6 +46,7 @@ __all__ = [
     "DetectionDataset",
     "Draw",
     "InfiniteSampler",
+    "KnownOrder",
     "MosaicDetection",
     "Problem",
     "Record",
@@ -50,6 +54,7 @@ __all__ = [
     "Sample",
     "TrainBatchSampler",
     "TrainTransform",
+    "UnknownClassesError",
     "VOCDetection",
     "ValTransform",
     "YOLODataset",
@@ -59,12 +64,14 @@ __all__ = [
     "build_train_loader",
     "generate_demo_dataset",
     "get_yolox_datadir",
+    "known_order",
     "preproc",
     "read_coco",
     "read_voc",
     "read_yolo",
     "resolve_class_list",
     "resolve_classes",
+    "rows_by_name",
     "with_classes",
     "worker_init_reset_seed",
 ]

@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from yolox.data.data_augment import Image, fit_size
-from yolox.data.datasets.decoding import decode, read_bytes
+from yolox.data.datasets.decoding import read_image
 from yolox.data.datasets.mosaicdetection import MosaicDetection
 from yolox.data.datasets.records import Record
 from yolox.data.errors import DataError
 from yolox.data.samplers import Draw
+from yolox.utils.files import write_bytes
+from yolox.utils.printable import printable
 from yolox.utils.visualize import class_color
 
 _TILE_WIDTH = 480  # pixels
@@ -86,7 +88,7 @@ def choose(classes: Sequence[Collection[str]], number: int, seed: int) -> list[i
 def record_tile(record: Record) -> Tile | None:
     """An image with its objects as annotated; None if it cannot be decoded."""
     try:
-        image = decode(record.image, read_bytes(record.image), 1)
+        image = read_image(record.image)
     except DataError:
         return None
     height, width = image.shape[:2]
@@ -181,7 +183,7 @@ def _draw_tile(tile: Tile, size: tuple[int, int], colors: dict[str, Color]) -> I
         cv2.rectangle(picture, (x1, y1), (x2, y2), colors[tile.names[i]], 2)
     # In a crowd, names would hide the objects; the legend's colours tell.
     for i in large_first if len(boxes) <= _CROWD else []:
-        _draw_label(picture, tile.names[i], boxes[i].tolist(), colors[tile.names[i]])
+        _draw_label(picture, printable(tile.names[i]), boxes[i].tolist(), colors[tile.names[i]])
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     out[top : top + height, left : left + width] = picture
     objects = f"{len(tile.names)} objects"
@@ -211,7 +213,7 @@ def _legend(title: str, entries: Sequence[tuple[str, int, Color]], width: int) -
     """Title and classes with their number of objects, in as many lines as that takes."""
     places, x, line = [], _GAP, 1 if title else 0
     for name, objects, _ in entries:
-        text = _shortened(f"{name} {objects}", width - 2 * _GAP - 40)
+        text = _shortened(f"{printable(name)} {objects}", width - 2 * _GAP - 40)
         needed = 18 + _text_width(text) + 22
         if x > _GAP and x + needed > width:
             x, line = _GAP, line + 1
@@ -244,6 +246,5 @@ def _shortened(text: str, room: int) -> str:
 
 
 def save_sheet(path: Path, sheet: Image) -> None:
-    """Write a PNG, its folder made where needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
+    """Write a PNG, its folder made where needed. Raises `UserError` where it cannot be."""
+    write_bytes(path, cv2.imencode(".png", sheet)[1].tobytes())

@@ -17,6 +17,14 @@ class DataError(UserError):
     """
 
 
+class UnknownClassesError(DataError):
+    """Objects are of classes that are not in the list; `names` are these."""
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
+
+
 def bullets(items: Sequence[str], limit: int = MAX_LISTED) -> str:
     """One indented line per item: at most ``limit`` of them, then how many more there are."""
     lines = [f"\n  - {item}" for item in items[:limit]]

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from yolox.data.datasets.decoding import read_image
 from yolox.data.datasets.files import IMAGE_EXTENSIONS
 from yolox.data.errors import DataError, bullets
+from yolox.data.image_header import ImageError
 
 Image = npt.NDArray[np.uint8]
 
@@ -80,13 +81,13 @@ class Images:
             path, name = item
             try:
                 image = read_image(path)
-            except DataError as error:
-                unread.append(str(error))
+            except ImageError as error:
+                unread.append(f"{path} {error.what}")
                 continue
             yield Frame(image=image, path=path, name=name, number=number)
         if unread:
             raise DataError(
-                f"{len(unread)} of {len(self)} files cannot be decoded as images:{bullets(unread)}"
+                f"{len(unread)} of {len(self)} files cannot be decoded:{bullets(unread)}"
             )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolox.data.errors import DataError
+from yolox.utils.documents import read_json
 
 CLASSES = ("circle", "square", "triangle")
 _RECIPE = "demo.json"  # what the data set was made with; written last
@@ -65,8 +66,13 @@ def generate_demo_dataset(
     if devkit.exists():
         _require_same(devkit, recipe)
         return devkit
-    root.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".demo-", dir=root))
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".demo-", dir=root))
+    except OSError as error:
+        raise DataError(
+            f"cannot write into {root} ({error.strerror}): choose another folder"
+        ) from error
     try:
         made = work / devkit.name
         _write(made, num_images, image_size, seed)
@@ -77,6 +83,11 @@ def generate_demo_dataset(
             if not devkit.exists():
                 raise
             _require_same(devkit, recipe)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the demo data into {root} ({error.strerror}): make room, or choose "
+            "another folder"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return devkit
@@ -85,7 +96,7 @@ def generate_demo_dataset(
 def _require_same(devkit: Path, recipe: dict[str, object]) -> None:
     path = devkit / _RECIPE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         found = None
     if found != recipe:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from yolox.data.datasets.sample import Sample
 from yolox.data.errors import DataError, bullets
+from yolox.utils.documents import read_json
 
 __all__ = [
     "WHOLE_FOLDER",
@@ -35,6 +37,7 @@ __all__ = [
 Window = tuple[int, int, int, int]
 
 WHOLE_FOLDER = "Whole"
+_MOST_TILES = 1_000_000  # of an image, in a record that is to be believed
 # The 1 is the scale, as DOTA's tools write it: tiles are cut from the image at its own size.
 _TILE_NAME = re.compile(r"(?P<source>.+)__1__(?P<x>\d+)___(?P<y>\d+)")
 
@@ -108,12 +111,12 @@ class WholeRecord:
     def read(cls, path: Path) -> WholeRecord:
         """The record in a file. Raises DataError with what is wrong (without the path)."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             content["names"] = tuple(map(str, content["names"]))
             content["boxes"] = tuple(tuple(map(float, box)) for box in content["boxes"])
             content["difficult"] = tuple(map(bool, content["difficult"]))
             record = cls(**content)
-            record.windows()
+            _require_geometry(record)
         except FileNotFoundError:
             raise DataError("the file is not there") from None
         except OSError as error:
@@ -125,6 +128,18 @@ class WholeRecord:
         ):
             raise DataError("does not hold a name, a box and a difficulty for each object")
         return record
+
+
+def _require_geometry(record: WholeRecord) -> None:
+    """Raise ValueError unless a record's numbers are an image's and its tiles'."""
+    sides = (record.height, record.width, record.size, record.overlap)
+    if not isinstance(record.name, str) or any(type(side) is not int for side in sides):
+        raise ValueError("a name and whole numbers are expected")
+    if min(sides[:3]) < 1 or not 0 <= record.overlap < record.size:
+        raise ValueError("sides above 0, and an overlap below the size of a tile, are expected")
+    step = record.size - record.overlap
+    if math.ceil(record.height / step) * math.ceil(record.width / step) > _MOST_TILES:
+        raise ValueError(f"more than {_MOST_TILES:,} tiles")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -21,6 +21,7 @@ from yolox.evaluators.evaluator import (
 from yolox.evaluators.results import EvalResult, Headline, evaluate_detections
 from yolox.utils.dist import is_main_process
 from yolox.utils.errors import UserError
+from yolox.utils.files import write_text
 
 __all__ = ["COCOEvaluator", "Evaluator", "Headline", "Inference", "Outputs"]
 
@@ -255,7 +256,8 @@ class COCOEvaluator(Evaluator):
             model, device=device, precision=precision, distributed=distributed
         )
         if self.testdev and is_main_process():
-            _TESTDEV_FILE.write_text(json.dumps(coco_rows(inference.detections, self.category_ids)))
+            rows = coco_rows(inference.detections, self.category_ids)
+            write_text(_TESTDEV_FILE, json.dumps(rows))
             logger.info("detections written to {}", _TESTDEV_FILE.resolve())
         return inference
 

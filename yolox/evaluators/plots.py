@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from yolox.evaluators.confusion import Confusion
 from yolox.evaluators.curves import RECALLS, SCORES, Curves, OperatingPoint
 from yolox.utils.files import replacing
+from yolox.utils.printable import printable
 
 __all__ = ["MOST_NAMED", "group_rare_mixups", "save_confusion", "save_f1", "save_precision_recall"]
 
@@ -209,6 +210,7 @@ def _at(point: OperatingPoint | None) -> str:
 
 def _short(name: str) -> str:
     """A name that fits, its dollar signs kept from starting a formula."""
+    name = printable(name)
     text = name if len(name) <= 18 else f"{name[:17]}…"
     return text.replace("$", r"\$")
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from yolox.evaluators.coco_metric import evaluate_coco
 from yolox.evaluators.evaluator import EvalSample, ImageDetections, Timing
 from yolox.evaluators.voc_metric import evaluate_voc
+from yolox.utils.printable import printable
 
 __all__ = ["ClassRow", "EvalResult", "Headline", "Order", "evaluate_detections"]
 
@@ -106,13 +107,13 @@ class EvalResult:
 
     def _class_table(self, per_class_ap: bool, per_class_ar: bool, order: Order) -> list[str]:
         title = {"coco": "COCO", "voc07": "VOC 11-point", "voc12": "VOC area"}[self.headline]
-        width = max(len("class"), *(len(row.name) for row in self.per_class))
+        width = max(len("class"), *(len(printable(row.name)) for row in self.per_class))
         header = f"{'class':<{width}}  {'objects':>7}"
         header += f"  {'AP50-95':>7}  {'AP50':>7}" if per_class_ap else ""
         header += f"  {'AR50-95':>7}" if per_class_ar else ""
         lines = [f"by class ({title}):", header]
         for row in self._rows(order):
-            line = f"{row.name:<{width}}  {row.objects:>7}"
+            line = f"{printable(row.name):<{width}}  {row.objects:>7}"
             line += f"  {_cell(row.ap50_95):>7}  {_cell(row.ap50):>7}" if per_class_ap else ""
             line += f"  {_cell(row.ar50_95):>7}" if per_class_ar else ""
             lines.append(line)

@@ -1,4 +1,4 @@
-"""Exp: the typed recipe of a run, and the files and names that it is loaded from."""
+"""Exp: the typed recipe that builds models, data, optimizer and trainer."""
 
 from .fields import ExpError
 from .load import get_exp
@@ -7,4 +7,11 @@ from .voc import VOCExp
 from .yolo import YOLOExp
 from .yolox_base import Exp
 
-__all__ = ["Exp", "ExpError", "VOCExp", "YOLOExp", "get_exp", "use_model"]
+__all__ = [
+    "Exp",
+    "ExpError",
+    "VOCExp",
+    "YOLOExp",
+    "get_exp",
+    "use_model",
+]

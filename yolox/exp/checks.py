@@ -32,6 +32,7 @@ _LEAST = {
     "distill_box": 0,
     "distill_feature": 0,
 }
+MOST_SEED = 2**63 - 1  # that PyTorch's and NumPy's generators both take
 
 
 def problems_of(exp: Exp) -> list[str]:
@@ -44,6 +45,8 @@ def problems_of(exp: Exp) -> list[str]:
     for name, least in _LEAST.items():
         if getattr(exp, name) < least:
             problems.append(f"{name} must be at least {least}: {getattr(exp, name)}")
+    if exp.seed is not None and exp.seed > MOST_SEED:
+        problems.append(f"seed must be at most {MOST_SEED}: {exp.seed}")
     for name in ("depth", "width", "basic_lr_per_img", "finetune_lr", "distill_temperature"):
         if getattr(exp, name) <= 0:
             problems.append(f"{name} must be positive: {getattr(exp, name)}")

@@ -5,24 +5,21 @@ from __future__ import annotations
 from yolox.exp.yolox_base import Exp
 
 
-def small_input(exp: Exp) -> None:
-    """What nano and tiny share: a smaller input, and augmentation that does not drown them."""
-    exp.input_size = exp.test_size = (416, 416)
-    exp.random_size = (10, 20)
-    exp.mosaic_scale = (0.5, 1.5)
-    exp.enable_mixup = False
-
-
 def use_model(exp: Exp, name: str) -> None:
-    """Set an Exp's model, and the input that goes with it, to one of the seven by name."""
-    exp.exp_name = name.replace("-", "_")
+    """Take an Exp's model, and the input that goes with it, from one of the seven by name.
+
+    Fields that a person sets, before or after, stay as they are set.
+    """
+    exp.suggest(exp_name=name.replace("-", "_"))
     if name == "yolov3":
-        exp.architecture, exp.act = "yolov3", "lrelu"
+        exp.suggest(architecture="yolov3", act="lrelu")
         return
-    exp.depth, exp.width = SCALES[name]
-    exp.depthwise = name == "yolox-nano"
+    depth, width = SCALES[name]
+    exp.suggest(depth=depth, width=width, depthwise=name == "yolox-nano")
     if name in ("yolox-nano", "yolox-tiny"):
-        small_input(exp)
+        # A smaller input, and augmentation that does not drown these models.
+        exp.suggest(input_size=(416, 416), test_size=(416, 416), random_size=(10, 20))
+        exp.suggest(mosaic_scale=(0.5, 1.5), enable_mixup=False)
 
 
 SCALES = {

@@ -17,14 +17,9 @@ class VOCExp(Exp):
     `class_names`, else from a classes.txt beside the data, else from the annotations.
     """
 
-    train_sets: tuple[str, ...]
-    val_sets: tuple[str, ...]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.train_sets = ("2007/trainval",)
-        self.val_sets = ("2007/test",)
-        self.finetune_act = "mish"
+    train_sets: tuple[str, ...] = ("2007/trainval",)
+    val_sets: tuple[str, ...] = ("2007/test",)
+    finetune_act: str = "mish"
 
     def devkit(self) -> Path:
         """The folder that holds the VOC<year> folders."""

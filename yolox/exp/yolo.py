@@ -15,16 +15,10 @@ class YOLOExp(Exp):
     ``data_dir`` is the folder of `data_yaml`, or the file itself. Classes are those of the file.
     """
 
-    data_yaml: str
-    train_split: str
-    val_split: str
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.data_yaml = "data.yaml"
-        self.train_split = "train"
-        self.val_split = "val"
-        self.finetune_act = "mish"
+    data_yaml: str = "data.yaml"
+    train_split: str = "train"
+    val_split: str = "val"
+    finetune_act: str = "mish"
 
     def data_file(self) -> Path:
         """The ``data.yaml``."""

@@ -7,26 +7,28 @@ An Exp file is Python that a person chose to run. It subclasses `Exp` (or `VOCEx
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
-import typing
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from loguru import logger
 from torch import Tensor, nn
 
 from yolox.core import Trainer, build_sgd, resize_batch
 from yolox.data import (
     VOC_CLASSES,
     COCODataset,
+    DataError,
     DataLoader,
     DetectionDataset,
     MosaicDetection,
     RecordSet,
     TrainTransform,
+    UnknownClassesError,
     ValTransform,
     build_eval_loader,
     build_train_loader,
@@ -36,7 +38,8 @@ from yolox.data import (
 )
 from yolox.evaluators import COCOEvaluator, Evaluator
 from yolox.exp.checks import problems_of
-from yolox.exp.fields import ExpError, read_field, type_name
+from yolox.exp.fields import ExpError, Fields
+from yolox.exp.follow import other_classes
 from yolox.models import YOLOX, ModelSpec, build_model
 from yolox.utils.dist import get_rank, get_world_size
 from yolox.utils.lr_scheduler import LRScheduler
@@ -45,7 +48,7 @@ MAX_LABELS = 120  # objects of a mosaic that the loss sees
 RESIZE_INTERVAL = 10  # iterations between two input sizes of multi-scale training
 
 
-class Exp:
+class Exp(Fields):
     """The defaults of YOLOX training, on data in the COCO layout. Sizes are (height, width).
 
     Fields are the annotated attributes below; ``key value`` pairs on a command line set them.
@@ -54,214 +57,122 @@ class Exp:
     """
 
     # model
-    architecture: str
-    num_classes: int
-    depth: float
-    width: float
-    act: str
-    depthwise: bool
-    finetune_act: str
-    finetune_lr: float
-    finetune_epochs: int
+    architecture: str = "yolox"
+    num_classes: int = 80
+    depth: float = 1.0
+    width: float = 1.0
+    act: str = "silu"
+    depthwise: bool = False
+    # Activation put into a pruned model when it is fine-tuned; empty keeps its own.
+    finetune_act: str = ""
+    # Of fine-tuning a pruned model: factor on basic_lr_per_img; epochs, 0 for max_epoch.
+    finetune_lr: float = 1.0
+    finetune_epochs: int = 0
+
     # data
-    data_dir: str | None
-    train_ann: str
-    val_ann: str
-    test_ann: str
-    train_name: str
-    val_name: str
-    test_name: str
-    class_names: tuple[str, ...]
-    input_size: tuple[int, int]
-    multiscale_range: int
-    random_size: tuple[int, ...]
-    data_num_workers: int
+    # A folder; empty stands for the default place, see get_yolox_datadir.
+    data_dir: str | None = ""
+    train_ann: str = "instances_train2017.json"
+    val_ann: str = "instances_val2017.json"
+    test_ann: str = "instances_test2017.json"
+    train_name: str = "train2017"
+    val_name: str = "val2017"
+    test_name: str = "test2017"
+    # Names in the order of the class ids; empty takes them from the data.
+    class_names: tuple[str, ...] = ()
+    input_size: tuple[int, int] = (640, 640)
+    # Multi-scale training: the size changes by up to this many strides of 32 either way.
+    multiscale_range: int = 5
+    # Or, where given, the smallest and largest height in strides of 32.
+    random_size: tuple[int, ...] = ()
+    data_num_workers: int = 4
+
     # augmentation
-    mosaic_prob: float
-    mixup_prob: float
-    hsv_prob: float
-    flip_prob: float
-    degrees: float
-    translate: float
-    mosaic_scale: tuple[float, float]
-    enable_mixup: bool
-    mixup_scale: tuple[float, float]
-    shear: float
+    mosaic_prob: float = 1.0
+    mixup_prob: float = 1.0
+    hsv_prob: float = 1.0
+    flip_prob: float = 0.5
+    degrees: float = 10.0
+    translate: float = 0.1
+    mosaic_scale: tuple[float, float] = (0.1, 2.0)
+    enable_mixup: bool = True
+    mixup_scale: tuple[float, float] = (0.5, 1.5)
+    shear: float = 2.0
+
     # training
-    batch_size: int
-    warmup_epochs: float
-    max_epoch: int
-    warmup_lr: float
-    min_lr_ratio: float
-    basic_lr_per_img: float
-    scheduler: str
-    no_aug_epochs: int
-    accumulate: int
-    ema: bool
-    ema_decay: float
-    retake_statistics: bool
-    weight_decay: float
-    momentum: float
-    seed: int | None
-    print_interval: int
-    eval_interval: int
-    save_history_ckpt: bool
-    output_dir: str
-    exp_name: str
+    batch_size: int = 64
+    warmup_epochs: float = 5.0
+    max_epoch: int = 300
+    warmup_lr: float = 0.0
+    min_lr_ratio: float = 0.05
+    basic_lr_per_img: float = 0.01 / 64
+    scheduler: str = "yoloxwarmcos"
+    no_aug_epochs: int = 15
+    accumulate: int = 1
+    ema: bool = True
+    ema_decay: float = 0.9998
+    # Evaluate and save with the batch norms' statistics on an epoch's last images, not with
+    # the running ones, which can lag in short runs. With a penalty it is done anyway.
+    retake_statistics: bool = False
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    seed: int | None = 0
+    print_interval: int = 10
+    eval_interval: int = 10
+    save_history_ckpt: bool = False
+    output_dir: str = "YOLOX_outputs"
+    exp_name: str = "yolox"
+
     # distillation
-    distill_cls: float
-    distill_obj: float
-    distill_box: float
-    distill_feature: float
-    distill_temperature: float
+    # What a teacher's terms weigh in the loss, 0 for none of it, where there is a teacher.
+    distill_cls: float = 1.0
+    distill_obj: float = 1.0
+    distill_box: float = 1.0
+    distill_feature: float = 1.0
+    # Of the softmax over the positions of a feature map's channel.
+    distill_temperature: float = 1.0
+
     # sparsity training
-    sparsity: float
-    sparsity_form: str
-    sparsity_schedule: str
-    sparsity_warmup: float
-    sparsity_shift: float
-    sparsity_proximal: bool
+    # Strength of a penalty on the scales of batch norms, 0 for none; see docs/sparsity.md.
+    sparsity: float = 0.0
+    sparsity_form: str = "l1"
+    sparsity_schedule: str = "constant"
+    # Fraction of the run in which it rises from 0.
+    sparsity_warmup: float = 0.0
+    # Strength of the same penalty on the shifts.
+    sparsity_shift: float = 0.0
+    # Stop at 0, rather than swing around it.
+    sparsity_proximal: bool = True
+
     # evaluation
-    test_size: tuple[int, int]
-    test_conf: float
-    nmsthre: float
+    test_size: tuple[int, int] = (640, 640)
+    test_conf: float = 0.01
+    nmsthre: float = 0.65
 
-    def __init__(self) -> None:
-        self.architecture = "yolox"
-        self.num_classes = 80
-        self.depth = 1.0
-        self.width = 1.0
-        self.act = "silu"
-        self.depthwise = False
-        # Activation put into a pruned model when it is fine-tuned; empty keeps its own.
-        self.finetune_act = ""
-        # Of fine-tuning a pruned model: factor on basic_lr_per_img; epochs, 0 for max_epoch.
-        self.finetune_lr = 1.0
-        self.finetune_epochs = 0
+    # The model that `get_model` built last; no field.
+    model: YOLOX
+    # Whose classes `class_names` are, and what to do where the data have others.
+    _classes_from: tuple[str, str] | None = None
 
-        # A folder; empty stands for the default place, see get_yolox_datadir.
-        self.data_dir = ""
-        self.train_ann = "instances_train2017.json"
-        self.val_ann = "instances_val2017.json"
-        self.test_ann = "instances_test2017.json"
-        self.train_name = "train2017"
-        self.val_name = "val2017"
-        self.test_name = "test2017"
-        # Names in the order of the class ids; empty takes them from the data.
-        self.class_names = ()
-        self.input_size = (640, 640)
-        # Multi-scale training: the size changes by up to this many strides of 32 either way.
-        self.multiscale_range = 5
-        # Or, where given, the smallest and largest height in strides of 32.
-        self.random_size = ()
-        self.data_num_workers = 4
-
-        self.mosaic_prob = 1.0
-        self.mixup_prob = 1.0
-        self.hsv_prob = 1.0
-        self.flip_prob = 0.5
-        self.degrees = 10.0
-        self.translate = 0.1
-        self.mosaic_scale = (0.1, 2.0)
-        self.enable_mixup = True
-        self.mixup_scale = (0.5, 1.5)
-        self.shear = 2.0
-
-        self.batch_size = 64
-        self.warmup_epochs = 5.0
-        self.max_epoch = 300
-        self.warmup_lr = 0.0
-        self.min_lr_ratio = 0.05
-        self.basic_lr_per_img = 0.01 / 64
-        self.scheduler = "yoloxwarmcos"
-        self.no_aug_epochs = 15
-        self.accumulate = 1
-        self.ema = True
-        self.ema_decay = 0.9998
-        # Evaluate and save with the batch norms' statistics on an epoch's last images, not with
-        # the running ones, which can lag in short runs. With a penalty it is done anyway.
-        self.retake_statistics = False
-        self.weight_decay = 5e-4
-        self.momentum = 0.9
-        self.seed = 0
-        self.print_interval = 10
-        self.eval_interval = 10
-        self.save_history_ckpt = False
-        self.output_dir = "YOLOX_outputs"
-        self.exp_name = "yolox"
-
-        # What a teacher's terms weigh in the loss, 0 for none of it, where there is a teacher.
-        self.distill_cls = 1.0
-        self.distill_obj = 1.0
-        self.distill_box = 1.0
-        self.distill_feature = 1.0
-        # Of the softmax over the positions of a feature map's channel.
-        self.distill_temperature = 1.0
-
-        # Strength of a penalty on the scales of batch norms, 0 for none; see docs/sparsity.md.
-        self.sparsity = 0.0
-        self.sparsity_form = "l1"
-        self.sparsity_schedule = "constant"
-        # Fraction of the run in which it rises from 0.
-        self.sparsity_warmup = 0.0
-        # Strength of the same penalty on the shifts.
-        self.sparsity_shift = 0.0
-        # Stop at 0, rather than swing around it.
-        self.sparsity_proximal = True
-
-        self.test_size = (640, 640)
-        self.test_conf = 0.01
-        self.nmsthre = 0.65
-
-    # ---------------------------------------------------------------- fields
-
-    def field_types(self) -> dict[str, Any]:
-        """Every field and its type: annotated ones, and those that a subclass only assigns."""
-        declared = typing.get_type_hints(type(self))
-        assigned = {
-            name: type(value)
-            for name, value in vars(self).items()
-            if not isinstance(value, nn.Module)
-        }
-        return {name: kind for name, kind in (assigned | declared).items() if name in vars(self)}
-
-    def merge(self, pairs: Sequence[str]) -> None:
-        """Set fields from ``[key, value, key, value, …]`` texts, each read as its field's type.
-
-        Raises:
-            ExpError: listing every unknown key (nearest names shown) and unreadable value.
-        """
-        if len(pairs) % 2:
-            raise ExpError(f"overrides come as pairs of key and value; {pairs[-1]!r} has no value")
-        fields = self.field_types()
-        problems, values = [], {}
-        for key, text in zip(pairs[::2], pairs[1::2], strict=True):
-            if key not in fields:
-                near = difflib.get_close_matches(key, fields, n=3, cutoff=0.5)
-                hint = f"; did you mean {' or '.join(near)}?" if near else ""
-                problems.append(f"unknown Exp key {key!r}{hint}")
-                continue
-            try:
-                values[key] = read_field(text, fields[key], getattr(self, key))
-            except ValueError:
-                problems.append(f"{key} takes {type_name(fields[key])}, got {text!r}")
-        if problems:
-            raise ExpError("; ".join(problems))
-        for key, value in values.items():
-            setattr(self, key, value)
+    # ---------------------------------------------------------------- checks
 
     def check(self) -> None:
         """Raise `ExpError` with every value that cannot work."""
         if self.seed is None:
-            self.seed = 0  # official Exps say None where they do not care
+            self.put(seed=0)  # official Exps say None where they do not care
         if problems := problems_of(self):
             raise ExpError("; ".join(problems))
 
     def resolve_classes(self) -> None:
         """Fill `class_names` from the data where they are empty, and `num_classes` from them."""
         if not self.class_names:
-            self.class_names = self.find_classes()
-        self.num_classes = len(self.class_names)
+            self.put(class_names=self.find_classes())
+        if "num_classes" in self.given and self.num_classes != len(self.class_names):
+            logger.warning(
+                f"without effect: num_classes {self.num_classes}, since there are "
+                f"{len(self.class_names)} class names: {', '.join(self.class_names)}"
+            )
+        self.put(num_classes=len(self.class_names))
 
     def find_classes(self) -> tuple[str, ...]:
         """The class names of the training data, in the order of the class ids."""
@@ -293,8 +204,9 @@ class Exp:
         )
 
     def get_model(self) -> YOLOX:
-        """A freshly initialised model."""
-        return build_model(self.model_spec())
+        """A freshly initialised model, which is ``self.model`` from then on."""
+        self.put(model=build_model(self.model_spec()))
+        return self.model
 
     # ------------------------------------------------------------------ data
 
@@ -348,8 +260,16 @@ class Exp:
         """What evaluation images go through."""
         return ValTransform(legacy=legacy)
 
-    def _of_this_run(self, dataset: DetectionDataset) -> DetectionDataset:
-        """A data set with the run's class ids, whichever list it was read with."""
+    def _of_this_run(self, read: Callable[[], DetectionDataset]) -> DetectionDataset:
+        """A data set with the run's class ids, whichever list it is read with."""
+        try:
+            return self._relabeled(read())
+        except UnknownClassesError as error:
+            if self._classes_from is None:
+                raise
+            raise DataError(other_classes(self, self._classes_from, error.names)) from error
+
+    def _relabeled(self, dataset: DetectionDataset) -> DetectionDataset:
         if not isinstance(dataset, DetectionDataset):
             raise ExpError(
                 f"{type(self).__name__}.get_dataset and get_eval_dataset must return a "
@@ -368,7 +288,7 @@ class Exp:
         """Training batches; `batch_size` is that of all processes together."""
         cache = {"cache": True, "cache_type": cache_img} if cache_img else {"cache": False}
         dataset = MosaicDetection(
-            self._of_this_run(self.get_dataset(**cache)),
+            self._of_this_run(partial(self.get_dataset, **cache)),
             img_size=self.input_size,
             mosaic=not no_aug,
             preproc=self.train_transform(),
@@ -405,7 +325,7 @@ class Exp:
         """
         rank, world_size = (get_rank(), get_world_size()) if is_distributed else (0, 1)
         return build_eval_loader(
-            self._of_this_run(self.get_eval_dataset(testdev=testdev, legacy=legacy)),
+            self._of_this_run(partial(self.get_eval_dataset, testdev=testdev, legacy=legacy)),
             batch_size=max(batch_size // world_size, 1),
             num_workers=self.num_workers(),
             rank=rank,
@@ -423,7 +343,7 @@ class Exp:
             Batches of images (B, 3, H, W) at `test_size` and targets (B, G, 5); images without
             objects are left out.
         """
-        dataset = self._of_this_run(self.get_dataset(cache=False))
+        dataset = self._of_this_run(partial(self.get_dataset, cache=False))
         plain = TrainTransform(MAX_LABELS, flip_prob=0.0, hsv_prob=0.0)
         order = np.random.default_rng(self.seed or 0).permutation(len(dataset))
         chosen = [int(i) for i in order if len(dataset.labels(int(i)))][:images]
@@ -444,10 +364,15 @@ class Exp:
         """Input sizes that training draws from, by `random_size` or `multiscale_range`."""
         strides = self.input_size[0] // 32
         low, high = strides - self.multiscale_range, strides + self.multiscale_range
-        if self.random_size:
+        if self.draws_by_random_size():
             low, high = self.random_size
         aspect = self.input_size[1] / self.input_size[0]
         return tuple((32 * n, 32 * max(round(n * aspect), 1)) for n in range(max(low, 1), high + 1))
+
+    def draws_by_random_size(self) -> bool:
+        """Whether `random_size` says the sizes: not where a person set others more expressly."""
+        others = "input_size", "multiscale_range"
+        return bool(self.random_size) and not self.outranked("random_size", *others)
 
     def random_resize(
         self,
@@ -475,11 +400,21 @@ class Exp:
         """Scale a batch of images and targets to a size; see `resize_batch`."""
         return resize_batch(inputs, targets, tsize)
 
-    def get_optimizer(self, batch_size: int, model: nn.Module) -> torch.optim.Optimizer:
+    def get_optimizer(
+        self, batch_size: int, model: nn.Module | None = None
+    ) -> torch.optim.Optimizer:
         """SGD with Nesterov momentum, the learning rate proportional to the batch size.
 
-        An overriding method may leave `model` out and find it as ``self.model``.
+        Args:
+            batch_size: of all processes together.
+            model: by default, and for a method that leaves it out, ``self.model``.
+
+        Raises:
+            ExpError: there is no model yet.
         """
+        model = getattr(self, "model", None) if model is None else model
+        if model is None:
+            raise ExpError("get_optimizer has no model to train: call get_model before it")
         return build_sgd(
             model,
             lr=self.basic_lr_per_img * batch_size,

@@ -5,6 +5,7 @@ from .graph import Deployed, fold_focus
 from .metadata import ExportInfo
 from .parity import Parity, measure_parity, sample_scene
 from .runtime import RUNTIMES, ExportedModel, is_exported, open_exported
+from .seal import seal
 from .settings import FORMATS, ExportError, ExportSettings, optional_packages
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "open_exported",
     "optional_packages",
     "sample_scene",
+    "seal",
     "write_model",
 ]

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from yolox.export import onnx, openvino
+from yolox.export import onnx, openvino, torchscript
 from yolox.export.graph import Deployed
 from yolox.export.metadata import ExportInfo
 from yolox.export.ncnn import write_ncnn
 from yolox.export.parity import FP16, FP32, Parity, measure_detections, measure_parity
 from yolox.export.runtime import open_exported
+from yolox.export.seal import COMPANION_DIGESTS, SEAL, UNSEALED, seal
 from yolox.export.settings import ExportError, ExportSettings, optional_packages
-from yolox.export.torchscript import METADATA_FILE, to_torchscript
 from yolox.models import LoadedModel
-from yolox.utils.checkpoint import file_digest
-from yolox.utils.files import replacing
+from yolox.utils.files import replacing_together
 from yolox.utils.progress import track
+from yolox.utils.scratch import scratch_folder
 
 
 def write_model(
@@ -82,10 +81,10 @@ def placing(output: Path, settings: ExportSettings) -> Iterator[Path]:
     At the end they get their places; on an exception what was there stays.
     """
     files = settings.beside(output)
-    with ExitStack() as stack:
-        # Entered first, and so renamed last: the file that one opens.
-        targets = [stack.enter_context(replacing(file, ExportError)) for file in files]
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    with (
+        replacing_together(files, ExportError) as targets,
+        scratch_folder() as folder,
+    ):
         yield folder / output.name
         for file, target in zip(files, targets, strict=True):
             shutil.copyfile(folder / file.name, target)
@@ -98,21 +97,19 @@ def _write(loaded: LoadedModel, file: Path, settings: ExportSettings, source_sha
         proto = onnx.to_onnx(loaded.model, settings)
         onnx.stamp(proto, metadata)
         checker.check_model(proto)
-        file.write_bytes(proto.SerializeToString())
+        onnx.save(proto, file)
     elif settings.format == "openvino":
         model = openvino.to_openvino(loaded.model, settings)
         openvino.stamp(model, metadata)
         openvino.save(model, file, half=settings.half)
     elif settings.format == "ncnn":
         write_ncnn(loaded.model, file, settings)
-        digests = {
-            f"{part}_sha256": file_digest(file.with_suffix(f".{part}")) for part in ("param", "bin")
-        }
+        digests = {SEAL: UNSEALED, **COMPANION_DIGESTS[".param"]}
         text = json.dumps(metadata | digests, indent=1, ensure_ascii=False)
         file.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        seal(file)
     else:
-        traced = to_torchscript(loaded.model, settings)
-        torch.jit.save(traced, file, _extra_files={METADATA_FILE: json.dumps(metadata)})
+        torchscript.save(torchscript.to_torchscript(loaded.model, settings), file, metadata)
 
 
 def _write_and_compare(

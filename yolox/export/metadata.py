@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +10,10 @@ from typing import Any
 from yolox.data.data_augment import PAD_VALUE
 from yolox.export.settings import FORMATS, ExportError, ExportSettings
 from yolox.models import LoadedModel
+from yolox.utils.documents import parse_json
 
 NMS_COLUMNS = "image, x1, y1, x2, y2, objectness, class probability, class"
 PRECISIONS = ("fp32", "fp16", "int8")
-# What holds for every file and is said all the same, for other programs.
-_SAID = (
-    *("input_layout", "input_color", "input_range", "input_normalized"),
-    *("letterbox", "letterbox_value", "output_columns"),
-)
-FACTS_DIGEST = "facts_sha256"  # key of the metadata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +116,7 @@ class ExportInfo:
             "letterbox_value": PAD_VALUE,
             "output_columns": NMS_COLUMNS if self.nms else rows,
         }
-        assert facts.keys() - self.__dataclass_fields__.keys() == set(_SAID)
-        values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
-        return {**values, FACTS_DIGEST: facts_digest(values)}
+        return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
 
     @classmethod
     def from_metadata(cls, values: Mapping[str, str], where: object) -> ExportInfo:
@@ -134,11 +126,11 @@ class ExportInfo:
             where: the file, for the messages.
 
         Raises:
-            ExportError: a fact is missing, makes no sense, or was changed afterwards: most facts
-                show in no shape, and with two class names exchanged all would seem well.
+            ExportError: a fact is missing or makes no sense. That none was changed afterwards,
+                which most would not show, is for `yolox.export.seal` to find out.
         """
         fields = cls.__dataclass_fields__
-        if missing := [name for name in (*fields, FACTS_DIGEST) if name not in values]:
+        if missing := [name for name in fields if name not in values]:
             raise ExportError(
                 f"{where} does not say how it is to be run ({', '.join(missing[:4])} missing): "
                 "only files of tools/export.py do, export the checkpoint with it"
@@ -154,11 +146,6 @@ class ExportInfo:
             problems = info._problems()
         if problems:
             raise ExportError(f"{where}: what it says of itself is wrong: {'; '.join(problems)}")
-        if values[FACTS_DIGEST] != facts_digest(values):
-            raise ExportError(
-                f"{where}: what it says of itself is not what it was written with: export the "
-                "checkpoint again"
-            )
         return info
 
     def _problems(self) -> list[str]:
@@ -217,13 +204,6 @@ class ExportInfo:
             raise ExportError(_disagreement(where, "output", said, found))
 
 
-def facts_digest(values: Mapping[str, str]) -> str:
-    """SHA-256, in hexadecimal, of the facts among metadata."""
-    names = (*ExportInfo.__dataclass_fields__, *_SAID)
-    facts = {name: str(values.get(name)) for name in names}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
 def int8_metadata(values: Mapping[str, str], where: object) -> dict[str, str]:
     """The metadata of a file once it is quantized."""
     return replace(ExportInfo.from_metadata(values, where), precision="int8").to_metadata()
@@ -246,7 +226,7 @@ def _parse(kind: str, text: str) -> Any:
     """A value of a field's type, as the annotation spells it, from the text of `to_metadata`."""
     if kind == "str":
         return text
-    value = json.loads(text)
+    value = parse_json(text)
     item = {"tuple[int, ...]": int, "tuple[int, int]": int, "tuple[str, ...]": str}.get(kind)
     if item is not None:
         if not isinstance(value, list) or any(type(entry) is not item for entry in value):

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 _NO_FORM = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 _SCOPES = "pkg.torch.onnx.name_scopes"  # key of a node's metadata
 _SHOWN = 3  # layers, of those that need an operation
+# A line of OpenVINO's that tells of its sources alone.
+_PLACE = re.compile(r"(?:Exception from|Check .* failed at) \S+:\d+:?")
 # What runtimes say of an ONNX graph: onnxruntime of one operation, OpenVINO of all.
 _UNKNOWN_OPS = (
     re.compile(r"(?:Could not find an implementation for|Fatal error:) ([\w.:]+)\(-?\d+\)"),
@@ -46,6 +48,13 @@ def unknown_ops(error: BaseException) -> list[str]:
     lists = [found for pattern in _UNKNOWN_OPS for found in pattern.findall(str(error))]
     names = [name for found in lists for name in re.findall(r"[\w.:]+", found)]
     return sorted({_last_part(name) for name in names})
+
+
+def cause_of(error: BaseException) -> str:
+    """The first line of a runtime's error that is no place in its sources."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if not _PLACE.fullmatch(line)]
+    return (causes or lines or [type(error).__name__])[0][:500]
 
 
 def with_layers(ops: Iterable[str], graph: Any) -> str:

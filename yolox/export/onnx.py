@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 from yolox.export.graph import deployed
 from yolox.export.missing import op_without_onnx
+from yolox.export.seal import SEAL, UNSEALED, seal
 from yolox.export.settings import OPSET, ExportError, ExportSettings, optional_packages
 from yolox.models import YOLOX
 
@@ -98,6 +100,13 @@ def stamp(proto: Any, metadata: Mapping[str, str]) -> None:
     (onnx,) = optional_packages("onnx")
     kept = {entry.key: entry.value for entry in proto.metadata_props}
     onnx.helper.set_model_props(proto, {**kept, **metadata})
+
+
+def save(proto: Any, file: Path) -> None:
+    """Write a ModelProto that is stamped, sealed."""
+    stamp(proto, {SEAL: UNSEALED})
+    file.write_bytes(proto.SerializeToString())
+    seal(file)
 
 
 def _convert(model: YOLOX, settings: ExportSettings) -> Any:

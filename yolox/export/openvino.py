@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from yolox.export.missing import unknown_ops, with_layers
+from yolox.export.missing import cause_of, unknown_ops, with_layers
 from yolox.export.onnx import quiet, to_onnx
+from yolox.export.seal import COMPANION_DIGESTS, SEAL, UNSEALED, seal
 from yolox.export.settings import ExportError, ExportSettings, optional_packages
 from yolox.models import YOLOX
-from yolox.utils.checkpoint import file_digest
 
 SECTION = "yolox"  # of the runtime information, under which the metadata is
-WEIGHTS_DIGEST = "bin_sha256"
 
 
 def to_openvino(model: YOLOX, settings: ExportSettings) -> Any:
@@ -34,7 +33,11 @@ def to_openvino(model: YOLOX, settings: ExportSettings) -> Any:
             lacking = with_layers(unknown_ops(error), proto.graph)
             raise ExportError(
                 f"openvino {openvino.__version__} "
-                + (f"lacks {lacking}" if lacking else f"cannot convert this model: {error}")
+                + (
+                    f"lacks {lacking}"
+                    if lacking
+                    else f"cannot convert this model: {cause_of(error)}"
+                )
             ) from error
 
 
@@ -45,8 +48,8 @@ def stamp(model: Any, metadata: Mapping[str, str]) -> None:
 
 
 def save(model: Any, file: Path, *, half: bool = False) -> None:
-    """Write an ``openvino.Model`` that is stamped, so that the ``.xml`` knows its ``.bin``."""
+    """Write an ``openvino.Model`` that is stamped, sealed."""
     (openvino,) = optional_packages("openvino")
-    for _ in range(2):  # the weights, then the text with their digest
-        openvino.save_model(model, file, compress_to_fp16=half)
-        stamp(model, {WEIGHTS_DIGEST: file_digest(file.with_suffix(".bin"))})
+    stamp(model, {SEAL: UNSEALED, **COMPANION_DIGESTS[".xml"]})
+    openvino.save_model(model, file, compress_to_fp16=half)
+    seal(file)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from yolox.export.metadata import ExportInfo
-from yolox.export.onnx import quiet, stamp, to_onnx
+from yolox.export.onnx import quiet, save, stamp, to_onnx
 from yolox.export.settings import ExportError, ExportSettings, optional_packages
 from yolox.models import LoadedModel
 
@@ -79,7 +79,7 @@ def write_graph(
     """
     proto = to_onnx(loaded.model, settings)
     stamp(proto, ExportInfo.of(loaded, settings, source_sha256).to_metadata())
-    file.write_bytes(proto.SerializeToString())
+    save(proto, file)
     return file
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from yolox.export.metadata import int8_metadata
-from yolox.export.onnx import stamp
+from yolox.export.onnx import save, stamp
 from yolox.export.quantize import convolutions, is_prediction, quantizable, silent
 from yolox.export.settings import optional_packages
 from yolox.utils.progress import track
@@ -72,12 +72,12 @@ class OnnxQuantizer:
         proto = self._onnx.load(output)
         facts = {entry.key: entry.value for entry in proto.metadata_props}
         stamp(proto, int8_metadata(facts, output))
-        output.write_bytes(proto.SerializeToString())
+        save(proto, output)
 
     def describe(self, file: Path, output: Path, metadata: Mapping[str, str]) -> None:
         proto = self._onnx.load(file)
         stamp(proto, metadata)
-        output.write_bytes(proto.SerializeToString())
+        save(proto, output)
 
     def _calibrate(
         self, images: Sequence[NDArray[np.float32]], input_name: str, folder: Path

@@ -5,7 +5,6 @@ Shape suffixes: B images, A anchor points, C classes, N rows that NMS kept.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from yolox.export.archive import open_archive
 from yolox.export.metadata import ExportInfo
-from yolox.export.missing import unknown_ops, with_layers
+from yolox.export.missing import cause_of, unknown_ops, with_layers
 from yolox.export.ncnn import require_layers
-from yolox.export.openvino import SECTION, WEIGHTS_DIGEST
+from yolox.export.openvino import SECTION
+from yolox.export.seal import require_parts, require_sealed
 from yolox.export.settings import SUFFIXES, ExportError, optional_packages
-from yolox.export.torchscript import METADATA_FILE
 from yolox.models.yolo_head import HeadOutput, decode_boxes
 from yolox.utils.boxes import xyxy2cxcywh
-from yolox.utils.checkpoint import file_digest
+from yolox.utils.documents import DocumentError, parse_json
 from yolox.utils.errors import UserError
 
 RUNTIMES = ("onnxruntime", "openvino", "ncnn", "torch")
@@ -95,7 +95,9 @@ class ExportedModel(nn.Module):
         try:
             out = self._run(np.ascontiguousarray(x))
         except Exception as error:  # the runtimes' exceptions have no common class
-            raise ExportError(f"{self.runtime} fails to run {self.path}: {error}") from error
+            raise ExportError(
+                f"{self.runtime} fails to run {self.path}: {cause_of(error)}"
+            ) from error
         self.info.require_output(out.shape, x.shape, self.path)
         return out
 
@@ -175,17 +177,13 @@ def open_exported(
     path = Path(path)
     if not is_exported(path):
         raise ExportError(f"{path}: expected an exported file, {' or '.join(FILE_SUFFIXES)}")
-    kinds = {suffixes[0]: suffixes for suffixes in SUFFIXES.values()}
-    for suffix in kinds[path.suffix]:
-        if not path.with_suffix(suffix).is_file():
-            raise ExportError(
-                f"no file {path.with_suffix(suffix)}: make one with tools/export.py"
-                + ("" if suffix == path.suffix else f", and keep it beside {path.name}")
-            )
+    require_parts(path)
     able = _RUNTIMES_OF[path.suffix]
     runtime = runtime or able[0]
     if runtime not in able:
         raise ExportError(f"{runtime} does not run {path}: {' and '.join(able)} can")
+    if path.suffix != ".torchscript":  # whose archive is checked as it is read
+        require_sealed(path)
     try:
         if runtime == "onnxruntime":
             opened = _open_onnxruntime(path, threads)
@@ -213,7 +211,7 @@ def _reason(error: Exception, path: Path) -> str:
     if path.suffix == ".onnx" and (ops := unknown_ops(error)):
         (onnx,) = optional_packages("onnx")
         return f"it lacks {with_layers(ops, onnx.load(path).graph)}"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return cause_of(error)
 
 
 def onnxruntime_options(threads: int | None) -> Any:
@@ -272,12 +270,6 @@ def _open_openvino(path: Path, threads: int | None, precision: str) -> _Opened:
         facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     elif SECTION in model.rt_info:
         facts = {key: entry.value for key, entry in model.rt_info[SECTION].items()}
-        weights = path.with_suffix(".bin")
-        if facts.get(WEIGHTS_DIGEST) != file_digest(weights):
-            raise ExportError(
-                f"{weights.name} is not the file that {path} was written with: export the "
-                "checkpoint again"
-            )
     else:
         facts = {}
     config: dict[str, Any] = {
@@ -302,16 +294,8 @@ def _open_openvino(path: Path, threads: int | None, precision: str) -> _Opened:
 def _open_ncnn(path: Path, threads: int | None) -> _Opened:
     (ncnn,) = optional_packages("ncnn")
     weights = path.with_suffix(".bin")
-    facts: dict[str, str] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    # ncnn does not notice a damaged file, and may crash on it.
-    if [facts.get(key) for key in ("param_sha256", "bin_sha256")] != [
-        file_digest(path),
-        file_digest(weights),
-    ]:
-        raise ExportError(
-            f"{path} and {weights.name} are not the files that {path.with_suffix('.json').name} "
-            "was written for: export the checkpoint again"
-        )
+    facts = _facts(path.with_suffix(".json").read_bytes(), path)
+    info = ExportInfo.from_metadata(facts, path)
     require_layers(ncnn, path)
     net = ncnn.Net()
     # Half-precision storage, its default, costs three digits and gains nothing on an x86.
@@ -321,7 +305,7 @@ def _open_ncnn(path: Path, threads: int | None) -> _Opened:
         net.opt.num_threads = threads
     if net.load_param(str(path)) or net.load_model(str(weights)):
         raise ExportError(f"ncnn {ncnn.__version__} cannot load {path}")
-    given, made = facts["input_name"], facts["output_name"]
+    given, made = info.input_name, info.output_name
 
     def run(x: Array) -> Array:
         with net.create_extractor() as extractor:
@@ -336,9 +320,9 @@ def _open_ncnn(path: Path, threads: int | None) -> _Opened:
 
 
 def _open_torch(path: Path, threads: int | None) -> _Opened:
-    extra = {METADATA_FILE: ""}
-    module = torch.jit.load(path, map_location="cpu", _extra_files=extra)  # type: ignore[no-untyped-call]
-    facts = json.loads(extra[METADATA_FILE] or "{}")
+    metadata, archive = open_archive(path)
+    facts = _facts(metadata, path)
+    module = torch.jit.load(archive, map_location="cpu")  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
     def run(x: Array) -> Array:
@@ -352,6 +336,17 @@ def _open_torch(path: Path, threads: int | None) -> _Opened:
         return out
 
     return _Opened(metadata=facts, run=run)
+
+
+def _facts(document: bytes, path: Path) -> dict[str, str]:
+    """Metadata as a JSON document gives them; what is no mapping has none."""
+    try:
+        value = parse_json(document)
+    except DocumentError as error:
+        raise ExportError(
+            f"{path}: what it says of itself cannot be read ({error}): export the checkpoint again"
+        ) from None
+    return value if isinstance(value, dict) else {}
 
 
 def _only(inputs: Sequence[Any], outputs: Sequence[Any], path: Path) -> tuple[Any, Any]:

@@ -19,7 +19,7 @@ from yolox.data import DataError
 from yolox.exp.follow import follow_checkpoint
 from yolox.exp.yolox_base import Exp
 from yolox.jobs.prune_latency import LatencySettings, plan_for_latency, time_models
-from yolox.models import LoadedModel, ModelSpec, checkpoint_payload
+from yolox.models import LoadedModel, checkpoint_payload
 from yolox.pruning import (
     CRITERIA,
     LatencyRecord,
@@ -36,8 +36,14 @@ from yolox.pruning import (
     trace_groups,
 )
 from yolox.pruning.importance import Scorer, make_scorer
-from yolox.utils.checkpoint import file_digest, save_checkpoint
+from yolox.utils.checkpoint import (
+    CheckpointError,
+    file_digest,
+    tensor_bytes,
+    write_checkpoint,
+)
 from yolox.utils.device import default_device, machine
+from yolox.utils.files import replacing_together
 from yolox.utils.progress import track
 
 Batch = tuple[Tensor, Tensor]
@@ -85,41 +91,43 @@ class Calibration:
 
 def calibrate(
     exp: Exp,
-    spec: ModelSpec,
+    loaded: LoadedModel,
+    source: Path,
     config: PruneConfig,
     images: int,
     *,
-    keep: Sequence[str] = (),
     optional: bool = False,
-) -> tuple[PruneConfig, Calibration]:
+) -> tuple[Exp, PruneConfig, Calibration]:
     """Training images for what a config needs them for.
 
     Args:
+        loaded, source: the model to prune, and its file.
         images: how many to score on.
-        keep: see `follow_checkpoint`.
         optional: go without where the data cannot be read and the criterion does not need them.
 
     Returns:
-        The config, compensation that needs data switched off where there are none; and the images.
+        The Exp as it follows the checkpoint; the config, compensation that needs data switched off
+        where there are none; and the images.
 
     Raises:
         PruningError: the data cannot be read.
     """
     count = max(images, config.reconstruct, config.bn_recalibrate)
     try:
-        follow_checkpoint(exp, spec, keep=keep)
+        exp = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
         batches = exp.calibration_batches(count, CALIBRATION_BATCH)
     except DataError as error:
         if optional and not CRITERIA[config.importance].needs_data:
             logger.warning(f"without calibration images, so nothing is reconstructed: {error}")
-            return dataclasses.replace(config, reconstruct=0, bn_recalibrate=0), Calibration()
+            config = dataclasses.replace(config, reconstruct=0, bn_recalibrate=0)
+            return exp, config, Calibration()
         raise PruningError(
             f"{error}. Without data there is only what needs none: importance lamp or another of "
             "the weights alone, reconstruct 0 and bn_recalibrate 0"
         ) from error
     if not batches:
         raise PruningError("the training split has no image with objects to calibrate on")
-    return config, Calibration(batches=batches)
+    return exp, config, Calibration(batches=batches)
 
 
 def prune(
@@ -262,14 +270,13 @@ class PruneJob:
         if timing is None and self.latency is not None:
             timing = time_models(self.loaded, result.model, self.latency)
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._save_checkpoint(result, date, timing)
         record = PruneRecord(
             report=result.report,
             config=result.plan.config | self._compensation(),
             command=self.command,
             source=str(self.source),
             output=str(self.output),
-            file_bytes=(self.source.stat().st_size, self.output.stat().st_size),
+            file_bytes=(self.source.stat().st_size, 0),
             latency_ms=self._latency(result, timing),
             latency=timing,
             machine=machine(),
@@ -277,8 +284,22 @@ class PruneJob:
             hint=tuple(hints),
             date=date,
         )
-        result.plan.save(self.output.with_suffix(".plan.json"))
-        record.save(self.output)
+        return self._write(self._payload(result, date, timing), result.plan, record)
+
+    def _write(
+        self, payload: dict[str, Any], plan: PruningPlan, record: PruneRecord
+    ) -> PruneRecord:
+        """Checkpoint, plan and reports change together; the record with the checkpoint's size."""
+        endings = (".plan.json", ".report.json", ".report.md")
+        files = [self.output, *map(self.output.with_suffix, endings)]
+        with replacing_together(files, CheckpointError, tensor_bytes(payload)) as temporaries:
+            checkpoint, *texts = temporaries
+            write_checkpoint(checkpoint, payload)
+            sizes = (record.file_bytes[0], checkpoint.stat().st_size)
+            record = dataclasses.replace(record, file_bytes=sizes)
+            contents = (plan.to_json(), record.to_json(), record.to_markdown())
+            for file, content in zip(texts, contents, strict=True):
+                file.write_text(content, encoding="utf-8", errors="surrogateescape")
         return record
 
     def _latency(
@@ -314,9 +335,10 @@ class PruneJob:
         ap, ap50 = (None, None) if self.evaluate is None else self.evaluate(model)
         return Stage(label=label, loss=loss, ap50_95=ap, ap50=ap50)
 
-    def _save_checkpoint(
+    def _payload(
         self, result: PruneResult, date: str, timing: LatencyRecord | None
-    ) -> None:
+    ) -> dict[str, Any]:
+        """What the checkpoint holds."""
         entry = {
             "plan": result.plan.to_dict(),
             "compensation": self._compensation(),
@@ -333,6 +355,4 @@ class PruneJob:
                 "result_ms": timing.result_ms,
             }
         loaded = self.loaded
-        save_checkpoint(
-            self.output, checkpoint_payload(result.model, loaded.spec, [*loaded.pruning, entry])
-        )
+        return checkpoint_payload(result.model, loaded.spec, [*loaded.pruning, entry])

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import os
 import statistics
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from yolox.utils.device import processor
 from yolox.utils.errors import UserError
 from yolox.utils.files import require_writable
 from yolox.utils.model_utils import fuse_model
+from yolox.utils.scratch import scratch_folder
 from yolox.utils.timing import interleave
 
 SECONDS = 20.0  # that timing two models in turns may take
@@ -136,8 +136,8 @@ def time_models(loaded: LoadedModel, pruned: nn.Module, settings: LatencySetting
         ExportError: the runtime is not installed, or does not take one of them.
     """
     version = settings.version
-    with tempfile.TemporaryDirectory() as folder:
-        clock = ModelClock(loaded, settings, Path(folder))
+    with scratch_folder() as folder:
+        clock = ModelClock(loaded, settings, folder)
         parent, result = clock.time([clock.open(loaded.model), clock.open(pruned)])
     return LatencyRecord(
         runtime=version, threads=settings.threads, parent_ms=parent, result_ms=result
@@ -175,8 +175,8 @@ def plan_for_latency(
     )
     target = config.latency_target()
     chosen = select_groups(groups, config)
-    with tempfile.TemporaryDirectory() as folder:
-        clock = ModelClock(loaded, settings, Path(folder))
+    with scratch_folder() as folder:
+        clock = ModelClock(loaded, settings, folder)
         logger.info(f"measuring the model in {version}, {settings.threads} threads")
         parent = clock.open(loaded.model)
         (today,) = clock.time([parent])

@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from loguru import logger
 
+from yolox.core.state import epochs_done
 from yolox.exp.yolox_base import Exp
 from yolox.jobs.prune import PruneJob, probe
 from yolox.jobs.train.assemble import build_trainer
@@ -21,7 +22,9 @@ from yolox.jobs.train.start import TrainOptions
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import PruneConfig, PruneRecord, PruningError, ThresholdHint, trace_groups
 from yolox.utils.checkpoint import file_digest, load_checkpoint
-from yolox.utils.files import replacing
+from yolox.utils.documents import read_json
+from yolox.utils.files import write_text
+from yolox.utils.locks import claimed
 from yolox.utils.model_utils import count_macs, count_params
 
 
@@ -32,7 +35,6 @@ def prune_in_steps(
     *,
     steps: int,
     epochs: int,
-    keep: tuple[str, ...] = (),
     on_hint: Callable[[ThresholdHint], None] | None = None,
 ) -> PruneRecord:
     """Prune in `steps` rounds, fine-tuning in between; the last round is left to be fine-tuned.
@@ -44,7 +46,6 @@ def prune_in_steps(
         job: the whole prune; its config's budget is that of the last round.
         exp: its training recipe, with `epochs` instead of its own number.
         fabric: launched.
-        keep: Exp fields that stay as they are, since a person set them.
         on_hint: see `PruneJob.run`.
 
     Raises:
@@ -55,7 +56,21 @@ def prune_in_steps(
             "--steps goes towards a budget for the whole model: --mode global, or --target"
         )
     folder = exp.output_folder(f"{exp.exp_name}_steps")
-    _claim(folder, job, steps, epochs)
+    with claimed(folder, PruningError):
+        _mark(folder, job, steps, epochs)
+        return _steps(folder, job, exp, fabric, steps, epochs, on_hint)
+
+
+def _steps(
+    folder: Path,
+    job: PruneJob,
+    exp: Exp,
+    fabric: Fabric,
+    steps: int,
+    epochs: int,
+    on_hint: Callable[[ThresholdHint], None] | None,
+) -> PruneRecord:
+    """See `prune_in_steps`."""
     whole = _size(job.loaded, job.config)
     loaded, source = job.loaded, job.source
     for step in range(1, steps):
@@ -73,9 +88,9 @@ def prune_in_steps(
                 latency=None,
             )
             part.run(on_hint if step == 1 else None)
-        if not latest.is_file() or load_checkpoint(latest)["train"]["epoch"] < epochs:
+        if not latest.is_file() or epochs_done(load_checkpoint(latest)) < epochs:
             logger.info(f"step {step} of {steps}: fine-tuning for {epochs} epochs")
-            _train(exp, fabric, own, epochs, keep)
+            _train(exp, fabric, own, epochs)
         # The last epoch's: to take the best would be to choose by the evaluation images.
         loaded, source = load_model(latest), latest
     logger.info(f"step {steps} of {steps}: pruning to the budget")
@@ -85,7 +100,7 @@ def prune_in_steps(
     return last.run(on_hint if steps == 1 else None)
 
 
-def _claim(folder: Path, job: PruneJob, steps: int, epochs: int) -> None:
+def _mark(folder: Path, job: PruneJob, steps: int, epochs: int) -> None:
     """Mark the folder as this run's, or make sure that it is."""
     run: dict[str, Any] = {
         "source_sha256": file_digest(job.source),
@@ -96,12 +111,10 @@ def _claim(folder: Path, job: PruneJob, steps: int, epochs: int) -> None:
     }
     mark = folder / "steps.json"
     if not mark.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(mark) as temporary:
-            temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+        write_text(mark, json.dumps(run, indent=1) + "\n", PruningError)
         return
     try:
-        found = dict(json.loads(mark.read_text(encoding="utf-8")))
+        found = dict(read_json(mark))
     except (OSError, ValueError, TypeError) as error:
         raise PruningError(
             f"cannot read {mark} ({error}): delete {folder} to start anew, or set another exp_name"
@@ -139,22 +152,21 @@ def _step_config(
     return dataclasses.replace(config, target=f"{config.target_kind()}={left:.6f}")
 
 
-def _train(exp: Exp, fabric: Fabric, folder: Path, epochs: int, keep: tuple[str, ...]) -> None:
+def _train(exp: Exp, fabric: Fabric, folder: Path, epochs: int) -> None:
     recipe = copy.copy(exp)
-    recipe.max_epoch = epochs
+    recipe.merge(["max_epoch", str(epochs)])  # as if it were given: finetune_epochs has no say
     for name, value in (
         ("no_aug_epochs", plain_epochs(exp, epochs)),
         ("warmup_epochs", min(exp.warmup_epochs, 1.0)),
         ("eval_interval", epochs),
     ):
-        if name not in keep:
-            setattr(recipe, name, value)
+        if name not in exp.given:
+            recipe.put(**{name: value})
     latest = folder / "latest_ckpt.pth"
     options = TrainOptions(
         checkpoint=latest if latest.is_file() else folder / "pruned.pth",
         resume=latest.is_file(),
         name=f"{exp.exp_name}_steps/{folder.name}",
         goes_on="the same command",
-        given=("max_epoch", *keep),
     )
     build_trainer(recipe, fabric, options).train()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,6 @@ from loguru import logger
 from rich.table import Table
 from torch import Tensor, nn
 
-from yolox.exp.follow import follow_checkpoint
 from yolox.exp.yolox_base import Exp
 from yolox.export import ExportError, ExportSettings, open_exported
 from yolox.export.convert import placing
@@ -31,8 +29,9 @@ from yolox.export.quantize_layers import Attempt, find_fewest, rank_layers
 from yolox.export.quantize_onnx import OnnxQuantizer
 from yolox.export.quantize_openvino import OpenvinoQuantizer
 from yolox.export.settings import SUFFIXES
-from yolox.models import LoadedModel, ModelSpec
+from yolox.models import LoadedModel
 from yolox.utils.files import require_writable
+from yolox.utils.scratch import scratch_folder
 from yolox.utils.timing import interleave
 
 RANKING_IMAGES = 4
@@ -103,18 +102,12 @@ class QuantizeRecord:
         return table
 
 
-def calibration_images(
-    exp: Exp, spec: ModelSpec, count: int, *, keep: Sequence[str] = ()
-) -> list[Tensor]:
+def calibration_images(exp: Exp, count: int) -> list[Tensor]:
     """Training images of an Exp, letterboxed as in evaluation, float32 (1, 3, H, W) each.
-
-    Args:
-        keep: see `follow_checkpoint`.
 
     Raises:
         QuantizationError: there are fewer with objects than `count`.
     """
-    follow_checkpoint(exp, spec, keep=keep)
     images = [image for image, _ in exp.calibration_batches(count, 1)]
     if len(images) < count:
         raise QuantizationError(
@@ -168,8 +161,8 @@ class QuantizeJob:
         # What cannot be written is refused before the work.
         target.beside(self.output)
         require_writable(self.output.parent, ExportError)
-        with tempfile.TemporaryDirectory() as name:
-            return self._run(Path(name), target)
+        with scratch_folder() as folder:
+            return self._run(folder, target)
 
     def _run(self, folder: Path, target: ExportSettings) -> QuantizeRecord:
         suffix = SUFFIXES[target.format][0]

@@ -2,19 +2,18 @@
 
 from .build import (
     ARCHITECTURES,
-    LoadedModel,
     ModelSpec,
     activation_of,
     build_model,
     channel_table,
     checkpoint_payload,
     infer_spec,
-    load_model,
     resize_to_channels,
     swap_activation,
     transfer_weights,
 )
 from .darknet import CSPDarknet, Darknet
+from .loading import LoadedModel, load_model
 from .network_blocks import ACTIVATIONS
 from .yolo_fpn import YOLOFPN
 from .yolo_head import YOLOXHead

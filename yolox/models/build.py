@@ -1,12 +1,11 @@
-"""From a model's description to the module and back: spec, channel table, checkpoint."""
+"""From a model's description to the module and back: spec, channel table, weights."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +16,36 @@ from yolox.models.yolo_fpn import YOLOFPN
 from yolox.models.yolo_head import YOLOXHead
 from yolox.models.yolo_pafpn import YOLOPAFPN
 from yolox.models.yolox import YOLOX
-from yolox.utils.checkpoint import CheckpointError, load_checkpoint
+from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.errors import UserError
+from yolox.utils.schema import boolean, integer, listing, number, one_of, record, shown, text
 
 ARCHITECTURES = ("yolox", "yolov3")
 PRIOR_PROB = 1e-2
+_YOLOV3_STEM = "backbone.backbone.stem.0.conv.weight"
 
 ChannelTable = dict[str, list[int]]
+
+
+def _side(value: Any, where: str) -> Iterator[str]:
+    problems = list(integer(32, 16_384)(value, where))
+    if not problems and value % 32:
+        problems = [f"{where}: expected a multiple of 32, got {value}"]
+    yield from problems
+
+
+_SPEC = record(
+    {
+        "architecture": one_of(ARCHITECTURES),
+        "depth": number(above=0, high=20),
+        "width": number(above=0, high=20),
+        "num_classes": integer(1, 100_000),
+        "act": one_of(tuple(ACTIVATIONS)),
+        "depthwise": boolean,
+        "class_names": listing(text()),
+        "input_size": listing(_side, length=2),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +72,10 @@ class ModelSpec:
     input_size: tuple[int, int] = (640, 640)
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.architecture not in ARCHITECTURES:
-            problems.append(f"architecture must be one of {ARCHITECTURES}: {self.architecture!r}")
-        if self.act not in ACTIVATIONS:
-            problems.append(f"act must be one of {tuple(ACTIVATIONS)}: {self.act!r}")
-        if self.depth <= 0 or self.width <= 0:
-            problems.append(f"depth and width must be positive: {self.depth}, {self.width}")
-        if self.num_classes < 1:
-            problems.append(f"num_classes must be at least 1: {self.num_classes}")
-        if self.class_names and len(self.class_names) != self.num_classes:
-            problems.append(f"{len(self.class_names)} class names for {self.num_classes} classes")
-        if any(size < 32 or size % 32 for size in self.input_size):
-            problems.append(f"input_size must be multiples of 32: {self.input_size}")
+        problems = list(_SPEC(vars(self), ""))
+        names = self.class_names
+        if isinstance(names, tuple) and names and len(names) != self.num_classes:
+            problems.append(f"{len(names)} class names for {shown(self.num_classes)} classes")
         if problems:
             raise UserError("model spec: " + "; ".join(problems))
 
@@ -169,7 +182,13 @@ def infer_spec(state: Mapping[str, Tensor]) -> ModelSpec:
     """
     heads = [value for name, value in state.items() if name == "head.cls_preds.0.weight"]
     stem = state.get("backbone.backbone.stem.conv.conv.weight")
-    if not heads or (stem is None and "backbone.backbone.stem.0.conv.weight" not in state):
+    blocks = [
+        int(match[1])
+        for name in state
+        if (match := re.search(r"backbone\.dark2\.1\.m\.(\d{1,4})\.", name))
+    ]
+    known = blocks and stem.dim() if stem is not None else _YOLOV3_STEM in state
+    if not heads or not heads[0].dim() or not known:
         raise CheckpointError(
             "the state dict is not that of a YOLOX or yolov3: expected names such as "
             f"head.cls_preds.0.weight, got {', '.join(list(state)[:3])}"
@@ -177,11 +196,6 @@ def infer_spec(state: Mapping[str, Tensor]) -> ModelSpec:
     num_classes = heads[0].shape[0]
     if stem is None:
         return ModelSpec(architecture="yolov3", num_classes=num_classes, act="lrelu")
-    blocks = [
-        int(match[1])
-        for name in state
-        if (match := re.search(r"backbone\.dark2\.1\.m\.(\d+)\.", name))
-    ]
     depth, width = (max(blocks) + 1) / 3, stem.shape[0] / 64
     return ModelSpec(
         depth=round(depth, 2),
@@ -193,86 +207,11 @@ def infer_spec(state: Mapping[str, Tensor]) -> ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """A model rebuilt from a checkpoint, with the rest of what the file says.
-
-    Attributes:
-        model: in evaluation mode, float32, on the CPU.
-        spec: its description; the activation is the one in use.
-        pruning: provenance of each pruning applied, oldest first; empty for a dense model.
-        content: the file as read.
-    """
-
-    model: YOLOX
-    spec: ModelSpec
-    pruning: list[dict[str, Any]]
-    content: dict[str, Any]
-
-    @property
-    def is_pruned(self) -> bool:
-        """Whether the file holds a pruned model."""
-        return "channels" in self.content
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """Settings of the run that wrote the file; empty if it does not say."""
-        train = self.content.get("train", {})  # where files of earlier versions have them
-        return dict(self.content.get("recipe") or train.get("recipe") or {})
-
-
-def load_model(path: str | Path) -> LoadedModel:
-    """Rebuild a model, dense or pruned, from its file alone.
-
-    Raises:
-        CheckpointError: see `load_checkpoint`; or spec, channels and weights disagree.
-    """
-    content = load_checkpoint(path)
-    state = content["model"]
-    try:
-        spec = ModelSpec.from_dict(content["spec"]) if "spec" in content else infer_spec(state)
-        with torch.device("meta"):
-            model = build_model(spec)
-            if "channels" in content:
-                resize_to_channels(model, content["channels"])
-    except CheckpointError:
-        raise
-    except (AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: what it says of its model is wrong: {error}") from error
-    problems = _shape_problems(model, state)
-    if problems:
-        raise CheckpointError(
-            f"{path}: weights do not fit the model it describes ({len(problems)} differences): "
-            + "; ".join(problems[:5])
-        )
-    # Copies: the content stays as it was read, whatever training does to the model.
-    model.load_state_dict({name: value.clone() for name, value in state.items()}, assign=True)
-    for tensor in model.parameters():
-        tensor.requires_grad_(True)
-    pruning = content.get("pruning", [])
-    return LoadedModel(model=model.float().eval(), spec=spec, pruning=pruning, content=content)
-
-
-def _shape_problems(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    problems = [f"{name} is missing" for name in expected if name not in state]
-    problems += [f"{name} is not expected" for name in state if name not in expected]
-    problems += [
-        f"{name}: expected {shape}, got {_shape(state[name])}"
-        for name, shape in expected.items()
-        if name in state and _shape(state[name]) != shape
-    ]
-    return problems
-
-
-def _shape(value: Any) -> Any:
-    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-
-
-@dataclass(frozen=True, kw_only=True)
 class TransferReport:
-    """What `transfer_weights` took: names taken, and per name left the two shapes."""
+    """What `transfer_weights` took: names taken, and per name left the two shapes or the cause."""
 
     taken: tuple[str, ...]
+    other_classes: tuple[str, ...]
     shape_differs: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
     missing: tuple[str, ...]
 
@@ -286,6 +225,8 @@ class TransferReport:
                     for name, (theirs, ours) in self.shape_differs.items()
                 )
             )
+        if self.other_classes:
+            text += f"; {len(self.other_classes)} start anew since they are of other classes"
         if self.missing:
             text += f"; {len(self.missing)} not in the file: {', '.join(self.missing[:5])}"
         return text
@@ -293,27 +234,37 @@ class TransferReport:
     @property
     def total(self) -> int:
         """Tensors of the model."""
-        return len(self.taken) + len(self.shape_differs) + len(self.missing)
+        left = len(self.other_classes) + len(self.shape_differs) + len(self.missing)
+        return len(self.taken) + left
 
 
-def transfer_weights(model: nn.Module, state: Mapping[str, Tensor]) -> TransferReport:
+def transfer_weights(
+    model: nn.Module, state: Mapping[str, Tensor], rows: Sequence[int | None] | None = None
+) -> TransferReport:
     """Copy every tensor whose name and shape fit, as when the number of classes differs.
+
+    Args:
+        rows: for each class of the model its index in the file's head, None for a new one. Without
+            them, classes are those of the same index, where their number is the same.
 
     Raises:
         CheckpointError: fewer than half of the tensors fit: the file is of another model.
     """
-    own = model.state_dict()
+    own, file = model.state_dict(), state
+    if rows is not None:
+        state = _with_rows(file, own, rows)
     fit = {
         name: state[name] for name in own if name in state and state[name].shape == own[name].shape
     }
     report = TransferReport(
         taken=tuple(fit),
+        other_classes=tuple(name for name in own if name in file and name not in state),
         shape_differs={
             name: (tuple(state[name].shape), tuple(own[name].shape))
             for name in own
             if name in state and name not in fit
         },
-        missing=tuple(name for name in own if name not in state),
+        missing=tuple(name for name in own if name not in file),
     )
     if len(fit) * 2 < len(own):
         raise CheckpointError(
@@ -322,6 +273,27 @@ def transfer_weights(model: nn.Module, state: Mapping[str, Tensor]) -> TransferR
         )
     model.load_state_dict(fit, strict=False)
     return report
+
+
+def _with_rows(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], rows: Sequence[int | None]
+) -> dict[str, Tensor]:
+    """A state whose class predictions are the model's own, but for the rows that are taken."""
+    result = dict(state)
+    taken = [(ours, theirs) for ours, theirs in enumerate(rows) if theirs is not None]
+    for name in own:
+        if not name.startswith("head.cls_preds.") or name not in state:
+            continue
+        if state[name].shape[1:] != own[name].shape[1:]:
+            continue
+        if not taken:
+            if state[name].shape == own[name].shape:
+                del result[name]
+            continue
+        ours, theirs = (list(index) for index in zip(*taken, strict=True))
+        result[name] = own[name].clone()
+        result[name][ours] = state[name][theirs].to(own[name].dtype)
+    return result
 
 
 def checkpoint_payload(

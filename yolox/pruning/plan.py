@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,36 @@ from typing import Any
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.select import matching_groups
+from yolox.utils.documents import read_json
+from yolox.utils.files import write_text
+from yolox.utils.schema import integer, listing, mapping, plain, record, require, shown, text
 
 PLAN_FORMAT = "yolox-pruning-plan"
+PLAN_VERSION = 1
+_MOST = 1_000_000  # slots of a group
+
+
+def _group(value: Any, where: str) -> Iterator[str]:
+    slots = listing(integer(0, _MOST))
+    check = record({"name": text(), "size": integer(1, _MOST), "remove": slots})
+    problems = list(check(value, where))
+    if not problems:
+        where = f"{where}.remove"
+        if len(set(value["remove"])) < len(value["remove"]):
+            problems.append(f"{where}: a slot is named twice")
+        if max(value["remove"], default=0) >= value["size"]:
+            problems.append(f"{where}: expected slots below {value['size']}, the group's size")
+    yield from problems
+
+
+def _groups(value: Any, where: str) -> Iterator[str]:
+    problems = list(listing(_group)(value, where))
+    if not problems and len({group["name"] for group in value}) < len(value):
+        problems.append(f"{where}: a group is named twice")
+    yield from problems
+
+
+_PLAN = record({"version": integer(1, PLAN_VERSION), "groups": _groups, "config": mapping(plain)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +61,7 @@ class PruningPlan:
         """Plain values, for JSON and for the checkpoint's provenance."""
         return {
             "format": PLAN_FORMAT,
-            "version": 1,
+            "version": PLAN_VERSION,
             "config": self.config,
             "groups": [
                 {"name": name, "size": size, "remove": list(self.removed.get(name, ()))}
@@ -50,14 +78,19 @@ class PruningPlan:
         """
         if not isinstance(values, Mapping) or values.get("format") != PLAN_FORMAT:
             raise PruningError(f'not a pruning plan: expected "format": "{PLAN_FORMAT}"')
-        try:
-            return cls(
-                removed={g["name"]: tuple(g["remove"]) for g in values["groups"] if g["remove"]},
-                sizes={g["name"]: g["size"] for g in values["groups"]},
-                config=dict(values["config"]),
+        version = values.get("version")
+        if type(version) is int and version > PLAN_VERSION:
+            raise PruningError(
+                f"the pruning plan has version {shown(version)}, this program reads up to "
+                f"{PLAN_VERSION}: update it"
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise PruningError(f"the pruning plan is incomplete or misshapen: {error!r}") from error
+        require(values, _PLAN, "the pruning plan is incomplete or misshapen", PruningError)
+        groups = values["groups"]
+        return cls(
+            removed={g["name"]: tuple(sorted(g["remove"])) for g in groups if g["remove"]},
+            sizes={g["name"]: g["size"] for g in groups},
+            config=dict(values["config"]),
+        )
 
     def without_layers(self, groups: Sequence[Group], patterns: Sequence[str]) -> PruningPlan:
         """The plan in which groups with a layer of such a name or pattern stay whole.
@@ -69,15 +102,19 @@ class PruningPlan:
         kept = {name: slots for name, slots in self.removed.items() if name not in spared}
         return PruningPlan(removed=kept, sizes=self.sizes, config=self.config)
 
+    def to_json(self) -> str:
+        """The plan as a file holds it."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
     def save(self, path: str | Path) -> None:
-        """Write the plan as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+        """Write the plan as JSON. Raises `PruningError` where it cannot be written."""
+        write_text(Path(path), self.to_json(), PruningError)
 
     @classmethod
     def load(cls, path: str | Path) -> PruningPlan:
         """Read a plan from JSON."""
         try:
-            values = json.loads(Path(path).read_text())
+            values = read_json(Path(path))
         except (OSError, ValueError) as error:
             raise PruningError(f"cannot read the pruning plan {path}: {error}") from error
         return cls.from_dict(values)
@@ -110,6 +147,17 @@ class PruningPlan:
                 raise PruningError(f"the plan empties {name} or names slots it does not have")
         if not any(self.removed.values()):
             raise PruningError("the plan removes nothing")
+
+
+def _group_of(entry: Mapping[str, Any]) -> tuple[str, int, tuple[int, ...]]:
+    """Name, size and removed slots of a group as a file has it."""
+    name, size, slots = entry["name"], entry["size"], entry["remove"]
+    is_plain = isinstance(name, str) and type(size) is int and isinstance(slots, list | tuple)
+    if not is_plain or any(type(slot) is not int for slot in slots) or len(set(slots)) < len(slots):
+        raise TypeError(
+            f"the group {str(name)[:60]} needs a size, and slots that are whole numbers"
+        )
+    return name, size, tuple(slots)
 
 
 def make_plan(

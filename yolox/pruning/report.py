@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -200,11 +199,9 @@ class PruneRecord:
         text += _markdown_table(("layer", "channels", "params", "MACs"), layers)
         return "\n".join(text) + "\n"
 
-    def save(self, stem: Path) -> None:
-        """Write ``STEM.report.json`` and ``STEM.report.md``."""
-        content = json.dumps(self.to_dict(), indent=1) + "\n"
-        stem.with_suffix(".report.json").write_text(content, encoding="utf-8")
-        stem.with_suffix(".report.md").write_text(self.to_markdown(), encoding="utf-8")
+    def to_json(self) -> str:
+        """The record as ``STEM.report.json`` holds it."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
 
 
 def stages_table(stages: Sequence[Stage]) -> Table:

@@ -24,6 +24,8 @@ from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import mask_plan
+from yolox.utils.documents import parse_json
+from yolox.utils.files import replacing
 
 LOG_FORMAT = "yolox-sensitivity"
 SLACK = 1e-9  # for differences of decimal fractions
@@ -213,12 +215,18 @@ class SensitivityLog:
         self._append(dataclasses.asdict(point))
 
     def _append(self, values: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:  # closed, so flushed, line by line
-            file.write(json.dumps(values) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:  # closed, so flushed, line by line
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise PruningError(
+                f"cannot write to {self.path} ({error.strerror}): make room; the same command goes "
+                "on with what was measured"
+            ) from error
 
     def _check(self, line: bytes, own: Mapping[str, Any]) -> None:
         try:
-            there = json.loads(line)
+            there = parse_json(line)
             ours = there["format"] == LOG_FORMAT
         except (ValueError, TypeError, KeyError):
             ours = False
@@ -237,16 +245,35 @@ class SensitivityLog:
 
     def _take(self, number: int, line: bytes) -> None:
         try:
-            values = json.loads(line)
+            values = parse_json(line)
             if "base" in values:
-                self.base = float(values["base"])
+                self.base = _number(values["base"])
             else:
-                self.points.append(SensitivityPoint(**values))
+                self.points.append(_point(values))
         except (ValueError, TypeError) as error:
             raise PruningError(
                 f"{self.path}, line {number}, is no measurement ({error}): delete that line to "
                 "have it measured again"
             ) from error
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"{str(value)[:60]!r} is no number")
+    return float(value)
+
+
+def _point(values: Mapping[str, Any]) -> SensitivityPoint:
+    point = SensitivityPoint(**values)
+    whole = (point.coupled, point.size, point.removed)
+    numbers = (point.ratio, point.value)
+    if (
+        not isinstance(point.layer, str)
+        or any(type(number) is not int for number in whole)
+        or any(type(number) not in (int, float) for number in numbers)
+    ):
+        raise TypeError("a name, whole numbers and numbers are expected")
+    return point
 
 
 def _short(value: Any) -> str:
@@ -346,4 +373,5 @@ class SensitivityResult:
         figure.suptitle(
             f"One layer pruned alone; whole model: {self.metric} {self.base:.3f}", fontsize=9
         )
-        figure.savefig(path, dpi=150)
+        with replacing(path, PruningError) as temporary:
+            figure.savefig(temporary, format="png", dpi=150)

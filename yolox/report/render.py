@@ -14,6 +14,7 @@ from yolox.report.charts import Point, draw_curve, draw_layers, draw_scales, dra
 from yolox.report.data import Curve, ModelRow, Report
 from yolox.report.tables import class_table, layer_table, model_table, tiles
 from yolox.utils.files import replacing
+from yolox.utils.printable import printable
 
 __all__ = ["render", "save_report"]
 
@@ -26,6 +27,7 @@ def render(report: Report) -> str:
     environment = Environment(
         loader=PackageLoader("yolox.report", "page"),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -104,6 +106,12 @@ def _slower(report: Report) -> list[str]:
     return [
         s for s, (old, new) in pairs.items() if old is not None and new is not None and new > old
     ]
+
+
+def _shown(value: Any) -> Any:
+    """A value of the page; names from files act on nothing in it."""
+    is_name = isinstance(value, str) and not isinstance(value, Markup)
+    return printable(value, keep="\n") if is_name else value
 
 
 def _drawn(svg: str) -> Markup:

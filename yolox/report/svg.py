@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
+from yolox.utils.printable import printable
+
 __all__ = ["Frame", "element", "picture", "rising_ticks", "short", "text"]
 
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -144,5 +146,5 @@ def _value(value: object) -> str:
 
 
 def _printable(content: str) -> str:
-    """Text without the characters that XML cannot hold."""
-    return _NOT_XML.sub(" ", content)
+    """Text without what acts instead of being seen, and what XML cannot hold."""
+    return _NOT_XML.sub(" ", printable(content, keep="\n"))

@@ -8,7 +8,6 @@ import os
 import platform
 import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,7 +16,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,6 +37,8 @@ from yolox.bench.plan import (
 )
 from yolox.bench.results import MeasuredModel, Result, slower_line, tables, to_json
 from yolox.bench.run import measure
+from yolox.data.datasets.decoding import read_image
+from yolox.data.image_header import ImageError
 from yolox.export import is_exported, sample_scene
 from yolox.tools import cli
 from yolox.utils.device import processor
@@ -46,6 +46,7 @@ from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
 from yolox.utils.progress import track
+from yolox.utils.scratch import scratch_folder
 
 SCENE = (720, 1280)  # height and width of the picture where none is given
 FORMAT, VERSION = "yolox-bench", 1
@@ -133,8 +134,8 @@ def _measure(
     args: argparse.Namespace,
 ) -> tuple[list[Result], list[str]]:
     """All figures, and what a person should know of them."""
-    with tempfile.TemporaryDirectory() as folder:
-        ready, entries, notes = _open(make_cases(subjects, settings, Path(folder)))
+    with scratch_folder() as folder:
+        ready, entries, notes = _open(make_cases(subjects, settings, folder))
         measurements = measure(
             entries,
             image,
@@ -280,10 +281,10 @@ def _resolve(files: Sequence[Path]) -> list[Path]:
 def _read_image(path: Path | None) -> NDArray[np.uint8]:
     if path is None:
         return sample_scene(SCENE)
-    image: NDArray[np.uint8] | None = cv2.imread(str(path)) if path.is_file() else None
-    if image is None:
-        raise BenchError(f"--image {path} is no picture that OpenCV reads: give another file")
-    return image
+    try:
+        return read_image(path)
+    except ImageError as error:
+        raise BenchError(f"--image {path} {error.what}: give another file") from None
 
 
 def _cores() -> int:

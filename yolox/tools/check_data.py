@@ -19,6 +19,7 @@ from yolox.data.doctor import Finding, Report, check, find_splits, inspect_image
 from yolox.exp import Exp
 from yolox.tools import cli
 from yolox.utils.errors import UserError
+from yolox.utils.files import write_text
 
 _COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -43,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     report = check(patient.splits, patient.classes, patient.input_size, facts)
     _print(report, cli.console())
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_text(args.json, json.dumps(report.to_dict(), indent=1) + "\n")
         logger.info(f"report in {args.json}")
     if args.sheet:
         _write_sheet(args, patient, report)
@@ -165,7 +165,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--sheet", type=Path, metavar="FILE.png", help="write annotated images as one picture")
     add("--augmented", action="store_true", help="on the sheet, what the network sees in training")
     add("--count", type=cli.positive, default=16, help="images on the sheet")
-    add("--seed", type=cli.natural, help="of their choice (the Exp's)")
+    add("--seed", type=cli.seed, help="of their choice (the Exp's)")
     add("--size", type=cli.side, help="of a PATH: the network's input side in pixels (640)")
     add("--workers", type=cli.positive, help="threads that decode images (one a processor)")
     group = parser.add_argument_group("data")

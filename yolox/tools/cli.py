@@ -10,10 +10,11 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from loguru import logger
 from rich.console import Console
+from rich.text import Text
 
 from yolox.core import (
     PEER_LOST_STATUS,
@@ -24,11 +25,13 @@ from yolox.core import (
     stoppable,
 )
 from yolox.exp import Exp, get_exp
+from yolox.exp.checks import MOST_SEED
 from yolox.export.runtime import OPENVINO_PRECISIONS
 from yolox.jobs.train.finetune import plain_epochs
 from yolox.utils.device import PRECISIONS
 from yolox.utils.errors import UserError
 from yolox.utils.logger import setup_logger
+from yolox.utils.printable import printable
 
 DEFAULT_EXP = Path("exps/yolox_voc_s.py")
 LOG_WIDTH = 160  # columns of a table that does not go to a terminal
@@ -39,6 +42,11 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefa
 
 
 class _Parser(argparse.ArgumentParser):
+    """Flags and words in any order: a word too many leaves the flags behind it flags."""
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        return self.parse_intermixed_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists the flags)")
 
@@ -56,6 +64,14 @@ def natural(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    """A flag's value as a seed of random numbers."""
+    value = natural(text)
+    if value > MOST_SEED:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST_SEED}, got {text}")
     return value
 
 
@@ -89,9 +105,7 @@ def add_exp_arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--exp_file", type=Path, help=f"Exp file ({DEFAULT_EXP} where neither is given)"
     )
     group.add_argument("-n", "--name", help="built-in Exp: yolox-nano … yolox-x, yolov3")
-    group.add_argument(
-        "opts", nargs=argparse.REMAINDER, default=[], help="Exp fields to set: key value …"
-    )
+    group.add_argument("opts", nargs="*", default=[], help="Exp fields to set: key value …")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,14 +142,21 @@ def add_openvino_precision(group: argparse._ActionsContainer) -> None:
 
 
 def load_exp(args: argparse.Namespace) -> Exp:
-    """The Exp of ``-f`` or ``-n``, with the overrides set."""
+    """The Exp of ``-f`` or ``-n``, with the overrides set; a line tells which it is if neither."""
+    if args.exp_file is None and args.name is None:
+        logger.info(f"recipe: {DEFAULT_EXP}, since neither -f nor -n names one")
+    tell_idle(("-n", args.exp_file and args.name, "-f names the recipe"))
     file = args.exp_file or (DEFAULT_EXP if args.name is None else None)
     exp = get_exp(file, None if file else args.name)
+    if odd := [word for word in args.opts[::2] if not word.isidentifier()]:
+        raise UserError(
+            f"{' '.join(odd)}: no flag before it takes so many values, and no Exp field is called "
+            "so (--help lists the flags)"
+        )
     exp.merge(args.opts)
-    given = args.opts[::2]
-    shorter = "max_epoch" in given and "no_aug_epochs" not in given
+    shorter = "max_epoch" in exp.given and "no_aug_epochs" not in exp.given
     if shorter and 0 < exp.max_epoch < exp.no_aug_epochs:
-        exp.no_aug_epochs = plain_epochs(exp, exp.max_epoch)
+        exp.put(no_aug_epochs=plain_epochs(exp, exp.max_epoch))
         logger.info(f"no_aug_epochs is {exp.no_aug_epochs}, as max_epoch is {exp.max_epoch}")
     exp.check()
     return exp
@@ -146,6 +167,32 @@ def recipe_words(args: argparse.Namespace) -> tuple[str, str]:
     if args.name and not args.exp_file:
         return "-n", args.name
     return "-f", str(args.exp_file or DEFAULT_EXP)
+
+
+def tell_idle(*cases: tuple[str, object, str]) -> None:
+    """Warn of flags that do nothing: their names, whether they were set so, and why."""
+    for flags, idle, cause in cases:
+        if idle:
+            logger.warning(f"without effect: {flags}, since {cause}")
+
+
+def refuse_both(args: argparse.Namespace, *pairs: tuple[str, str]) -> None:
+    """Raise `UserError` where a flag and the Exp field that it stands for are both given.
+
+    Args:
+        pairs: flag, as ``--test-conf``, and field. The flag's default is None.
+    """
+    fields = args.opts[::2]
+    for flag, field in pairs:
+        value = getattr(args, flag.lstrip("-").replace("-", "_"))
+        if value is not None and field in fields:
+            raise UserError(f"{flag} and the field {field} are one: give one of them")
+
+
+def one_precision(args: argparse.Namespace, default: str) -> None:
+    """Raise `UserError` where ``--fp16`` and another ``--precision`` than the default are given."""
+    if args.fp16 and args.precision != default:
+        raise UserError(f"--fp16 and --precision {args.precision}: give one of them")
 
 
 def refuse_fields(args: argparse.Namespace, why: str) -> None:
@@ -161,9 +208,17 @@ def image_size(sides: Sequence[int]) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
+class _Console(Console):
+    """A console on which names from files command nothing."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text, keep="\n\t"), **options)
+
+
 def console() -> Console:
     """For tables: as wide as a terminal is, and wide enough for all of them in a log."""
-    return Console(width=None if Console().is_terminal else LOG_WIDTH, highlight=False)
+    width = None if Console().is_terminal else LOG_WIDTH
+    return _Console(width=width, highlight=False, emoji=False)
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ import torch
 
 from yolox.exp import Exp
 from yolox.exp.follow import follow_checkpoint
+from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import ModelFigures, comparison_table, measure_latency
 from yolox.tools import cli
@@ -31,12 +32,12 @@ def compare(
         runs: timed forward passes a model.
     """
     models = [load_model(path) for path in paths]
-    size = models[0].spec.input_size
+    size = _size(models[0], exp)
     image = 255 * torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     times = measure_latency([loaded.model for loaded in models], image, runs=runs)
     rows = []
     for path, label, loaded, time in zip(paths, labels, models, times, strict=True):
-        ap, ap50 = (None, None) if exp is None else _evaluate(exp, loaded)
+        ap, ap50 = (None, None) if exp is None else _evaluate(exp, path, loaded)
         rows.append(
             ModelFigures(
                 label=label,
@@ -51,8 +52,14 @@ def compare(
     return rows
 
 
-def _evaluate(exp: Exp, loaded: LoadedModel) -> tuple[float, float]:
-    follow_checkpoint(exp, loaded.spec)
+def _size(first: LoadedModel, exp: Exp | None) -> tuple[int, int]:
+    """Height and width that all is measured at: as given, or those of the first."""
+    given = exp is not None and "test_size" in exp.given
+    return exp.test_size if exp is not None and given else first.spec.input_size
+
+
+def _evaluate(exp: Exp, path: Path, loaded: LoadedModel) -> tuple[float, float]:
+    exp = follow_checkpoint(exp, loaded.spec, path, pruned=loaded.is_pruned)
     result = exp.get_evaluator(batch_size=16).run(loaded.model, device=default_device())
     return result.ap50_95, result.ap50
 
@@ -77,9 +84,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.no_eval:
         cli.refuse_fields(args, "without AP nothing is read of the Exp")
     exp = None if args.no_eval else cli.load_exp(args)
+    if exp is not None:
+        tell_idle(exp, idle_without_training(exp))
     paths = [resolve_weights(path) for path in args.ckpt]
     rows = compare(paths, labels, exp, runs=args.runs)
-    size = "×".join(map(str, load_model(paths[0]).spec.input_size))
+    size = "×".join(map(str, _size(load_model(paths[0]), exp)))
     title = f"{size} input, batch 1, float32, {torch.get_num_threads()} threads, PyTorch"
     cli.console().print(comparison_table(rows, title))
 

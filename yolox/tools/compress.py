@@ -7,18 +7,20 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import yaml
 from loguru import logger
 from rich.markup import escape
 from rich.table import Table
 
 from yolox.bench.layers import LAYER_RUNTIMES
 from yolox.exp import Exp
+from yolox.exp.fields import write_names
 from yolox.exp.follow import follow_checkpoint
+from yolox.exp.idle import reads_training
 from yolox.export.settings import FORMATS, PACKAGES, SUFFIXES, optional_packages
 from yolox.jobs.compress.stages import Record, Stage, run_stages
 from yolox.jobs.forecast import Forecast, forecast
@@ -29,9 +31,10 @@ from yolox.pruning.latency.plan import NEAR
 from yolox.pruning.sparsity import SparsityConfig
 from yolox.tools import bench, cli, eval, export, prunmodel, report, sensitivity, train
 from yolox.utils.checkpoint import file_digest
+from yolox.utils.documents import DocumentError, read_json, read_yaml
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
-from yolox.utils.files import require_writable
+from yolox.utils.locks import claimed
 
 RUNTIME_OF = {
     "onnx": "onnxruntime",
@@ -40,6 +43,8 @@ RUNTIME_OF = {
     "torchscript": "torch",
 }
 LATENCY_RUNTIME = "onnxruntime"  # that a target is met in where none is named
+SPARSITY_EPOCHS, STEP_EPOCHS = 20, 5
+SPARSITY_EPOCHS, STEP_EPOCHS = 20, 5
 EXPORT_SECONDS, BENCH_SECONDS = 30.0, 60.0
 # Fields that change no result, or that every stage sets itself.
 _WITHOUT_INFLUENCE = frozenset(
@@ -105,9 +110,14 @@ class Road:
         A latency is met with the activation that it was measured with.
         """
         kept: tuple[str, ...] = ()
-        if _in_latency(self.args.target) and "finetune_act" not in self.fields[::2]:
+        if _in_latency(self.args.target) and "finetune_act" not in self.exp.given:
             kept = ("finetune_act", "")
         return (*self.recipe, *self.fields, *kept)
+
+    @property
+    def _recipe_without_training(self) -> tuple[str, ...]:
+        """`_own_recipe` for a stage that trains nothing."""
+        return self._recipe_with(lambda name: name == "finetune_act" or not reads_training(name))
 
     def _recipe_of_training(self, flags: Sequence[object], *, tuning: bool) -> tuple[str, ...]:
         """`_own_recipe` without the fields that are of another training than this one."""
@@ -120,10 +130,14 @@ class Road:
             )
             if not at_work
         )
-        words = self._own_recipe
+        return self._recipe_with(lambda name: not name.startswith(idle))
+
+    def _recipe_with(self, is_read: Callable[[str], bool]) -> tuple[str, ...]:
+        """`_own_recipe` with those of its fields alone that a stage reads."""
         start = len(self.recipe)
-        pairs = zip(words[start::2], words[start + 1 :: 2], strict=True)
-        kept = [pair for pair in pairs if not pair[0].startswith(idle)]
+        words = self._own_recipe[start:]
+        pairs = zip(words[::2], words[1::2], strict=True)
+        kept = [pair for pair in pairs if is_read(pair[0])]
         return (*self.recipe, *(word for pair in kept for word in pair))
 
     def _training(
@@ -135,7 +149,7 @@ class Road:
         """
         latest = self.folder / name / "latest_ckpt.pth"
         plain = plain_epochs(self.exp, epochs)
-        if "no_aug_epochs" in self.fields[::2]:
+        if "no_aug_epochs" in self.exp.given:
             plain = self.exp.no_aug_epochs
         evaluations = plain + epochs // self.exp.eval_interval
         return Stage(
@@ -167,7 +181,7 @@ class Road:
                 *("-c", checkpoint, "-o", folder, "--metric", "loss"),
                 *("--images", self.args.images),
             ),
-            recipe=self._own_recipe,
+            recipe=self._recipe_without_training,
             outputs=(folder / "sensitivity.jsonl",),
             folders=(folder,),
             goes_on=True,
@@ -198,7 +212,7 @@ class Road:
             tool="prunmodel",
             main=prunmodel.main,
             flags=tuple(flags),
-            recipe=self._own_recipe,
+            recipe=self._own_recipe if args.steps > 1 else self._recipe_without_training,
             fields=("output_dir", self.folder, "exp_name", "pruned"),
             outputs=(output,),
             folders=(self.folder / "pruned", self.folder / "pruned_steps"),
@@ -232,7 +246,7 @@ class Road:
             tool="eval",
             main=eval.main,
             flags=("-c", output, "--plots", results, *self._arithmetic(form)),
-            recipe=self._own_recipe,
+            recipe=self._recipe_without_training,
             outputs=(results / "metrics.json",),
             folders=(results,),
             seconds=self.time.evaluation(),
@@ -282,7 +296,7 @@ class Road:
                 *("--compress", self.folder / "compress.json", "-o", output),
                 *(self._arithmetic("openvino") if "openvino" in self.args.formats else ()),
             ),
-            recipe=self._own_recipe,
+            recipe=self._recipe_without_training,
             outputs=(output,),
             seconds=len(models) * self.time.evaluation() + 10,
         )
@@ -303,8 +317,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = resolve_weights(args.ckpt or exp.output_folder() / "best_ckpt.pth")
     loaded = load_model(source)
     _check(args, exp)
-    args.opts = [*args.opts, *_sizes(exp, loaded.spec, args.opts[::2])]
-    follow_checkpoint(exp, loaded.spec, keep=args.opts[::2])
+    _tell_idle(args)
+    args.opts += _sizes(exp, loaded.spec)
+    exp = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
+    if not loaded.spec.class_names and "class_names" not in exp.given:
+        args.opts += ["class_names", write_names(exp.class_names)]
     folder = args.output or exp.output_folder(f"{exp.exp_name}_compress")
     road = Road(
         args=args,
@@ -315,33 +332,44 @@ def main(argv: Sequence[str] | None = None) -> None:
         fields=tuple(args.opts),
         time=forecast(exp, loaded),
     )
-    stages = list(road.stages())
-    _require_own_folder(folder / "compress.json", stages)
-    record = Record(folder / "compress.json", _origin(exp, source, args.exp_file or args.name))
-    _show(stages, record, folder)
-    if args.dry_run:
-        return
-    require_writable(folder)
-    run_stages(stages, record)
+    origin = _origin(exp, source, args.exp_file or args.name)
+    with nullcontext() if args.dry_run else claimed(folder):
+        stages = list(road.stages())
+        _require_own_folder(folder / "compress.json", stages)
+        record = Record(folder / "compress.json", origin)
+        _show(stages, record, folder)
+        if args.dry_run:
+            return
+        run_stages(stages, record)
     if _in_latency(args.target):
         tell_latency(args, road.measured)
     logger.info(f"done: {folder / 'report.html'} tells it all")
 
 
-def _sizes(exp: Exp, spec: ModelSpec, given: Collection[str]) -> list[str]:
+def _sizes(exp: Exp, spec: ModelSpec) -> list[str]:
     """Fields that keep training at the checkpoint's size, where that is not the Exp's; set in it.
 
     The plan, the budget and the pruned model are of that size.
     """
-    if exp.test_size == spec.input_size or "test_size" in given:
+    if exp.test_size == spec.input_size or "test_size" in exp.given:
         return []
-    names = [name for name in ("input_size", "test_size") if name not in given]
+    names = [name for name in ("input_size", "test_size") if name not in exp.given]
     words = [
         word for name in names for word in (name, f"{spec.input_size[0]},{spec.input_size[1]}")
     ]
     exp.merge(words)
     logger.info(f"at the checkpoint's size: {' '.join(words)}")
     return words
+
+
+def _tell_idle(args: argparse.Namespace) -> None:
+    """Warn of flags that no stage reads."""
+    sparse = args.sparsity is None and args.sparsity_epochs != SPARSITY_EPOCHS
+    steps = args.steps == 1 and args.step_epochs != STEP_EPOCHS
+    cli.tell_idle(
+        ("--sparsity-epochs", sparse, "there is no sparsity training: give --sparsity"),
+        ("--step-epochs", steps, "there is one step: give --steps"),
+    )
 
 
 def _require_own_folder(record: Path, stages: Sequence[Stage]) -> None:
@@ -406,7 +434,7 @@ def tell_latency(args: argparse.Namespace, measured: Path) -> None:
     """Whether the model as it is after fine-tuning takes what was asked for."""
     medians = {
         entry["label"]: entry["forward"]["median"]
-        for entry in json.loads(measured.read_text(encoding="utf-8"))["measurements"]
+        for entry in read_json(measured)["measurements"]
         if entry["runtime"] == args.runtime
     }
     before, after = medians["before"], medians["after"]
@@ -439,7 +467,6 @@ def _check(args: argparse.Namespace, exp: Exp) -> None:
             SparsityConfig(strength=args.sparsity)
         except UserError as error:
             problems.append(str(error))
-    fields = args.opts[::2]
     lengths = {"--epochs": args.epochs}
     if args.sparsity is not None:
         lengths["--sparsity-epochs"] = args.sparsity_epochs
@@ -447,9 +474,9 @@ def _check(args: argparse.Namespace, exp: Exp) -> None:
         *dict.fromkeys(("max_epoch", "finetune_epochs"), " and ".join(lengths)).items(),
         ("sparsity", "--sparsity"),
     ):
-        if name in fields:
+        if name in exp.given:
             problems.append(f"{name} has no say here: give {flags}")
-    if "no_aug_epochs" in fields and exp.no_aug_epochs > min(lengths.values()):
+    if "no_aug_epochs" in exp.given and exp.no_aug_epochs > min(lengths.values()):
         problems.append(
             f"no_aug_epochs {exp.no_aug_epochs} is more than the epochs of a training, "
             + ", ".join(f"{flag} {epochs}" for flag, epochs in lengths.items())
@@ -494,11 +521,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--sensitivity", action="store_true", help="measure layers first, keep sensitive ones whole"
     )
     add("--steps", type=cli.positive, default=1, help="rounds of pruning, with training between")
-    add("--step-epochs", type=cli.positive, default=5, help="epochs of training between two rounds")
+    add(
+        "--step-epochs",
+        type=cli.positive,
+        default=STEP_EPOCHS,
+        help="epochs of training between two rounds",
+    )
     training = parser.add_argument_group("training")
     add = training.add_argument
     add("--sparsity", type=float, help="strength of sparsity training before pruning (none)")
-    add("--sparsity-epochs", type=cli.positive, default=20, help="its length")
+    add("--sparsity-epochs", type=cli.positive, default=SPARSITY_EPOCHS, help="its length")
     add("--epochs", type=cli.positive, default=20, help="fine-tuning")
     add(
         "--distill",
@@ -540,8 +572,8 @@ def _words_of(
     """
     path = args.config
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = read_yaml(path)
+    except (OSError, DocumentError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: expected flags and their values, such as 'target: macs=0.5'")

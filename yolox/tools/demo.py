@@ -15,6 +15,7 @@ from yolox.data.sources import Camera, Images, Source, Video, open_source
 from yolox.predict import CONF, NMS, OVERLAP, Detector, Prediction, load
 from yolox.tools import cli
 from yolox.utils.errors import UserError
+from yolox.utils.printable import printable
 from yolox.utils.progress import track
 from yolox.utils.video import writing_video
 
@@ -81,6 +82,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, detect, write."""
     args = make_parser().parse_args(argv)
     _check(args)
+    cli.tell_idle(
+        ("--overlap", not args.tile and args.overlap != OVERLAP, "nothing is cut: give --tile"),
+        ("-expn", args.ckpt and args.experiment_name, "-c names the checkpoint"),
+    )
     detector = _load(args)
     source = _source(args)
     if isinstance(source, Images):
@@ -162,9 +167,10 @@ def _writer(source: Source, args: argparse.Namespace) -> Iterator[Callable[[Pred
         def picture(found: Prediction) -> None:
             target = args.save_dir / found.name
             if not cv2.haveImageWriter(target.name):
-                target = target.with_suffix(".png")
+                target = target.with_name(f"{target.name}.png")
             found.save(target)
-            logger.info(f"{found.name}: {_listing(found)} → {target}")
+            shown, place = printable(found.name), printable(str(target))
+            logger.info(f"{shown}: {_listing(found)} → {place}")
 
         yield picture
         return
@@ -180,7 +186,7 @@ def _writer(source: Source, args: argparse.Namespace) -> Iterator[Callable[[Pred
 def _listing(found: Prediction) -> str:
     return (
         ", ".join(
-            f"{label} {score:.2f}"
+            f"{printable(label)} {score:.2f}"
             for label, score in zip(found.class_names, found.scores, strict=True)
         )
         or "nothing found"

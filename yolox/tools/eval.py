@@ -30,6 +30,7 @@ from yolox.evaluators.report import write_report
 from yolox.evaluators.tiled import merge_to_whole
 from yolox.exp import Exp
 from yolox.exp.follow import follow_checkpoint
+from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.export import ExportedModel, is_exported
 from yolox.models import ModelSpec, load_model
 from yolox.tools import cli
@@ -41,6 +42,7 @@ from yolox.utils.dist import is_main_process
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
+from yolox.utils.locks import claimed
 from yolox.utils.model_utils import fuse_model
 
 
@@ -61,8 +63,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not is_exported(source):
         source = resolve_weights(source)
     model, spec = _load(source, args)
-    _prepare(exp, spec, args)
+    exp = _prepare(exp, source, spec, args)
     distributed = fabric.world_size > 1
+    if fabric.is_global_zero:
+        tell_idle(exp, idle_without_training(exp, test=args.test))
     evaluator = exp.get_evaluator(
         1 if args.speed else args.batch_size, distributed, args.test, args.legacy
     )
@@ -117,7 +121,8 @@ def _report(
         logger.info(_speed(inference.timing, about))
     if args.plots is not None:
         folder = Path(args.plots) if args.plots else folder
-        best = write_report(folder, result, samples, detections, about)
+        with claimed(folder):
+            best = write_report(folder, result, samples, detections, about)
         if best:
             logger.info(
                 f"best mean F1 at IoU 0.5: {best.f1:.3f} with score ≥ {best.score:g} "
@@ -142,7 +147,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--conf", type=cli.fraction, help="least score of a detection (the Exp's)")
     parser.add_argument("--nms", type=cli.fraction, help="IoU of NMS (the Exp's)")
     parser.add_argument("--tsize", type=cli.side, help="square test size (the checkpoint's)")
-    parser.add_argument("--seed", type=int, help="of a data set that draws at random (unset)")
+    parser.add_argument("--seed", type=cli.seed, help="of a data set that draws at random (unset)")
     parser.add_argument("--fuse", action="store_true", help="fold batch norms first")
     parser.add_argument(
         "--legacy", action="store_true", help="input scaling of weights before YOLOX 0.2"
@@ -191,6 +196,8 @@ def _refuse(args: argparse.Namespace) -> None:
         )
     if args.openvino_precision != "f32" and (args.ckpt is None or args.ckpt.suffix != ".xml"):
         raise UserError("--openvino-precision is of OpenVINO's files (.xml): leave it out")
+    cli.refuse_both(args, ("--tsize", "test_size"), ("--conf", "test_conf"), ("--nms", "nmsthre"))
+    cli.one_precision(args, "fp32")
     if args.speed and ((args.devices or 1) > 1 or args.num_machines > 1):
         raise UserError("--speed times one process: leave out -d and --num_machines")
 
@@ -211,13 +218,16 @@ def _load(source: Path, args: argparse.Namespace) -> tuple[torch.nn.Module, Mode
     return model.to(memory_format=torch.channels_last), loaded.spec  # type: ignore[call-overload]
 
 
-def _prepare(exp: Exp, spec: ModelSpec, args: argparse.Namespace) -> None:
-    """Make the Exp's evaluation that of the checkpoint and the flags."""
+def _prepare(exp: Exp, source: Path, spec: ModelSpec, args: argparse.Namespace) -> Exp:
+    """The Exp with the evaluation of the checkpoint and the flags."""
     if args.tsize:
         spec = dataclasses.replace(spec, input_size=(args.tsize, args.tsize))
-    follow_checkpoint(exp, spec, keep=args.opts[::2])
-    exp.test_conf = exp.test_conf if args.conf is None else args.conf
-    exp.nmsthre = exp.nmsthre if args.nms is None else args.nms
+    followed = follow_checkpoint(exp, spec, source)
+    followed.put(
+        test_conf=exp.test_conf if args.conf is None else args.conf,
+        nmsthre=exp.nmsthre if args.nms is None else args.nms,
+    )
+    return followed
 
 
 def _precision(args: argparse.Namespace, device: torch.device) -> str:

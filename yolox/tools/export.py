@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from loguru import logger
@@ -15,8 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from yolox.data import preproc
+from yolox.data.datasets.decoding import read_image
+from yolox.data.image_header import ImageError
 from yolox.data.sources import find_images
 from yolox.exp import Exp
+from yolox.exp.follow import with_names
 from yolox.export import (
     FORMATS,
     ExportError,
@@ -26,7 +28,7 @@ from yolox.export import (
     sample_scene,
 )
 from yolox.export.settings import OPSET, PACKAGES, SUFFIXES
-from yolox.models import load_model
+from yolox.models import LoadedModel, load_model
 from yolox.tools import cli
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.download import resolve_weights
@@ -129,10 +131,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def export(args: argparse.Namespace) -> None:
     """Load, export, compare, print."""
     optional_packages(*PACKAGES[args.format])
+    cli.tell_idle(("-expn", args.ckpt and args.experiment_name, "-c names the checkpoint"))
     exp = _exp(args)
     folder = exp.output_folder(args.experiment_name) if exp else Path()
     source = resolve_weights(args.ckpt or folder / "best_ckpt.pth")
-    loaded = load_model(source)
+    loaded = _named(load_model(source), source, exp)
     output: Path = args.output_name or _beside(source, args.format)
     if output.exists() and output.samefile(source):
         raise ExportError(f"{output} is the checkpoint itself: choose another --output-name")
@@ -181,12 +184,32 @@ def _exp(args: argparse.Namespace) -> Exp | None:
         if "test_size" in args.opts[::2]:
             raise UserError("--tsize sets the size that is exported: leave out test_size")
         return cli.load_exp(args)
-    if others := [name for name in args.opts[::2] if name != "data_dir"]:
+    if others := [name for name in args.opts[::2] if name not in ("data_dir", "class_names")]:
         raise UserError(
             "a checkpoint holds all that export takes (--tsize sets the size), and of the Exp only "
-            f"data_dir is read, for images to compare on: leave out {' '.join(others)}"
+            "data_dir is read, for images to compare on, and class_names of a checkpoint without: "
+            f"leave out {' '.join(others)}"
         )
     return cli.load_exp(args) if args.exp_file or args.name or args.opts else None
+
+
+def _named(loaded: LoadedModel, source: Path, exp: Exp | None) -> LoadedModel:
+    """The model, with the class names that the Exp sets where it has none of its own."""
+    names = tuple(exp.class_names) if exp else ()
+    if loaded.spec.class_names:
+        if exp and "class_names" in exp.given and names != loaded.spec.class_names:
+            raise UserError(
+                f"{source} names its classes, {', '.join(loaded.spec.class_names)}: leave out "
+                "class_names"
+            )
+        return loaded
+    if exp and names:
+        return with_names(loaded, exp)
+    logger.warning(
+        f"{source} does not name its {loaded.spec.num_classes} classes, and neither will the file: "
+        "to name them, give class_names NAME,NAME,… at the end of the command, in their order"
+    )
+    return loaded
 
 
 def _evaluation_images(exp: Exp | None) -> list[Path]:
@@ -260,14 +283,13 @@ def _decoded(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
     """Pictures; those that cannot be decoded are named and left out, unless it is all of them."""
     left = len(paths)
     for path in paths:
-        image: NDArray[np.uint8] | None = cv2.imread(str(path))
-        if image is not None:
-            yield image
-            continue
-        left -= 1
-        if not left:
-            raise UserError(f"{path} cannot be decoded as an image: give --path another")
-        logger.warning(f"{path} cannot be decoded as an image: compared without it")
+        try:
+            yield read_image(path)
+        except ImageError as error:
+            left -= 1
+            if not left:
+                raise UserError(f"{path} {error.what}: give --path another image") from None
+            logger.warning(f"{path} {error.what}: compared without it")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from loguru import logger
+
 from yolox.export import ExportedModel, open_exported
 from yolox.models import ModelSpec
 from yolox.utils.errors import UserError
@@ -31,6 +33,11 @@ def open_file(
         )
     model = open_exported(path, precision=openvino_precision)
     info = model.info
+    if path.suffix == ".torchscript":
+        logger.info(
+            f"{path} is a program, as every TorchScript file: its code was read before it was "
+            "loaded, and holds nothing but operations on tensors"
+        )
     size = (tsize, tsize) if tsize else info.input_size
     if size != info.input_size and not info.dynamic_size:
         height, width = info.input_size

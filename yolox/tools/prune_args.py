@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +13,11 @@ from yolox.jobs.prune_latency import LatencySettings
 from yolox.pruning import CRITERIA, PruneConfig, PruningError
 from yolox.pruning.config import AGGREGATES, NORMALIZATIONS, PRICES, SCOPES
 from yolox.tools import cli
+from yolox.utils.documents import read_json
 
 ROUND_TO = 8  # runtimes are slow on odd channel counts
 MODES = ("save", "list", "conv", "layer", "global")
+STEP_EPOCHS = 10
 IMAGES = 64  # for reconstruction
 RUNTIME = "onnxruntime"  # for a target in latency
 
@@ -113,9 +114,11 @@ def layer_ratios(words: Sequence[str]) -> dict[str, float]:
     """``PATTERN=RATIO`` words, or one JSON file of them as tools/sensitivity.py writes."""
     if len(words) == 1 and words[0].endswith(".json"):
         try:
-            content = json.loads(Path(words[0]).read_text(encoding="utf-8"))
+            content = read_json(Path(words[0]))
             if not content:
                 raise ValueError("it is empty")
+            if odd := [value for value in content.values() if type(value) not in (int, float)]:
+                raise ValueError(f"{str(odd[0])[:60]!r} is no ratio")
             return {str(pattern): float(ratio) for pattern, ratio in content.items()}
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise PruningError(
@@ -209,7 +212,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     iterate = parser.add_argument_group("in steps, with fine-tuning between them")
     add = iterate.add_argument
     add("--steps", type=cli.positive, default=1, help="rounds of pruning; goes on if stopped")
-    add("--step-epochs", type=cli.positive, default=10, help="epochs of training between two")
+    add(
+        "--step-epochs",
+        type=cli.positive,
+        default=STEP_EPOCHS,
+        help="epochs of training between two",
+    )
 
     out = parser.add_argument_group("what is measured and written")
     add = out.add_argument

@@ -19,6 +19,8 @@ from torch import nn
 
 from yolox.core import make_fabric
 from yolox.exp import Exp
+from yolox.exp.follow import with_names
+from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.jobs.prune import Calibration, PruneJob, calibrate, probe, prune
 from yolox.jobs.prune_steps import prune_in_steps
 from yolox.models import LoadedModel, checkpoint_payload, load_model
@@ -35,6 +37,7 @@ from yolox.pruning import (
 )
 from yolox.tools import cli
 from yolox.tools.prune_args import (
+    STEP_EPOCHS,
     latency_settings,
     parse_args,
     prune_config,
@@ -43,6 +46,7 @@ from yolox.tools.prune_args import (
 from yolox.utils.checkpoint import save_checkpoint
 from yolox.utils.device import default_device
 from yolox.utils.download import resolve_weights
+from yolox.utils.locks import claimed
 from yolox.utils.model_utils import count_macs, count_params
 
 HARM = 1.5  # times the loss before: the detector is likely to need training first
@@ -118,20 +122,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = exp.output_folder()
     source = resolve_weights(args.ckpt or folder / "best_ckpt.pth")
     loaded = load_model(source)
-    console = cli.console()
     if args.mode == "save":
+        if "class_names" in exp.given:
+            loaded = with_names(loaded, exp)
         output = save_whole_model(loaded, args.output or folder / "whole_model.pth")
         logger.info(f"whole model ({count_params(loaded.model):,} parameters) in {output}")
         return
     if args.mode == "list":
-        console.print(list_layers(loaded))
+        cli.console().print(list_layers(loaded))
         return
     output = args.output or folder / "pruned.pth"
     if output.resolve() == source.resolve():
         raise PruningError(f"{output} is the checkpoint to prune: name another file with -o")
     if output.is_dir():
         raise PruningError(f"{output} is a folder: name a file in it with -o")
-    job = _make_job(args, exp, loaded, source, output, sys.argv[1:] if argv is None else argv)
+    _tell_idle(args, exp)
+    with claimed(output.parent, PruningError, name=output.name):
+        _prune(args, exp, loaded, source, output, sys.argv[1:] if argv is None else argv)
+
+
+def _prune(
+    args: argparse.Namespace,
+    exp: Exp,
+    loaded: LoadedModel,
+    source: Path,
+    output: Path,
+    argv: Sequence[str],
+) -> None:
+    job = _make_job(args, exp, loaded, source, output, argv)
     if args.dry_run:
         _write_plan(job)
         return
@@ -144,17 +162,25 @@ def main(argv: Sequence[str] | None = None) -> None:
             fabric,
             steps=args.steps,
             epochs=args.step_epochs,
-            keep=tuple(args.opts[::2]),
             on_hint=_show_hint,
         )
     else:
         record = job.run(_show_hint)
-    _print(record, console)
+    _print(record, cli.console())
     kept = ' finetune_act ""' if _is_spoilt_by_tuning(job.config, exp, loaded) else ""
     logger.info(
         "fine-tune it: python tools/train.py "
         f"{shlex.join(cli.recipe_words(args))} -c {output}{kept}"
     )
+
+
+def _tell_idle(args: argparse.Namespace, exp: Exp) -> None:
+    """Warn of what is given and does nothing."""
+    if args.steps == 1:
+        cases = idle_without_training(exp, kept=["finetune_act"], evaluates=args.eval)
+        tell_idle(exp, cases)
+    steps = args.step_epochs != STEP_EPOCHS and args.steps == 1
+    cli.tell_idle(("--step-epochs", steps, "there is one step: give --steps"))
 
 
 def _show_hint(hint: ThresholdHint) -> None:
@@ -190,16 +216,16 @@ def _make_job(
             f"importance {config.importance} looks at weights alone, and a detector can lose all "
             "its AP to it (docs/results.md): taylor measures on your images"
         )
-    config, calibration = calibrate(
+    exp, config, calibration = calibrate(
         exp,
-        loaded.spec,
+        loaded,
+        source,
         config,
         args.images,
-        keep=args.opts[::2],
         optional=not (args.reconstruct or args.bn_recalibrate or args.eval),
     )
     return PruneJob(
-        loaded=loaded,
+        loaded=with_names(loaded, exp) if calibration else loaded,
         source=source,
         output=output,
         config=config,
@@ -231,7 +257,6 @@ def _evaluation(exp: Exp) -> Any:
 def _write_plan(job: PruneJob) -> None:
     plan, timing = job.make_plan(_show_hint)
     path = job.output.with_suffix(".plan.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
     plan.save(path)
     if timing:
         logger.info(f"{timing.setting}: {timing.outcome}")

@@ -10,6 +10,8 @@ from pathlib import Path
 from loguru import logger
 from torch import nn
 
+from yolox.exp.follow import follow_checkpoint, with_names
+from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.export.quantize import METHODS, QuantizeSettings, require_packages
 from yolox.export.settings import SUFFIXES
 from yolox.jobs.quantize import QuantizeJob, QuantizeRecord, calibration_images
@@ -18,7 +20,6 @@ from yolox.tools import cli
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import processor
 from yolox.utils.download import resolve_weights
-from yolox.utils.errors import UserError
 
 EVAL_BATCH = 16
 
@@ -66,15 +67,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         keep_anyway=args.keep_anyway,
     )
     require_packages(settings.format)
-    if args.tsize and "test_size" in args.opts[::2]:
-        raise UserError("--tsize and test_size both name the input size: leave one out")
+    cli.refuse_both(args, ("--tsize", "test_size"))
     exp = cli.load_exp(args)
     source = resolve_weights(args.ckpt or exp.output_folder(args.experiment_name) / "best_ckpt.pth")
+    cli.tell_idle(("-expn", args.ckpt and args.experiment_name, "-c names the checkpoint"))
     loaded = load_model(source)
     spec = loaded.spec
     if args.tsize:
         spec = dataclasses.replace(spec, input_size=cli.image_size(args.tsize))
-    images = calibration_images(exp, spec, args.calibration_images, keep=args.opts[::2])
+    tell_idle(exp, idle_without_training(exp))
+    exp = follow_checkpoint(exp, spec, source, pruned=loaded.is_pruned)
+    images = calibration_images(exp, args.calibration_images)
     evaluator = exp.get_evaluator(EVAL_BATCH)
 
     def evaluate(model: nn.Module) -> tuple[float, float]:
@@ -82,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return result.ap50_95, result.ap50
 
     job = QuantizeJob(
-        loaded=loaded,
+        loaded=with_names(loaded, exp),
         source_sha256=file_digest(source),
         output=args.output_name or _beside(source, settings.format),
         settings=settings,

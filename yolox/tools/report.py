@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,9 +13,11 @@ from typing import Any
 from loguru import logger
 
 from yolox.bench.plan import files_digest
+from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.jobs.report.collect import ReportSettings, gather_report
 from yolox.report import Fact, Latency, ModelRow, save_report
 from yolox.tools import cli
+from yolox.utils.documents import read_json
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import require_writable, short_names
@@ -28,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.no_eval:
         cli.refuse_fields(args, "without AP nothing is read of the Exp")
     exp = None if args.no_eval else cli.load_exp(args)
+    if exp is not None:
+        tell_idle(exp, idle_without_training(exp))
     paths = [resolve_weights(path) for path in args.ckpt]
     labels = tuple(args.labels or short_names(paths))
     bench = read_bench(args.bench, paths, labels) if args.bench else Bench()
@@ -48,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     # Before minutes of evaluation are lost.
     require_writable(args.output.parent)
-    report = gather_report(paths, exp, settings, keep=args.opts[::2])
+    report = gather_report(paths, exp, settings)
     save_report(report, args.output)
     size = args.output.stat().st_size / 1e6
     logger.info(f"report in {args.output} ({size:.1f} MB): open it in a browser, or send it")
@@ -97,7 +100,7 @@ def _commands(paths: Sequence[Path], compress: Path | None, own: str) -> tuple[s
     if compress is not None:
         stages = _read_json(compress, "tools/compress.py").get("stages", [])
         try:
-            commands = [str(stage["command"]) for stage in stages.values()]
+            commands = [_text(stage["command"]) for stage in stages.values()]
         except (AttributeError, KeyError, TypeError) as error:
             raise UserError(
                 f"{compress} is not a compress.json of tools/compress.py: its stages have no "
@@ -106,14 +109,18 @@ def _commands(paths: Sequence[Path], compress: Path | None, own: str) -> tuple[s
     else:
         records = [path.with_suffix(".report.json") for path in paths]
         found = [_read_json(path, "tools/prunmodel.py") for path in records if path.is_file()]
-        commands = [record["command"] for record in found if record.get("command")]
+        commands = [str(record["command"]) for record in found if record.get("command")]
     return tuple(dict.fromkeys([*commands, own]))
 
 
 def _asked(commands: Sequence[str]) -> tuple[Fact, ...]:
     """The target of each pruning: of one in steps, a checkpoint knows those of its steps alone."""
     targets = []
-    for words in map(shlex.split, commands):
+    for command in commands:
+        try:
+            words = shlex.split(command)
+        except ValueError:  # no command line: shown as it is
+            continue
         if "tools/prunmodel.py" in words and "--target" in words[:-1]:
             targets.append(words[words.index("--target") + 1])
     return tuple(Fact(name="target", value=target) for target in dict.fromkeys(targets))
@@ -121,7 +128,7 @@ def _asked(commands: Sequence[str]) -> tuple[Fact, ...]:
 
 def _read_json(path: Path, origin: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path} ({error}): give the file of {origin}") from error
     if not isinstance(content, dict):
@@ -155,10 +162,12 @@ def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Ben
     try:
         same = {files_digest(place): place for place in names}
         machine = content["machine"]
-        height, width = map(int, content["settings"]["size"])
+        height, width = map(_count, content["settings"]["size"])
+        if not height or not width:
+            raise ValueError("an input size of nothing")
         rows = []
         for file in content["models"]:
-            place, label = Path(file["path"]).resolve(), str(file["label"])
+            place, label = Path(_text(file["path"])).resolve(), _text(file["label"])
             if place not in names:  # measured from another folder, perhaps
                 place = same.get(file["file_sha256"], place)
             if place in names and files_digest(place) != file["file_sha256"]:
@@ -167,14 +176,14 @@ def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Ben
             taken = label in labels and place not in names
             times = [row for row in content["measurements"] if row["label"] == file["label"]]
             latencies = [
-                Latency(setting=_setting(row), ms=float(row["forward"]["median"])) for row in times
+                Latency(setting=_setting(row), ms=_time(row["forward"]["median"])) for row in times
             ]
             rows.append(
                 ModelRow(
                     label=names.get(place, f"{label} ({path.name})" if taken else label),
-                    params=file["params"],
-                    macs=file["macs"],
-                    file_bytes=file["file_bytes"],
+                    params=_count(file["params"]),
+                    macs=_count(file["macs"]),
+                    file_bytes=_count(file["file_bytes"]),
                     latencies=tuple(latencies),
                 )
             )
@@ -185,10 +194,29 @@ def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Ben
         )
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is not what tools/bench.py --json writes ({error!r}): measure again"
         ) from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {str(value)[:60]}")
+    return value
+
+
+def _count(value: Any) -> int | None:
+    """Whole, not negative; None for what is not known."""
+    if value is not None and (type(value) is not int or value < 0):
+        raise TypeError(f"expected a whole number, got {str(value)[:60]}")
+    return value
+
+
+def _time(value: Any) -> float:
+    if type(value) not in (int, float) or value <= 0:
+        raise TypeError(f"expected milliseconds, got {str(value)[:60]}")
+    return float(value)
 
 
 def _setting(row: dict[str, Any]) -> str:

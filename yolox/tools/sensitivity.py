@@ -10,7 +10,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from torch import nn
 
 from yolox.evaluators import Evaluator
 from yolox.exp import Exp
-from yolox.exp.follow import follow_checkpoint
+from yolox.exp.follow import follow_checkpoint, with_names
+from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.jobs.prune import Calibration, calibrate, probe, total_loss
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import CRITERIA, PruneConfig, PruningError, trace_groups
@@ -41,6 +42,8 @@ from yolox.tools import cli
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import default_device
 from yolox.utils.download import resolve_weights
+from yolox.utils.files import write_text
+from yolox.utils.locks import claimed
 from yolox.utils.progress import track
 
 RATIOS = (0.1, 0.3, 0.5, 0.7)
@@ -125,8 +128,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     exp = cli.load_exp(args)
     source = resolve_weights(args.ckpt or exp.output_folder() / "best_ckpt.pth")
     folder = args.output or exp.output_folder() / "sensitivity"
-    study = _prepare(args, exp, load_model(source))
+    loaded = load_model(source)
+    tell_idle(exp, idle_without_training(exp, evaluates=args.metric == "ap"))
+    exp = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
+    study = _prepare(args, exp, with_names(loaded, exp), source)
     header = {"checkpoint": file_digest(source), **settings(study, exp, args.images)}
+    with claimed(folder, PruningError):
+        _study(args, study, header, folder, source)
+
+
+def _study(
+    args: argparse.Namespace, study: Study, header: Mapping[str, Any], folder: Path, source: Path
+) -> None:
     log = SensitivityLog(folder / "sensitivity.jsonl", header)
     base = _base(study, log)
     tolerance = _tolerance(args, base)  # before hours of measuring: it may be refused
@@ -144,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info(_next_command(args, source, output))
 
 
-def _prepare(args: argparse.Namespace, exp: Exp, loaded: LoadedModel) -> Study:
+def _prepare(args: argparse.Namespace, exp: Exp, loaded: LoadedModel, source: Path) -> Study:
     config = PruneConfig(
         mode="layer" if args.layers else "global",
         layers=tuple(args.layers),
@@ -153,11 +166,9 @@ def _prepare(args: argparse.Namespace, exp: Exp, loaded: LoadedModel) -> Study:
     )
     groups = trace_groups(loaded.model, probe())
     chosen = select_groups(groups, config)
-    keep = args.opts[::2]
-    follow_checkpoint(exp, loaded.spec, keep=keep)
     calibration = Calibration()
     if args.metric == "loss" or CRITERIA[config.importance].needs_data:
-        _, calibration = calibrate(exp, loaded.spec, config, args.images, keep=keep)
+        exp, _, calibration = calibrate(exp, loaded, source, config, args.images)
     return Study(
         model=loaded.model.eval(),
         groups=groups,
@@ -245,7 +256,7 @@ def _write(study: Study, result: SensitivityResult, tolerance: float, folder: Pa
             "measure smaller --ratios, or allow a larger --tolerance"
         )
         return None
-    output.write_text(json.dumps(ratios, indent=1) + "\n", encoding="utf-8")
+    write_text(output, json.dumps(ratios, indent=1) + "\n", PruningError)
     logger.info(
         f"{len(ratios)} layers cost at most {tolerance:.4f} of {result.metric}, each alone; all "
         "together cost more than each does, so measure what comes out:"

@@ -15,9 +15,11 @@ import torch
 
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
+from yolox.utils.schema import integer, record, require, shown
 
 FORMAT = "yolox-checkpoint"
 VERSION = 1
+_ARCHIVE = b"PK\x03\x04"  # what a zip archive begins with
 
 
 class CheckpointError(UserError):
@@ -35,24 +37,32 @@ def save_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> None:
         TypeError: a value that the safe loader would refuse, named by its place.
         CheckpointError: the place cannot be written to, or its disk is full.
     """
-    path = Path(path)
+    with replacing(Path(path), CheckpointError, tensor_bytes(payload)) as temporary:
+        write_checkpoint(temporary, payload)
+
+
+def write_checkpoint(path: Path, payload: Mapping[str, Any]) -> None:
+    """Write to a temporary file of `replacing`; see `save_checkpoint` for the rest."""
     _require_plain(dict(payload), "checkpoint")
-    size = _tensor_bytes(payload)
-    with replacing(path, CheckpointError, size) as temporary, temporary.open("wb") as file:
+    with path.open("wb") as file:
         torch.save({"format": FORMAT, "version": VERSION, **payload}, file)
 
 
 def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     """Read a checkpoint of ours or an official ``{"model": state_dict}`` file.
 
+    The checksums that the file holds are compared first, which PyTorch does not do; files of its
+    format before 1.6 hold none.
+
     Raises:
-        CheckpointError: missing, truncated, holding pickled code, or of another format.
+        CheckpointError: missing, damaged, holding pickled code, or of another format.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(
             f"no checkpoint at {path}: train one with tools/train.py, or give its path with -c"
         )
+    _require_undamaged(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd bytes, before the error that they lead to
@@ -67,18 +77,67 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
         ) from error
     except Exception as error:  # the reader trips over damaged bytes in every way there is
         raise _damaged(path, error) from error
+    _require_format(path, content)
+    return dict(content)
+
+
+def _require_format(path: Path, content: Any) -> None:
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         kind = type(content).__name__
-        keys = f" with keys {sorted(map(str, content))[:5]}" if isinstance(content, dict) else ""
+        keys = list(content)[:5] if isinstance(content, dict) else []
+        found = f" with keys {sorted(map(_key, keys))}" if isinstance(content, dict) else ""
         raise CheckpointError(
-            f'{path}: expected a dict with "model" holding a state dict, got a {kind}{keys}'
+            f'{path}: expected a dict with "model" holding a state dict, got a {kind}{found}'
         )
-    if content.get("format") == FORMAT and content.get("version") != VERSION:
+    form = content.get("format")
+    if not isinstance(form, str) or form != FORMAT:
+        return
+    version = content.get("version")
+    if type(version) is int and version > VERSION:
         raise CheckpointError(
-            f"{path} has format version {content.get('version')}, this program reads up to "
-            f"{VERSION}: update it"
+            f"{path} has format version {shown(version)}, this program reads up to {VERSION}: "
+            "update it"
         )
-    return content
+    require(content, record({"version": integer(1, VERSION)}), str(path), CheckpointError)
+
+
+def _key(key: Any) -> str:
+    return key if isinstance(key, str) else shown(key)
+
+
+def _require_undamaged(path: Path) -> None:
+    """Compare every part of an archive with its checksum; files of older formats have none.
+
+    Raises:
+        CheckpointError: one of them differs, or the archive cannot be read.
+    """
+    try:
+        first = _first_bytes(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
+    try:
+        if first != _ARCHIVE and not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            size = sum(part.file_size for part in parts)
+            if size > path.stat().st_size:
+                raise CheckpointError(
+                    f"{path} holds {size} bytes in {path.stat().st_size}: it was compressed after "
+                    "it was written, unpack it, or save its weights again with torch.save"
+                )
+            # torch.serialization.set_crc32_options(False) leaves them out.
+            checked = any(part.CRC for part in parts)
+            damaged = archive.testzip() if checked else None
+    except UserError:
+        raise
+    except Exception as error:  # as many kinds as there are damages
+        raise _damaged(path, error) from error
+    if damaged is not None:
+        raise CheckpointError(
+            f"{path} is damaged: {damaged!r} in it is not what its checksum says. Copy, download "
+            "or train it again"
+        )
 
 
 def file_digest(path: str | Path) -> str:
@@ -92,8 +151,12 @@ def file_digest(path: str | Path) -> str:
 
 def _is_damaged(path: Path) -> bool:
     """Whether a file that is no zip archive does not look like an old-style pickle either."""
+    return _first_bytes(path)[:1] != b"\x80"
+
+
+def _first_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(1) != b"\x80"
+        return file.read(len(_ARCHIVE))
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
@@ -102,17 +165,18 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     if isinstance(error, pickle.UnpicklingError):
         reason = "nothing that can be read safely"  # PyTorch's own text advises to read it unsafely
     return CheckpointError(
-        f"{path} ({size} bytes) is truncated or no checkpoint ({reason}): copy or train it again"
+        f"{path} ({size} bytes) is truncated or no checkpoint ({reason}): copy, download or train "
+        "it again"
     )
 
 
-def _tensor_bytes(value: Any) -> int:
+def tensor_bytes(value: Any) -> int:
     """What the tensors in nested values take."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     if isinstance(value, Mapping):
-        return sum(map(_tensor_bytes, value.values()))
-    return sum(map(_tensor_bytes, value)) if isinstance(value, (list, tuple)) else 0
+        return sum(map(tensor_bytes, value.values()))
+    return sum(map(tensor_bytes, value)) if isinstance(value, (list, tuple)) else 0
 
 
 def _require_plain(value: Any, where: str) -> None:

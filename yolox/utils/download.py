@@ -16,6 +16,7 @@ from loguru import logger
 from yolox.utils.cache_folder import cache_folder, locked
 from yolox.utils.checkpoint import CheckpointError, load_checkpoint
 from yolox.utils.errors import UserError
+from yolox.utils.files import is_refusal
 from yolox.utils.progress import track
 
 _RELEASE = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
@@ -88,7 +89,13 @@ def _download(url: str, target: Path) -> None:
         raise _failed(url, target, f"HTTP status {error.code}, {error.reason}") from error
     except (_TransferError, HTTPException) as error:
         raise _failed(url, target, str(error) or type(error).__name__) from error
-    except OSError as error:  # urllib's URLError wraps the reason of no connection
+    except OSError as error:
+        if is_refusal(error) or error.filename:
+            raise UserError(
+                f"cannot write into {target.parent} ({error.strerror}): make room, or set "
+                "YOLOX_CACHE to another folder"
+            ) from error
+        # urllib's URLError wraps the reason of no connection
         raise _failed(url, target, str(getattr(error, "reason", None) or error)) from error
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from loguru import logger
 
 from yolox.utils.errors import UserError
+from yolox.utils.printable import printable
+
+if TYPE_CHECKING:
+    from loguru import Record
 
 TERMINAL_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
 FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
+
+_LOOKS_LIKE_A_MESSAGE = re.compile(r"\n(?=\d\d:\d\d:\d\d|\d{4}-\d\d-\d\d)")
 
 
 def _to_stderr(message: str) -> None:
@@ -38,6 +45,12 @@ class _LogFile:
             self._file.close()
 
 
+def _tame(record: Record) -> None:
+    """Show what acts instead of being seen, and let no line look like another message."""
+    text = printable(record["message"], keep="\n\t")
+    record["message"] = _LOOKS_LIKE_A_MESSAGE.sub("\n  ", text)
+
+
 def setup_logger(
     save_dir: str | Path | None = None,
     distributed_rank: int = 0,
@@ -57,6 +70,7 @@ def setup_logger(
         UserError: the folder cannot be written to.
     """
     logger.remove()
+    logger.configure(patcher=_tame)
     quiet = distributed_rank != 0
     logger.add(
         _to_stderr,

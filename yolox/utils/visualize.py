@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from yolox.utils.printable import printable
+
 __all__ = ["class_color", "vis"]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -94,6 +96,7 @@ def vis(
         class_id = int(classes_N[i])
         named = class_names is not None and 0 <= class_id < len(class_names)
         name = class_names[class_id] if class_names is not None and named else str(class_id)
+        name = printable(name)
         text = name if annotated else f"{name} {scores_N[i]:.2f}"
         _draw_label(canvas, text, (x1, y1), class_color(class_id))
     return canvas

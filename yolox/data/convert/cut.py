@@ -14,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from yolox.data.convert.polygons import Box, Corners, bounds, clip_polygon, polygon_area
+from yolox.data.datasets.decoding import decode, read_bytes
 from yolox.data.errors import DataError
+from yolox.data.image_header import ImageError
 from yolox.data.tiles import WHOLE_FOLDER, WholeRecord, Window, tile_name
 from yolox.utils.files import replacing
 
 __all__ = ["Done", "Job", "Shape", "TileSettings", "cut", "visible"]
 
 _WELL_VISIBLE = 0.7  # of an object's area; what DOTA's own tools ask of an ordinary object
-_OPENCV_PIXELS = 1 << 30  # decoded unless OPENCV_IO_MAX_IMAGE_PIXELS says otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +113,11 @@ def cut(job: Job) -> Done:
         if objects or _kept(name, job.settings.keep_empty):
             tiles.append((name, window, objects))
     if not job.record_path.exists():
-        data = np.fromfile(job.image, dtype=np.uint8)
-        img = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        if img is None or img.shape[:2] != (job.record.height, job.record.width):
-            return Done(problem=f"{job.image}: {_undecoded(job.record)}")
-        del data
+        try:
+            size = (job.record.height, job.record.width)
+            img = decode(job.image, read_bytes(job.image), 1, size)
+        except ImageError as error:
+            return Done(problem=f"{job.image}: {error.what}")
         for name, window, objects in tiles:
             _write_tile(job.folder, name, window, objects, img)
         with replacing(job.record_path, DataError) as temporary:
@@ -125,16 +126,6 @@ def cut(job: Job) -> Done:
         tiles=tuple(name for name, _, _ in tiles),
         objects=sum(len(objects) for _, _, objects in tiles),
         difficult=sum(entry.difficult for _, _, objects in tiles for entry in objects),
-    )
-
-
-def _undecoded(record: WholeRecord) -> str:
-    pixels = record.height * record.width
-    if pixels <= _OPENCV_PIXELS:
-        return "cannot be decoded"
-    return (
-        f"cannot be decoded: {pixels} pixels, and OpenCV takes {_OPENCV_PIXELS} unless the "
-        f"environment variable OPENCV_IO_MAX_IMAGE_PIXELS={pixels} is set before it starts"
     )
 
 

@@ -24,9 +24,11 @@ from yolox.data.convert.labels import DotaObject, dota_classes, read_labels
 from yolox.data.convert.polygons import bounds, clip_polygon, convex_hull, polygon_area
 from yolox.data.datasets.voc import CLASSES_FILE
 from yolox.data.errors import DataError, bullets
+from yolox.data.image_header import ImageError
 from yolox.data.image_size import read_image_size
 from yolox.data.tiles import WHOLE_FOLDER, WholeRecord
-from yolox.utils.files import replacing
+from yolox.utils.files import replacing, require_writable
+from yolox.utils.locks import claimed
 from yolox.utils.progress import track
 
 __all__ = ["Conversion", "convert_dota"]
@@ -85,7 +87,13 @@ def convert_dota(
             raise DataError(f"{what}: expected letters, digits, '-', '_' or '.', got {value!r}")
     folder = devkit / f"VOC{year}"
     jobs = _plan(images, labels, folder, split, settings)
-    (folder / WHOLE_FOLDER).mkdir(parents=True, exist_ok=True)
+    with claimed(folder, DataError):
+        return _convert(jobs, folder, split, workers, images)
+
+
+def _convert(jobs: list[Job], folder: Path, split: str, workers: int, images: Path) -> Conversion:
+    """Cut all images, then write the split."""
+    require_writable(folder / WHOLE_FOLDER, DataError)
     done = list(track(_run(jobs, workers), "Cutting", total=len(jobs)))
     problems = [entry.problem for entry in done if entry.problem]
     if problems:
@@ -123,10 +131,14 @@ def _plan(
     problems: list[str] = []
     jobs, outside = [], 0
     for image, label in track(_pairs(images, labels), "Reading"):
-        size = read_image_size(image)
         objects, wrong = read_labels(label)
-        problems += wrong if size else [*wrong, f"{image}: cannot be decoded as an image"]
-        if wrong or size is None:
+        problems += wrong
+        try:
+            size = read_image_size(image)
+        except ImageError as error:
+            problems.append(f"{image}: {error.what}")
+            continue
+        if wrong:
             continue
         shapes = _shapes(objects, size)
         outside += len(objects) - len(shapes)

@@ -3,6 +3,7 @@
 from yolox.data.datasets.build import build_samples, resolve_class_list
 from yolox.data.datasets.coco import COCODataset, read_coco
 from yolox.data.datasets.coco_classes import COCO_CLASSES
+from yolox.data.datasets.known_classes import KnownOrder, known_order, rows_by_name
 from yolox.data.datasets.mosaicdetection import MosaicDetection
 from yolox.data.datasets.records import Problem, Record, RecordSet
 from yolox.data.datasets.relabel import with_classes
@@ -17,6 +18,7 @@ __all__ = [
     "AnnotationTransform",
     "COCODataset",
     "DetectionDataset",
+    "KnownOrder",
     "MosaicDetection",
     "Problem",
     "Record",
@@ -25,10 +27,12 @@ __all__ = [
     "VOCDetection",
     "YOLODataset",
     "build_samples",
+    "known_order",
     "read_coco",
     "read_voc",
     "read_yolo",
     "resolve_class_list",
     "resolve_classes",
+    "rows_by_name",
     "with_classes",
 ]

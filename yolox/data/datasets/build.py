@@ -24,8 +24,9 @@ from yolox.data.datasets.records import (
     RecordSet,
 )
 from yolox.data.datasets.sample import Sample
-from yolox.data.errors import DataError, bullets
-from yolox.data.image_size import read_image_size
+from yolox.data.errors import DataError, UnknownClassesError, bullets
+from yolox.data.image_header import ImageError
+from yolox.data.image_size import read_file_header
 
 Size = tuple[int, int]
 
@@ -102,7 +103,7 @@ def resolve_class_list(records: RecordSet, classes: Sequence[str] | None = None)
 
 
 def _check_names(records: RecordSet, classes: tuple[str, ...]) -> None:
-    """Raises DataError if an object's class is not in the list."""
+    """Raises UnknownClassesError if an object's class is not in the list."""
     counts = Counter(chain.from_iterable(record.names for record in records.records))
     unknown = sorted(set(counts) - set(classes))
     if not unknown:
@@ -113,10 +114,11 @@ def _check_names(records: RecordSet, classes: tuple[str, ...]) -> None:
         hint = near.get(_spelling(name))
         items.append(f"{name!r}: {counts[name]} objects" + (f"; meant {hint!r}?" if hint else ""))
     found = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
-    raise DataError(
+    raise UnknownClassesError(
         f"{len(unknown)} classes in the annotations are not in the class list "
         f"[{', '.join(classes)}]. Add them to the list or mend the annotations; left so, their "
-        f"objects would count as background:{bullets(items)}\nAll classes found: {found}"
+        f"objects would count as background:{bullets(items)}\nAll classes found: {found}",
+        unknown,
     )
 
 
@@ -186,18 +188,28 @@ def _true_sizes(records: RecordSet) -> list[Size]:
     sizes: list[Size] = []
     problems: list[Problem] = []
     resized: list[str] = []
+    cut_off: list[str] = []
     for row in records.records:
-        size = read_image_size(row.image)
-        if size is None:
+        try:
+            header = read_file_header(row.image)
+        except ImageError as error:
             there = is_file(row.image)
-            what = f"{row.image.stat().st_size} bytes" if there else f"named by {records.title}"
+            what = error.what if there else f"named by {records.title}"
             kind = BROKEN if there else MISSING
             problems.append(Problem(kind=kind, where=str(row.image), what=what))
             continue
+        size = header.size
         sizes.append(size)
         if row.size not in (None, size):
             resized.append(f"{row.name}: {row.size} in the annotation, {size} in truth")
+        if header.cut_off:
+            cut_off.append(str(row.image))
     raise_problems(problems)
+    if cut_off:
+        logger.warning(
+            f"{len(cut_off)} JPEGs are truncated: they are decoded as far as they go, and what is "
+            f"missing is grey. tools/check_data.py says how much:{bullets(cut_off)}"
+        )
     if resized:
         logger.warning(
             f"the size (height, width) that {len(resized)} annotations give is not their image's; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from yolox.data.datasets.records import (
 )
 from yolox.data.datasets.sample import DetectionDataset, Transform
 from yolox.data.errors import DataError, bullets
+from yolox.utils.documents import DocumentError, read_data_json
 
 Box = tuple[float, float, float, float]
 
@@ -115,11 +115,11 @@ def _load(path: Path) -> dict[str, Any]:
             f"data_dir and the file's name to what is there"
         )
     try:
-        data = json.loads(path.read_bytes())
+        data = read_data_json(path)
     except OSError as error:
         raise DataError(f"annotation file {path} cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"annotation file {path} is not JSON ({error}): get it again") from None
+    except DocumentError as error:
+        raise DataError(f"annotation file {path} cannot be read ({error}): get it again") from None
     if not isinstance(data, dict):
         raise DataError(f"annotation file {path} holds a {type(data).__name__}: expected an object")
     keys = ["images", "categories", *(["annotations"] if "annotations" in data else [])]

@@ -9,7 +9,18 @@ from pathlib import Path
 
 from yolox.data.errors import DataError
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_EXTENSIONS = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".jfif",
+    ".mpo",
+    ".gif",
+)
 
 
 def names_in(folder: Path, pattern: str) -> str:

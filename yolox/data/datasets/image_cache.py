@@ -3,7 +3,9 @@
 The cache changes speed, never a pixel: it holds what the decoder gives, at each reduction that
 training asks for, and whatever it does not hold is decoded from the file as ever.
 
-It is one flat file, mapped read-only: header, table of slots, pixels. In memory (``ram``) that file
+It is one flat file, mapped read-only: header, table of slots, pixels. Each slot has a checksum,
+which every process compares the first time it reads the slot: an image damaged on the disk since is
+named, and decoded from its file. In memory (``ram``) that file
 is anonymous: worker processes, forked or spawned, map the same pages, and the pages go with the
 last of them; each rank of a run on several devices fills its own. On disk it stays for the next run
 and is shared by ranks too, in ``.yolox_cache`` of the images' common folder, or where that cannot
@@ -21,6 +23,7 @@ import shutil
 import struct
 import tempfile
 import weakref
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import context, reduction
@@ -34,18 +37,27 @@ import numpy.typing as npt
 from loguru import logger
 
 from yolox.data.data_augment import fit_size
-from yolox.data.datasets.decoding import FACTORS, Image, decode, decode_factor, read_bytes
+from yolox.data.datasets.decoding import (
+    FACTORS,
+    Image,
+    decode,
+    decode_factor,
+    read_bytes,
+    reduced_size,
+)
 from yolox.data.errors import DataError, bullets
 from yolox.utils.cache_folder import cache_folder, locked
 from yolox.utils.files import replacing
 from yolox.utils.memory import available_memory
 from yolox.utils.progress import track
 
-Slots = npt.NDArray[np.int64]  # (images, 4, 3): offset, height, width by factor; 0 if not kept
+# (images, 4, 4): offset, height, width, CRC-32 of the pixels, by factor; 0 if not kept
+Slots = npt.NDArray[np.int64]
 
 CACHE_TYPES = ("ram", "disk")
 _LEVEL = {factor: level for level, factor in enumerate(FACTORS)}
-_MAGIC = b"yoloxim1"  # the format's version is its last character
+_SLOT = 4  # numbers
+_MAGIC = b"yoloxim2"  # the format's version is its last character
 _HEADER = struct.Struct("<8s32s32sqq")  # magic, key, digest of the slots, images, bytes in all
 _MEMORY_SHARE = 0.9  # of what is available; training itself needs some
 _BATCH = 1024  # images handed to the threads at once
@@ -68,35 +80,47 @@ class ImageCache:
     Args:
         fd: descriptor of the file, which is closed with this object.
         paths: of the images, in the order of the slots.
+        name: of the file, for messages.
     """
 
-    def __init__(self, fd: int, paths: Sequence[Path]) -> None:
+    def __init__(self, fd: int, paths: Sequence[Path], name: str) -> None:
         self._fd = fd
         self._paths = paths
+        self._name = name
         self._rows = {path: row for row, path in enumerate(paths)}
         weakref.finalize(self, os.close, fd)
         self._bytes = np.frombuffer(mmap.mmap(fd, 0, access=mmap.ACCESS_READ), dtype=np.uint8)
-        table = self._bytes[_HEADER.size :][: len(paths) * len(_LEVEL) * 3 * 8]
-        self._slots = table.view(np.int64).reshape(len(paths), len(_LEVEL), 3)
+        table = self._bytes[_HEADER.size :][: len(paths) * len(_LEVEL) * _SLOT * 8]
+        self._slots = table.view(np.int64).reshape(len(paths), len(_LEVEL), _SLOT)
+        self._sound: dict[tuple[int, int], bool] = {}  # slots compared with their checksums
 
     def get(self, path: Path, factor: int) -> Image | None:
-        """A copy of the image decoded at 1 / ``factor`` (1, 2, 4, 8), None if it is not kept."""
+        """A copy of the image decoded at 1 / ``factor`` (1, 2, 4, 8), None if there is none."""
         level, row = _LEVEL[factor], self._rows.get(path)
-        offset, height, width = (0, 0, 0) if row is None else self._slots[row, level].tolist()
+        if row is None:
+            return None
+        offset, height, width, checksum = self._slots[row, level].tolist()
         if not offset:
             return None
         pixels = self._bytes[offset : offset + height * width * 3]
-        return pixels.reshape(height, width, 3).copy()
+        if (row, level) not in self._sound:
+            self._sound[row, level] = sound = zlib.crc32(pixels.data) == checksum
+            if not sound:
+                logger.warning(
+                    f"{self._name} is damaged where it holds {path}, which is decoded from its "
+                    f"file instead: delete the cache, and the next run makes it anew"
+                )
+        return pixels.reshape(height, width, 3).copy() if self._sound[row, level] else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a descriptor goes to a process being spawned, and nowhere else
         if context.get_spawning_popen() is None or not hasattr(reduction, "DupFd"):
             return _without_cache, ()
-        return _attach, (reduction.DupFd(self._fd), self._paths)
+        return _attach, (reduction.DupFd(self._fd), self._paths, self._name)
 
 
-def _attach(handle: Any, paths: Sequence[Path]) -> ImageCache:
-    return ImageCache(handle.detach(), paths)
+def _attach(handle: Any, paths: Sequence[Path], name: str) -> ImageCache:
+    return ImageCache(handle.detach(), paths, name)
 
 
 def _without_cache() -> None:
@@ -125,12 +149,12 @@ def build_cache(
 
 def _plan(images: Sequence[ImageFile], img_size: tuple[int, int]) -> tuple[Slots, int]:
     """Where each image's pixels go, and the length of the file in bytes."""
-    slots = np.zeros((len(images), len(_LEVEL), 3), dtype=np.int64)
+    slots = np.zeros((len(images), len(_LEVEL), _SLOT), dtype=np.int64)
     for row, image in zip(slots, images, strict=True):
         finest = decode_factor(fit_size((image.height, image.width), img_size)[1])
         for factor, level in _LEVEL.items():
             if factor >= finest:
-                row[level, 1:] = -(-image.height // factor), -(-image.width // factor)
+                row[level, 1:3] = reduced_size((image.height, image.width), factor)
     sizes = (slots[..., 1] * slots[..., 2] * 3).reshape(-1)
     ends = _HEADER.size + slots.nbytes + np.cumsum(sizes)
     slots[..., 0] = np.where(sizes, ends - sizes, 0).reshape(slots.shape[:2])
@@ -154,7 +178,8 @@ def _in_memory(images: Sequence[ImageFile], slots: Slots, size: int) -> ImageCac
     with _anonymous_file() as file:
         _fill(file, images, slots, size, key=bytes(32))
         logger.info(f"{len(images)} images cached in memory: {size / 1e9:.2f} GB")
-        return ImageCache(os.dup(file.fileno()), [image.path for image in images])
+        paths = [image.path for image in images]
+        return ImageCache(os.dup(file.fileno()), paths, "the image cache in memory")
 
 
 def _anonymous_file() -> IO[bytes]:
@@ -209,13 +234,13 @@ def _open(path: Path, key: bytes, size: int, paths: Sequence[Path]) -> ImageCach
     except OSError:
         return None
     with file:
-        table = len(paths) * len(_LEVEL) * 3 * 8
+        table = len(paths) * len(_LEVEL) * _SLOT * 8
         head, slots = file.read(_HEADER.size), file.read(table)
         wanted = _HEADER.pack(_MAGIC, key, hashlib.sha256(slots).digest(), len(paths), size)
         if head != wanted or os.fstat(file.fileno()).st_size != size:
             logger.warning(f"{path} is damaged and is made again")
             return None
-        return ImageCache(os.dup(file.fileno()), paths)
+        return ImageCache(os.dup(file.fileno()), paths, str(path))
 
 
 def _clean(folder: Path, data: str, leftovers: bool) -> None:
@@ -296,11 +321,11 @@ def _fill(
         """Write one image at all its factors; what is wrong with it, if anything."""
         try:
             for level, img in _reductions(images[row], slots[row]):
-                offset = int(slots[row, level, 0])
+                offset, pixels = int(slots[row, level, 0]), np.ascontiguousarray(img)
                 with lock:
                     file.seek(offset)
-                    file.write(np.ascontiguousarray(img).data)
-                filled[row, level] = offset, *img.shape[:2]
+                    file.write(pixels.data)
+                filled[row, level] = offset, *img.shape[:2], zlib.crc32(pixels.data)
         except DataError as error:
             return str(error)
         return None
@@ -325,31 +350,14 @@ def _in_batches(pool: ThreadPoolExecutor, function: Any, count: int) -> Iterator
 
 
 def _reductions(image: ImageFile, slots: Slots) -> Iterator[tuple[int, Image]]:
-    """An image decoded for each of its slots (4, 3), with the slot's index.
+    """An image decoded for each of its slots (4, 4), with the slot's index.
 
-    Raises DataError if it cannot be decoded at the finest, or is not of the size that it had.
+    Raises DataError if it cannot be decoded, or is not of the size that it had.
     """
     data = read_bytes(image.path)
-    finest = True
     for factor, level in _LEVEL.items():
-        offset, height, width = slots[level].tolist()
-        if not offset:
-            continue
-        try:
-            img = decode(image.path, data, factor)
-        except DataError:
-            if finest:
-                raise
-            continue  # too small for a reduction that may never be asked for
-        finest = False
-        # some decoders round the sides of a reduced image down, others up
-        low, high = (height - (factor > 1), width - (factor > 1)), (height, width)
-        if any(not a <= b <= c for a, b, c in zip(low, img.shape[:2], high, strict=True)):
-            raise DataError(
-                f"image {image.path} is {img.shape[0]} x {img.shape[1]} at 1/{factor}, expected "
-                f"{height} x {width}: it was replaced since the data set was read; start again"
-            )
-        yield level, img
+        if slots[level, 0]:
+            yield level, decode(image.path, data, factor, (image.height, image.width))
 
 
 def _unusable(problems: Sequence[str], count: int) -> DataError:

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from yolox.data.datasets.sample import DetectionDataset
-from yolox.data.errors import DataError
+from yolox.data.errors import UnknownClassesError
 
 
 def with_classes(dataset: DetectionDataset, class_names: Sequence[str]) -> DetectionDataset:
     """The data set with the class indices of another list of names; itself where they are equal.
 
     Raises:
-        DataError: a class of the data set is not in the list.
+        UnknownClassesError: a class of the data set is not in the list.
     """
     names = tuple(class_names)
     if tuple(dataset.class_names) == names:
@@ -24,9 +24,10 @@ def with_classes(dataset: DetectionDataset, class_names: Sequence[str]) -> Detec
     used = {int(index) for sample in dataset.samples for index in np.unique(sample.classes)}
     absent = [dataset.class_names[i] for i in sorted(used) if dataset.class_names[i] not in names]
     if absent:
-        raise DataError(
+        raise UnknownClassesError(
             f"the data set has objects of classes that are not in the list: {', '.join(absent)}; "
-            f"the list is {', '.join(names)}. Training and evaluation images need the same classes"
+            f"the list is {', '.join(names)}. Training and evaluation images need the same classes",
+            absent,
         )
     index = np.array(
         [names.index(name) if name in names else -1 for name in dataset.class_names],

@@ -97,18 +97,22 @@ class DetectionDataset(Dataset[Item]):
         return len(self.samples)
 
     def load_image(self, index: int) -> npt.NDArray[np.uint8]:
-        """The image, BGR uint8 (height, width, 3). Raises DataError if it cannot be decoded."""
+        """The image, BGR uint8 (height, width, 3). Raises as `load_reduced`."""
         return self.load_reduced(index, 1)
 
     def load_reduced(self, index: int, factor: int) -> npt.NDArray[np.uint8]:
         """The image at 1 / ``factor`` of its size (1, 2, 4 or 8), sides rounded up.
 
         A JPEG is decoded straight to that size, which is both faster and better filtered than
-        decoding all of it and scaling down. Raises DataError if the file cannot be decoded.
+        decoding all of it and scaling down. Raises DataError if the file cannot be decoded, or is
+        not of the sample's size.
         """
-        path = self.samples[index].path
-        cached = None if self._cache is None else self._cache.get(path, factor)
-        return decode(path, read_bytes(path), factor) if cached is None else cached
+        sample = self.samples[index]
+        cached = None if self._cache is None else self._cache.get(sample.path, factor)
+        if cached is not None:
+            return cached
+        size = (sample.height, sample.width)
+        return decode(sample.path, read_bytes(sample.path), factor, size)
 
     def load_resized_img(self, index: int) -> tuple[npt.NDArray[np.uint8], float]:
         """The image resized to fit inside ``img_size``, aspect kept; and the ratio of the sizes."""

@@ -30,6 +30,7 @@ from yolox.data.datasets.records import (
 )
 from yolox.data.datasets.sample import DetectionDataset, Transform
 from yolox.data.errors import DataError
+from yolox.utils.documents import MOST_XML, DocumentError, read_bounded
 
 ImageSets = Sequence[tuple[str, str]]
 
@@ -283,11 +284,13 @@ class _Images:
 def _parse(source: Path, image: Path) -> Record:
     """One XML file. Raises DataError with what is wrong in it (without the path)."""
     try:
-        root: Element = fromstring(source.read_bytes())
+        root: Element = fromstring(read_bounded(source, MOST_XML))
     except FileNotFoundError:
         raise DataError("the file is not there") from None
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from None
+    except DocumentError as error:
+        raise DataError(f"cannot be read: {error}") from None
     except DefusedXmlException:
         raise DataError("defines XML entities, which are refused as unsafe") from None
     except (ParseError, ValueError, LookupError) as error:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from loguru import logger
 
 from yolox.data.datasets.build import build_samples, class_list_fault, resolve_class_list
@@ -23,6 +22,7 @@ from yolox.data.datasets.records import (
 )
 from yolox.data.datasets.sample import DetectionDataset, Transform
 from yolox.data.errors import DataError
+from yolox.utils.documents import DocumentError, read_yaml
 
 Box = tuple[float, float, float, float]
 
@@ -160,14 +160,14 @@ def _config(path: Path, split: str) -> _Config:
 
 def _load(path: Path) -> dict[Any, Any]:
     try:
-        content = yaml.safe_load(path.read_bytes())
+        content = read_yaml(path)
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}): expected a data.yaml with train, val and "
             f"names; give the path of the data set's"
         ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except DocumentError as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise DataError(f"{path} is no mapping: expected the keys train, val and names")
     return content

@@ -14,13 +14,20 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from yolox.data.datasets.decoding import decode
-from yolox.data.errors import DataError
+from yolox.data.datasets.decoding import WrongSize, bits_used, decode
+from yolox.data.image_header import (
+    HEAD_BYTES,
+    JPEG,
+    ImageError,
+    TooManyPixels,
+    format_of,
+    is_complete,
+)
 from yolox.utils.progress import track
 
-Flaw = Literal["missing", "unreadable", "empty", "truncated", "undecodable"]
-_JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+Flaw = Literal[
+    "missing", "unreadable", "empty", "truncated", "undecodable", "oversized", "missized"
+]
 _FILL = 128  # what a JPEG decoder shows where the file has no more to say
 _BLOCK = 8  # rows: less than that of one grey is no block that the file left out
 
@@ -31,17 +38,21 @@ class ImageFacts:
 
     Attributes:
         flaw: why there are no pixels, None where there are; then all below holds.
+        why: more about the flaw, to follow the file's name; may be empty.
         size: (height, width) as decoded, by EXIF orientation.
         digest: of the file's bytes; files of the same digest are the same.
         complete: the file has its format's end mark (always true of formats without).
         grey: share of a JPEG, from the bottom, for which the file has no data.
+        bits: of a 16-bit image, those that its largest value needs; None of others.
     """
 
     flaw: Flaw | None = None
+    why: str = ""
     size: tuple[int, int] | None = None
     digest: str = ""
     complete: bool = True
     grey: float = 0.0
+    bits: int | None = None
 
 
 Facts = Mapping[Path, ImageFacts]
@@ -76,24 +87,23 @@ def inspect_image(path: Path) -> ImageFacts:
         return ImageFacts(flaw="unreadable")
     if not data:
         return ImageFacts(flaw="empty")
-    complete = _is_complete(data)
+    content = np.frombuffer(data, dtype=np.uint8)
+    jpeg, complete = format_of(data[:HEAD_BYTES]) == JPEG, is_complete(data)
     try:
-        img = decode(path, np.frombuffer(data, dtype=np.uint8), 1)
-    except DataError:
+        img = decode(path, content, 1)
+    except TooManyPixels as error:
+        return ImageFacts(flaw="oversized", why=error.what)
+    except WrongSize as error:
+        return ImageFacts(flaw="missized", why=error.what)
+    except ImageError:
         return ImageFacts(flaw="undecodable" if complete else "truncated")
     return ImageFacts(
         size=(int(img.shape[0]), int(img.shape[1])),
         digest=hashlib.blake2b(data, digest_size=16).hexdigest(),
         complete=complete,
-        grey=_grey_share(img) if data.startswith(_JPEG) else 0.0,
+        grey=_grey_share(img) if jpeg else 0.0,
+        bits=bits_used(content),
     )
-
-
-def _is_complete(data: bytes) -> bool:
-    if data.startswith(_JPEG):
-        # Neither marker can occur in coded pixels; an end before the scan is a thumbnail's.
-        return data.rfind(_JPEG_END) > data.rfind(_JPEG_SCAN)
-    return not data.startswith(_PNG) or _PNG_END in data[-64:]
 
 
 def _grey_share(img: npt.NDArray[np.uint8]) -> float:

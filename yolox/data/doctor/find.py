@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
 from yolox.data.datasets.coco import read_coco
 from yolox.data.datasets.records import RecordSet
 from yolox.data.datasets.voc import read_voc
 from yolox.data.datasets.yolo_txt import SPLITS, read_yolo
 from yolox.data.errors import DataError
+from yolox.utils.documents import DocumentError, read_yaml
 
 _YAML = (".yaml", ".yml")
 _USUAL = ("train", "trainval", "val", "test")  # the one to train on first
@@ -75,8 +74,8 @@ def _coco_splits(data_dir: Path, files: list[Path]) -> dict[str, RecordSet]:
 
 def _yolo_splits(data_yaml: Path) -> dict[str, RecordSet]:
     try:
-        content = yaml.safe_load(data_yaml.read_bytes())
-    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+        content = read_yaml(data_yaml)
+    except (OSError, DocumentError):
         content = None
     named = [split for split in SPLITS if isinstance(content, dict) and content.get(split)]
     # Where none is named, the reader says what is wrong with the file.

@@ -43,7 +43,13 @@ _FLAWS: dict[Flaw, tuple[str, str]] = {
         "images that cannot be decoded",
         f"Training breaks off when it comes to one: {_REPLACE}.",
     ),
+    "oversized": ("images of more pixels than are decoded", "Training refuses."),
+    "missized": (
+        "images that are decoded in another size than their header tells",
+        "Training breaks off when it comes to one: save it anew.",
+    ),
 }
+_DARK_BITS = 14  # of 16: at most a quarter of the range is used
 
 
 def problem_findings(splits: Splits, classes: Sequence[str] | None) -> list[Finding]:
@@ -110,7 +116,7 @@ def file_findings(splits: Splits, facts: Facts) -> list[Finding]:
         for found in finding(
             "error",
             title,
-            cases(lambda r, f, flaw=flaw: str(r.image) if f.flaw == flaw else ""),  # type: ignore[misc]
+            cases(lambda r, f, flaw=flaw: _flawed(r, f) if f.flaw == flaw else ""),  # type: ignore[misc]
             advice,
         )
     ]
@@ -119,7 +125,7 @@ def file_findings(splits: Splits, facts: Facts) -> list[Finding]:
         *finding(
             "error",
             "images of which the lower part is missing from the file",
-            cases(lambda r, f: f"{r.image}: {f.grey:.0%} grey" if f.grey else ""),
+            cases(_grey),
             f"Objects there are learned as grey: copy it again, {_REPLACE}.",
         ),
         *finding(
@@ -130,12 +136,36 @@ def file_findings(splits: Splits, facts: Facts) -> list[Finding]:
             "(--sheet).",
         ),
         *finding(
-            "note",
-            "image files without an end mark",
+            "warning",
+            "truncated images: the end of the file is missing",
             cases(lambda r, f: "" if f.flaw or f.complete or f.grey else str(r.image)),
-            "The picture is whole here, but other programs may refuse it: save it again.",
+            "They are decoded as far as they go and little is lost, but other programs may refuse "
+            "them: copy them again.",
+        ),
+        *finding(
+            "warning",
+            "16-bit images that are nearly black, for they use the lower bits alone",
+            cases(_dark),
+            "The network sees value / 256: save them as 8 bits, their values divided by 2 to the "
+            "power of (bits - 8), which is 16 for 12 bits.",
         ),
     ]
+
+
+def _flawed(record: Record, facts: ImageFacts) -> str:
+    return f"{record.image} {facts.why}".rstrip()
+
+
+def _grey(record: Record, facts: ImageFacts) -> str:
+    if not facts.grey:
+        return ""
+    return f"{record.image}: {facts.grey:.0%} grey{'' if facts.complete else ', truncated'}"
+
+
+def _dark(record: Record, facts: ImageFacts) -> str:
+    if facts.bits is None or facts.bits > _DARK_BITS:
+        return ""
+    return f"{record.image}: {facts.bits} bits of 16"
 
 
 def _other_size(record: Record, facts: ImageFacts) -> str:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from yolox.data.errors import MAX_LISTED
+from yolox.utils.printable import printable
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -156,7 +157,7 @@ class Report:
             known = "" if name in self.classes else " (not in the class list)"
             sizes = [f"{size:.0f}" for size in figures.sizes[::2]] or ["–"] * len(_SHOWN)
             table.add_row(
-                escape(name) + known,
+                escape(printable(name)) + known,
                 f"{figures.objects:,}",
                 f"{figures.objects / max(stats.objects, 1):.1%}",
                 f"{figures.images:,}",

@@ -16,10 +16,20 @@ from typing import Any
 
 from loguru import logger
 
+from yolox.utils import schema
+from yolox.utils.documents import read_json
 from yolox.utils.errors import UserError
-from yolox.utils.files import replacing
+from yolox.utils.files import write_text
+from yolox.utils.locks import claimed
 
 TRAINED = "latest_ckpt.pth"  # what an epoch of the trainer leaves
+
+_STAGE = schema.record(
+    {"mark": schema.text(), "command": schema.text()}, {"seconds": schema.number(low=0)}
+)
+_RECORD = schema.record(
+    {"stages": schema.mapping(_STAGE), "folders": schema.listing(schema.text())}
+)
 
 Command = Callable[[Sequence[str] | None], None]
 
@@ -86,10 +96,11 @@ class Record:
         self._made: set[str] = set()  # folders, below that of the file
         if path.is_file():
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
+                content = read_json(path)
+                schema.require(content, _RECORD, "it is not what tools/compress.py writes")
                 self._stages = dict(content["stages"])
                 self._made = set(content["folders"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError) as error:
                 raise UserError(
                     f"cannot read {path} ({error}): delete it to begin anew, or choose another "
                     "output folder"
@@ -149,13 +160,12 @@ class Record:
         self._write()
 
     def _write(self) -> None:
-        with replacing(self._path) as temporary:
-            content = {
-                "origin": self._origin,
-                "stages": self._stages,
-                "folders": sorted(self._made),
-            }
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        content = {
+            "origin": self._origin,
+            "stages": self._stages,
+            "folders": sorted(self._made),
+        }
+        write_text(self._path, json.dumps(content, indent=1) + "\n")
 
 
 def run_stages(stages: Sequence[Stage], record: Record) -> None:
@@ -197,11 +207,19 @@ def _clear(stage: Stage, record: Record) -> None:
     for folder in stage.folders:
         if not folder.exists():
             continue
-        if record.has_made(folder) and not any(folder.rglob(TRAINED)):
-            shutil.rmtree(folder)
-            continue
-        aside = _unused(folder)
-        folder.rename(aside)
+        with claimed(folder):  # by no other run, that is
+            pass
+        try:
+            if record.has_made(folder) and not any(folder.rglob(TRAINED)):
+                shutil.rmtree(folder)
+                continue
+            aside = _unused(folder)
+            folder.rename(aside)
+        except OSError as error:
+            raise UserError(
+                f"{stage.name} is done anew, and {folder} cannot be put out of its way "
+                f"({error.strerror}): choose another output folder"
+            ) from error
         logger.warning(f"{stage.name} is done anew: what was there is kept in {aside}")
 
 

@@ -118,8 +118,6 @@ def gather_report(
     paths: Sequence[Path],
     exp: Exp | None,
     settings: ReportSettings,
-    *,
-    keep: Sequence[str] = (),
 ) -> Report:
     """Everything that a report says of these checkpoints.
 
@@ -131,10 +129,8 @@ def gather_report(
         paths: checkpoints or exported files; the first is the model before, the last the one
             after. Of exported files channels are not known, and parameters and MACs only where the
             checkpoint that one was made from is here too.
-        exp: names the data to evaluate on; None leaves out whatever needs them. Its test size and
-            classes become those of the last checkpoint.
+        exp: names the data to evaluate on; None leaves out whatever needs them.
         settings: what to show.
-        keep: the Exp's fields that were set on the command line.
 
     Raises:
         UserError: a file that cannot be read, classes that differ, data that are not there.
@@ -154,7 +150,7 @@ def gather_report(
                 f"{', '.join(others)}: measure with --tsize"
             )
     if exp is not None:
-        models = [_evaluated(exp, model, keep) for model in models]
+        models = [_evaluated(*pair) for pair in zip(_followers(exp, models), models, strict=True)]
     first, last = models[0], models[-1] if len(models) > 1 else None
     ends = _checkpoints(first, models)
     return Report(
@@ -212,8 +208,24 @@ def _opened(path: Path, label: str, openvino_precision: str) -> _Model:
     return _Model(label=label, path=path, network=network, spec=spec, loaded=None)
 
 
-def _evaluated(exp: Exp, model: _Model, keep: Sequence[str]) -> _Model:
-    follow_checkpoint(exp, model.spec, keep=keep)
+def _followers(exp: Exp, models: Sequence[_Model]) -> list[Exp]:
+    """An Exp for each model, with its size and classes; these must be the same ones for all."""
+    exps = [
+        follow_checkpoint(
+            exp, model.spec, model.path, pruned=model.loaded is not None and model.loaded.is_pruned
+        )
+        for model in models
+    ]
+    for follower, model in zip(exps, models, strict=True):
+        if follower.class_names != exps[0].class_names:
+            raise UserError(
+                f"a report puts models of the same classes side by side: {models[0].path} has "
+                f"{', '.join(exps[0].class_names)}, {model.path} {', '.join(follower.class_names)}"
+            )
+    return exps
+
+
+def _evaluated(exp: Exp, model: _Model) -> _Model:
     evaluator = exp.get_evaluator(batch_size=_BATCH)
     if isinstance(model.network, ExportedModel) and (
         loss := model.network.nms_loss(exp.test_conf, exp.nmsthre)

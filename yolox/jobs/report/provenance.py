@@ -24,13 +24,13 @@ def pruning_facts(first: LoadedModel, last: LoadedModel) -> list[Fact]:
     new = last.pruning[len(first.pruning) :]
     facts = []
     for number, entry in enumerate(new, start=1):
-        config: Mapping[str, Any] = entry["plan"]["config"]
+        config: Mapping[str, Any] = entry.get("plan", {}).get("config", {})
         step = f" {number}" if len(new) > 1 else ""
         criterion = f"{config.get('importance', 'unknown')}, {config.get('scope', '')} scope"
         facts += [
             Fact(name=f"budget{step}", value=_budget(config)),
             Fact(name=f"criterion{step}", value=criterion),
-            Fact(name=f"compensation{step}", value=_compensation(entry["compensation"])),
+            Fact(name=f"compensation{step}", value=_compensation(entry.get("compensation", {}))),
         ]
         if measured := entry.get("latency"):
             times = f"{measured['parent_ms']:.2f} → {measured['result_ms']:.2f} ms"
@@ -57,7 +57,7 @@ def _budget(config: Mapping[str, Any]) -> str:
     kind, _, value = str(config.get("target") or "").partition("=")
     if kind:
         name = _NAMES.get(kind, kind)
-        is_share = value.replace(".", "", 1).isdigit()
+        is_share = value.replace(".", "", 1).isdecimal()
         return f"{100 * float(value):g} % of the {name}" if is_share else f"{name} {value}"
     if config.get("layer_sparsity"):
         return f"ratios of {len(config['layer_sparsity'])} patterns"

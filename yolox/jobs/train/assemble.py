@@ -13,9 +13,17 @@ from torch import nn
 from yolox.core import Trainer, TrainSettings, make_fabric
 from yolox.data import RecordSet
 from yolox.data.doctor import quick_check
+from yolox.exp.follow import KEEPS
+from yolox.exp.idle import idle_in_training, tell_idle
 from yolox.exp.yolox_base import Exp
 from yolox.jobs.train.finetune import Teaching, average_of, fine_tuning, require_same_teacher
-from yolox.jobs.train.official import epoch_loader, image_names, input_sizes, optimizer_of
+from yolox.jobs.train.official import (
+    epoch_loader,
+    image_names,
+    input_sizes,
+    optimizer_of,
+    training_samples,
+)
 from yolox.jobs.train.sparsity import sparsity_of, sparsity_recipe
 from yolox.jobs.train.start import Start, TrainOptions, starting_point
 from yolox.utils.device import keep_freed_memory
@@ -39,7 +47,7 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
     Raises:
         UserError: anything in the Exp, the data or the checkpoint that cannot work.
     """
-    exp.act = options.act or exp.act
+    exp.put(act=options.act or exp.act)
     exp.check()
     batch_size = exp.batch_size if options.batch_size is None else options.batch_size
     if batch_size % fabric.world_size:
@@ -60,7 +68,8 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
     if fabric.is_global_zero:
         _look_at_data(exp, loader, evaluator)
     if start.tuned:
-        exp = fine_tuning(exp, len(loader), options.given, start.original)
+        _tell_unused_classes(loader, start)
+        exp = fine_tuning(exp, len(loader), start.original)
     lr = exp.basic_lr_per_img * batch_size * exp.accumulate
     recipe = {
         "batch_size": batch_size,
@@ -128,6 +137,16 @@ def _teaching(exp: Exp, options: TrainOptions, start: Start) -> Teaching | None:
     return teaching
 
 
+def _tell_unused_classes(loader: Any, start: Start) -> None:
+    """Warn where most classes of a pruned model have no objects in the training images."""
+    used = {int(index) for sample in training_samples(loader) for index in sample.classes}
+    if used and 2 * len(used) < start.spec.num_classes:
+        logger.warning(
+            f"the training images have objects of {len(used)} of the model's "
+            f"{start.spec.num_classes} classes, and {KEEPS}"
+        )
+
+
 def _look_at_data(exp: Exp, loader: Any, evaluator: Any) -> None:
     """Warn of what the data doctor finds without opening images, where it can see the records."""
     train = getattr(loader, "dataset", None)
@@ -159,24 +178,14 @@ def trainer_of_command(exp: Exp, args: argparse.Namespace) -> Trainer:
         start_epoch=args.start_epoch,
         cache=args.cache,
         teacher=args.distill,
-        given=tuple(args.opts[::2]),
     )
     trainer = build_trainer(exp, fabric, options)
     if fabric.is_global_zero:
-        _warn_of_idle(trainer, options)
+        cases = idle_in_training(
+            exp,
+            tuned=trainer.recipe["fine_tuning"],
+            penalised=trainer.regularizer is not None,
+            taught=trainer.objective is not None,
+        )
+        tell_idle(exp, cases)
     return trainer
-
-
-def _warn_of_idle(trainer: Trainer, options: TrainOptions) -> None:
-    """What a person sets on the command line should do something."""
-    tuned = trainer.recipe["fine_tuning"]
-    for prefix, at_work, cause in (
-        ("sparsity_", trainer.regularizer is not None, "no penalty is on: give --sparsity"),
-        ("distill_", trainer.objective is not None, "there is no teacher: give --distill"),
-        ("finetune_", tuned, "the model is not pruned"),
-    ):
-        idle = [name for name in options.given if name.startswith(prefix)]
-        if idle and not at_work:
-            logger.warning(f"without effect: {', '.join(idle)}, since {cause}")
-    if options.start_epoch is not None and not options.resume:
-        logger.warning("without effect: -e, since no run is resumed: give --resume")

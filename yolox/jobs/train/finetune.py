@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,20 @@ _AS_BEFORE = ("input_size", "scheduler", "accumulate", "momentum", "weight_decay
 _WEIGHTS = ("cls", "obj", "box", "feature")
 
 
-def fine_tuning(
-    exp: Exp, steps: int, given: Collection[str], original: Mapping[str, Any] | None = None
-) -> Exp:
+def fine_tuning(exp: Exp, steps: int, original: Mapping[str, Any] | None = None) -> Exp:
     """A copy of an Exp with the recipe for a pruned model; says in a few lines what it is.
+
+    Fields that the command line gave stay as they are.
 
     Args:
         exp: the Exp that the whole model was trained with.
         steps: batches an epoch.
-        given: fields that a person set for this run, which stay as they are.
         original: recipe of the run that trained the whole model, where it is known. What it had
             otherwise than the Exp, from its command line, is told.
     """
-    tuned = copy.copy(exp)
+    tuned, given = copy.copy(exp), exp.given
     if exp.finetune_epochs and "max_epoch" not in given:
-        tuned.max_epoch = exp.finetune_epochs
+        tuned.put(max_epoch=exp.finetune_epochs)
     epochs = tuned.max_epoch
     updates = epochs * math.ceil(steps / exp.accumulate)
     recipe: dict[str, Any] = {
@@ -50,15 +49,13 @@ def fine_tuning(
         "ema_decay": min(exp.ema_decay, max(1 - 1 / (EMA_WINDOW * updates), 0.0)),
     }
     if "finetune_lr" in given or "basic_lr_per_img" not in given:
-        tuned.basic_lr_per_img = exp.basic_lr_per_img * exp.finetune_lr
-    for name, value in recipe.items():
-        if name not in given:
-            setattr(tuned, name, value)
+        tuned.put(basic_lr_per_img=exp.basic_lr_per_img * exp.finetune_lr)
+    tuned.put(**{name: value for name, value in recipe.items() if name not in given})
     if exp.sparsity and "sparsity" not in given:
-        tuned.sparsity = 0.0
+        tuned.put(sparsity=0.0)
         logger.info("sparsity is off: the model is pruned (give --sparsity to penalise it again)")
     tuned.check()
-    _tell_differences(exp, original or {}, given)
+    _tell_differences(exp, original or {})
     logger.info(
         f"fine-tuning recipe: {epochs} epochs, the last {tuned.no_aug_epochs} without mosaic, "
         f"warm-up {tuned.warmup_epochs:.3g} epochs, basic_lr_per_img {tuned.basic_lr_per_img:.3g}, "
@@ -67,12 +64,12 @@ def fine_tuning(
     return tuned
 
 
-def _tell_differences(exp: Exp, original: Mapping[str, Any], given: Collection[str]) -> None:
+def _tell_differences(exp: Exp, original: Mapping[str, Any]) -> None:
     """Warn of what this run, unasked, has otherwise than the one that trained the whole model."""
     names = [*_AS_BEFORE]
     if not original.get("sparsity"):  # such a run is a stage of its own, as this one is
         names += ["basic_lr_per_img", *(() if exp.finetune_epochs else ("max_epoch",))]
-    now = {name: getattr(exp, name) for name in names if name not in given}
+    now = {name: getattr(exp, name) for name in names if name not in exp.given}
     changes = [
         f"{name} {original[name]} → {value}"
         for name, value in now.items()

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import nn
 
-from yolox.data import DataLoader
+from yolox.data import DataLoader, Sample
 from yolox.data.samplers import EpochSampler
 from yolox.exp.fields import ExpError
 from yolox.exp.yolox_base import RESIZE_INTERVAL, Exp
@@ -72,8 +72,8 @@ def optimizer_of(exp: Exp, batch_size: int, model: nn.Module) -> torch.optim.Opt
     """`Exp.get_optimizer`, which in an official Exp finds the model as ``self.model``."""
     if "model" in inspect.signature(exp.get_optimizer).parameters:
         return exp.get_optimizer(batch_size, model)
-    exp.model = model  # type: ignore[attr-defined]
-    return exp.get_optimizer(batch_size)  # type: ignore[call-arg]
+    exp.put(model=model)
+    return exp.get_optimizer(batch_size)
 
 
 class EpochLoader:
@@ -102,11 +102,16 @@ def epoch_loader(loader: Any) -> DataLoader | EpochLoader:
     return loader if isinstance(loader, DataLoader) else EpochLoader(loader)
 
 
-def image_names(loader: Any) -> dict[int, str]:
-    """Names by image id, for messages; none where the data set does not say."""
+def training_samples(loader: Any) -> Sequence[Sample]:
+    """The images of a loader with their objects; none where the data set does not say."""
     dataset = getattr(loader, "dataset", None)
-    samples = getattr(getattr(dataset, "dataset", dataset), "samples", ())
-    return {sample.image_id: sample.name for sample in samples}
+    samples: Sequence[Sample] = getattr(getattr(dataset, "dataset", dataset), "samples", ())
+    return samples
+
+
+def image_names(loader: Any) -> dict[int, str]:
+    """Names by image id, for messages; see `training_samples`."""
+    return {sample.image_id: sample.name for sample in training_samples(loader)}
 
 
 def input_sizes(

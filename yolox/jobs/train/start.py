@@ -12,7 +12,8 @@ import torch
 from loguru import logger
 from torch import nn
 
-from yolox.exp.follow import require_same_classes
+from yolox.data import rows_by_name
+from yolox.exp.follow import classes_of, take_classes
 from yolox.exp.yolox_base import Exp
 from yolox.jobs.train.official import spec_of
 from yolox.models import (
@@ -46,7 +47,6 @@ class TrainOptions:
         start_epoch: epochs taken as done by a resumed run, over the checkpoint's own number.
         cache: keep decoded images in ``"ram"`` or on ``"disk"``.
         teacher: checkpoint, or name of published weights, to distil from.
-        given: Exp fields that a person set for this run; fine-tuning leaves them as they are.
     """
 
     checkpoint: Path | None = None
@@ -58,7 +58,6 @@ class TrainOptions:
     start_epoch: int | None = None
     cache: str | None = None
     teacher: Path | None = None
-    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,17 +108,29 @@ def _start(exp: Exp, options: TrainOptions) -> Start:
         return Start(model=model, spec=spec_of(exp, model), folder=folder)
     path = resolve_weights(path)
     loaded = load_model(path)
-    if not exp.class_names and (options.resume or loaded.is_pruned):
+    if options.resume or loaded.is_pruned:
         # The head is as it is: the data has to follow its order of classes.
-        exp.class_names = loaded.spec.class_names
+        take_classes(exp, loaded.spec, path, pruned=loaded.is_pruned)
+        begin = _resumed if options.resume else _fine_tuned
+        return begin(path, loaded, exp, options)
     exp.resolve_classes()
-    if options.resume:
-        return _resumed(path, loaded, exp, options)
-    if loaded.is_pruned:
-        return _fine_tuned(path, loaded, exp, options)
     model = exp.get_model()
-    logger.info(f"weights from {path}: {transfer_weights(model, loaded.content['model'])}")
+    _transfer(path, loaded, model, exp)
     return Start(model=model, spec=spec_of(exp, model), folder=folder)
+
+
+def _transfer(path: Path, loaded: LoadedModel, model: YOLOX, exp: Exp) -> None:
+    """Take the weights of a whole model, those of the classes by their names."""
+    theirs = classes_of(exp, loaded.spec, path)
+    rows = rows_by_name(theirs, exp.class_names) if theirs else None
+    report = transfer_weights(model, loaded.content["model"], rows)
+    logger.info(f"weights from {path}: {report}")
+    if rows is not None and rows != list(range(len(theirs))):
+        known = [name for name, row in zip(exp.class_names, rows, strict=True) if row is not None]
+        logger.info(
+            f"classes are matched by name: {len(known)} of {len(rows)} have weights in the file"
+            + (f": {', '.join(known)}" if known else "")
+        )
 
 
 def _spare(sources: Sequence[Path], folder: Path, *, history: bool) -> None:
@@ -150,9 +161,9 @@ def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -
             f"{path} holds no training state to resume from: use latest_ckpt.pth, or give it with "
             "-c and -expn NAME, without --resume, to start a new run from its weights"
         )
-    require_same_classes(path, loaded.spec, exp)
-    asked = options.act or (exp.act if "act" in options.given else None)
-    if asked not in (None, loaded.spec.act):
+    tuned = loaded.recipe.get("fine_tuning", loaded.is_pruned)
+    asked = options.act or _given_act(exp, tuned=tuned)
+    if asked and asked != loaded.spec.act:
         raise CheckpointError(
             f"{path} is trained with {loaded.spec.act}, and goes on with it: leave {asked} out, or "
             "start a new run from its weights, with -c and -expn NAME"
@@ -161,12 +172,20 @@ def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -
         content["train"] = {**content["train"], "epoch": options.start_epoch}
     return Start(
         model=_as_built_by(exp, path, loaded, options),
-        spec=dataclasses.replace(loaded.spec, input_size=exp.test_size),
+        spec=dataclasses.replace(
+            loaded.spec, class_names=tuple(exp.class_names), input_size=exp.test_size
+        ),
         folder=path.parent,
-        tuned=loaded.recipe.get("fine_tuning", loaded.is_pruned),
+        tuned=tuned,
         pruning=loaded.pruning,
         resume=content,
     )
+
+
+def _given_act(exp: Exp, *, tuned: bool) -> str:
+    """The activation that the command line's fields ask for; empty where they do not say."""
+    names = ("finetune_act", "act") if tuned else ("act",)
+    return next((str(getattr(exp, name)) for name in names if name in exp.given), "")
 
 
 def _as_built_by(exp: Exp, path: Path, loaded: LoadedModel, options: TrainOptions) -> YOLOX:
@@ -225,7 +244,7 @@ def _compare_networks(
     theirs, ours = (
         ", ".join(f"{name} {getattr(it, name)}" for name in differ) for it in (spec, asked)
     )
-    if set(differ) & set(options.given):
+    if exp.given.intersection(differ):
         raise CheckpointError(
             f"{path} holds a model of {theirs}, and its training cannot go on with {ours}: leave "
             f"that out{'' if options.resume else ', or prune a model of that kind'}"
@@ -237,8 +256,7 @@ def _compare_networks(
 
 
 def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> Start:
-    require_same_classes(path, loaded.spec, exp)
-    act = options.act or exp.finetune_act or loaded.spec.act
+    act = options.act or _given_act(exp, tuned=True) or exp.finetune_act or loaded.spec.act
     note = ""
     if act != loaded.spec.act:
         units = swap_activation(loaded.model, act)

@@ -20,6 +20,7 @@ from yolox.models.network_blocks import ACTIVATIONS
 from yolox.pruning.cost import AXES, Counts, Values
 from yolox.pruning.groups import Axis, Group
 from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair
+from yolox.utils.documents import read_json
 from yolox.utils.files import replacing
 from yolox.utils.progress import track
 
@@ -142,7 +143,7 @@ class LatencyTable:
         if not self.path.exists():
             return {}
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
+            content = read_json(self.path)
             if content["format"] != TABLE_FORMAT:
                 raise ValueError(f"its format is {content['format']!r}")
             found = {str(key): str(value) for key, value in content["stamp"].items()}
