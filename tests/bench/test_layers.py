@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from yolox.bench.layers import (
-    LAYER_RUNTIMES,
     _NcnnNet,
     _weights,
     conv_graph,
     layer_timer,
     ncnn_text,
 )
+from yolox.export.runtimes import LAYER_RUNTIMES
 from yolox.export.settings import PACKAGES, ExportError
 from yolox.models.network_blocks import get_activation
 from yolox.utils.conv_kind import ConvKind, Pair

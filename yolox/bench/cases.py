@@ -15,20 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from yolox.export.runtime import is_exported, open_exported
+from yolox.export.runtimes import RUNTIMES, runtimes_of
 from yolox.models import load_model
 from yolox.utils.boxes import postprocess
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import fuse_model
 
-BENCH_RUNTIMES = ("torch", "torch.compile", "onnxruntime", "openvino", "ncnn")
-# The format that a checkpoint is exported to for a runtime; the others run the checkpoint itself.
-EXPORTED_AS = {"onnxruntime": "onnx", "openvino": "openvino", "ncnn": "ncnn"}
-RUNTIMES_OF = {
-    ".onnx": ("onnxruntime", "openvino"),
-    ".xml": ("openvino",),
-    ".param": ("ncnn",),
-    ".torchscript": ("torch",),
-}
 # dynamo keeps 8 compiled versions of a function, and all entries share YOLOX.forward.
 _COMPILED_VERSIONS = 1024
 
@@ -50,7 +42,7 @@ class Case:
 
     Attributes:
         path: a checkpoint, for torch and torch.compile, or an exported file.
-        runtime: one of `BENCH_RUNTIMES`.
+        runtime: one of `yolox.export.runtimes.RUNTIMES`.
         threads: of the runtime, and of what comes before and after it.
         batch: images a run.
         size: (H, W) of the input, pixels.
@@ -98,7 +90,7 @@ class Entry:
 
 def runtimes_for(path: Path, asked: Sequence[str]) -> list[str]:
     """Those of the asked runtimes that can run a file, or its own where none of them can."""
-    possible = RUNTIMES_OF.get(path.suffix, BENCH_RUNTIMES)
+    possible = runtimes_of(path.suffix) or tuple(RUNTIMES)
     return [runtime for runtime in asked if runtime in possible] or [possible[0]]
 
 

@@ -25,18 +25,13 @@ from torch import Tensor, nn
 
 from yolox.bench.cases import own_threads, set_threads
 from yolox.export.runtime import onnxruntime_options, openvino_arithmetic
+from yolox.export.runtimes import LAYER_RUNTIMES, RUNTIMES
 from yolox.export.settings import ExportError, optional_packages
 from yolox.models.network_blocks import get_activation
 from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair
 from yolox.utils.errors import UserError
 from yolox.utils.timing import interleave
 
-LAYER_RUNTIMES = {
-    "onnxruntime": ("onnx", "onnxruntime"),
-    "openvino": ("onnx", "openvino"),
-    "ncnn": ("ncnn",),
-    "torch": ("torch",),
-}  # and the packages that timing a layer in them takes
 OPSET, IR_VERSION = 18, 10
 RUNS, WARMUP = 25, 3
 SECONDS = 5.0  # that one network of layers may take
@@ -65,7 +60,7 @@ def layer_timer(runtime: str, *, threads: int, openvino_precision: str = "f32") 
     """
     if runtime not in LAYER_RUNTIMES:
         raise UserError(f"runtime must be one of {', '.join(LAYER_RUNTIMES)}, got {runtime!r}")
-    optional_packages(*LAYER_RUNTIMES[runtime])
+    optional_packages(*RUNTIMES[runtime].layer_packages)
     timers: dict[str, Callable[[ConvKind, Sequence[Pair], int], list[float]]] = {
         "onnxruntime": _onnxruntime,
         "openvino": partial(_openvino, precision=openvino_precision),
@@ -88,7 +83,7 @@ def runtime_version(runtime: str, openvino_precision: str = "f32") -> str:
     Raises:
         ExportError: it is not installed.
     """
-    (module,) = optional_packages(LAYER_RUNTIMES[runtime][-1])
+    (module,) = optional_packages(RUNTIMES[runtime].layer_packages[-1])
     arithmetic = ""
     if runtime == "openvino":
         arithmetic = f" in {openvino_arithmetic(openvino_precision)}"

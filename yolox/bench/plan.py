@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 
 from yolox.bench.cases import (
-    EXPORTED_AS,
     BenchError,
     Case,
     runtimes_for,
 )
 from yolox.export.convert import write_model
 from yolox.export.metadata import ExportInfo
-from yolox.export.runtime import OPENVINO_PRECISIONS, is_exported, open_exported
+from yolox.export.runtime import is_exported, open_exported
+from yolox.export.runtimes import OPENVINO_PRECISIONS, RUNTIMES
 from yolox.export.settings import PACKAGES, SUFFIXES, ExportSettings, optional_packages
 from yolox.models import LoadedModel, load_model
 from yolox.utils.checkpoint import file_digest
@@ -72,7 +72,7 @@ class BenchSettings:
     """What is to be measured of each file.
 
     Attributes:
-        runtimes: of `BENCH_RUNTIMES`; an exported file runs in those of them that can run it, or
+        runtimes: of `yolox.export.runtimes.RUNTIMES`; an exported file runs in those of them that can run it, or
             in its own.
         threads: numbers of threads.
         batches: images a run.
@@ -137,8 +137,8 @@ def make_cases(
         ExportError: a package is missing, or an export fails.
     """
     for runtime in settings.runtimes:
-        if runtime in EXPORTED_AS:
-            optional_packages(*PACKAGES[EXPORTED_AS[runtime]])
+        if form := RUNTIMES[runtime].exported_as:
+            optional_packages(*PACKAGES[form])
     if problems := [text for subject in subjects for text in _misfits(subject, settings)]:
         raise BenchError("; ".join(problems))
     wanted = [
@@ -216,9 +216,9 @@ def _runnable(
     subject: Subject, runtime: str, batch: int, settings: BenchSettings, folder: Path
 ) -> Path:
     """The file that a runtime opens, exported if need be."""
-    if not isinstance(subject.content, LoadedModel) or runtime not in EXPORTED_AS:
+    form = RUNTIMES[runtime].exported_as
+    if not isinstance(subject.content, LoadedModel) or not form:
         return subject.path
-    form = EXPORTED_AS[runtime]
     return write_model(
         subject.content,
         folder / f"{subject.path.stem}{SUFFIXES[form][0]}",

@@ -4,7 +4,8 @@ from .convert import export_model, write_model
 from .graph import Deployed, fold_focus
 from .metadata import ExportInfo
 from .parity import Parity, measure_parity, sample_scene
-from .runtime import RUNTIMES, ExportedModel, is_exported, open_exported
+from .runtime import ExportedModel, is_exported, open_exported
+from .runtimes import RUNTIMES
 from .seal import seal
 from .settings import FORMATS, ExportError, ExportSettings, optional_packages
 

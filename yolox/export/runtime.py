@@ -20,6 +20,7 @@ from yolox.export.metadata import ExportInfo
 from yolox.export.missing import cause_of, unknown_ops, with_layers
 from yolox.export.ncnn import require_layers
 from yolox.export.openvino import SECTION
+from yolox.export.runtimes import OPENVINO_PRECISIONS, runtimes_of
 from yolox.export.seal import require_parts, require_sealed
 from yolox.export.settings import SUFFIXES, ExportError, optional_packages
 from yolox.models.yolo_head import HeadOutput, decode_boxes
@@ -27,15 +28,7 @@ from yolox.utils.boxes import xyxy2cxcywh
 from yolox.utils.documents import DocumentError, parse_json
 from yolox.utils.errors import UserError
 
-RUNTIMES = ("onnxruntime", "openvino", "ncnn", "torch")
-OPENVINO_PRECISIONS = ("f32", "bf16", "default")
 FILE_SUFFIXES = tuple(suffixes[0] for suffixes in SUFFIXES.values())
-_RUNTIMES_OF = {
-    ".onnx": ("onnxruntime", "openvino"),
-    ".xml": ("openvino",),
-    ".param": ("ncnn",),
-    ".torchscript": ("torch",),
-}
 
 Array = NDArray[np.float32]
 
@@ -178,7 +171,7 @@ def open_exported(
     if not is_exported(path):
         raise ExportError(f"{path}: expected an exported file, {' or '.join(FILE_SUFFIXES)}")
     require_parts(path)
-    able = _RUNTIMES_OF[path.suffix]
+    able = runtimes_of(path.suffix)
     runtime = runtime or able[0]
     if runtime not in able:
         raise ExportError(f"{runtime} does not run {path}: {' and '.join(able)} can")

@@ -17,11 +17,12 @@ import torch
 from loguru import logger
 from torch import nn
 
-from yolox.bench.cases import EXPORTED_AS, own_threads, set_threads
+from yolox.bench.cases import own_threads, set_threads
 from yolox.bench.layers import METHOD, layer_timer, runtime_version
 from yolox.export.convert import write_model
 from yolox.export.graph import fold_focus
 from yolox.export.runtime import open_exported, openvino_arithmetic
+from yolox.export.runtimes import RUNTIMES
 from yolox.export.settings import SUFFIXES, ExportSettings
 from yolox.models import YOLOX, LoadedModel
 from yolox.pruning import (
@@ -99,7 +100,7 @@ class ModelClock:
             x = torch.from_numpy(image).contiguous(memory_format=torch.channels_last)
             fused = fuse_model(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             return partial(fused, x)
-        form = ExportSettings(format=EXPORTED_AS[settings.runtime], size=size, decode=True)
+        form = ExportSettings(format=RUNTIMES[settings.runtime].exported_as, size=size, decode=True)
         path = self._folder / f"model_{next(self._numbers)}{SUFFIXES[form.format][0]}"
         assert isinstance(model, YOLOX)
         write_model(dataclasses.replace(self._loaded, model=model), path, form)

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolox.bench.cases import (
-    BENCH_RUNTIMES,
     BenchError,
     Case,
     CompileError,
@@ -40,6 +39,7 @@ from yolox.bench.run import measure
 from yolox.data.datasets.decoding import read_image
 from yolox.data.image_header import ImageError
 from yolox.export import is_exported, sample_scene
+from yolox.export.runtimes import RUNTIMES
 from yolox.tools import cli
 from yolox.utils.device import processor
 from yolox.utils.download import resolve_weights
@@ -69,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     cases.add_argument(
         "--runtimes",
         nargs="+",
-        choices=BENCH_RUNTIMES,
+        choices=tuple(RUNTIMES),
         default=["torch", "onnxruntime"],
         help="of the checkpoints, which are exported for it; an exported file runs in those of "
         "them that can run it, else in its own",

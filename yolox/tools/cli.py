@@ -26,7 +26,7 @@ from yolox.core import (
 )
 from yolox.exp import Exp, get_exp
 from yolox.exp.checks import MOST_SEED
-from yolox.export.runtime import OPENVINO_PRECISIONS
+from yolox.export.runtimes import OPENVINO_PRECISIONS
 from yolox.jobs.train.finetune import plain_epochs
 from yolox.utils.device import PRECISIONS
 from yolox.utils.errors import UserError

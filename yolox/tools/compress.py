@@ -16,11 +16,11 @@ from loguru import logger
 from rich.markup import escape
 from rich.table import Table
 
-from yolox.bench.layers import LAYER_RUNTIMES
 from yolox.exp import Exp
 from yolox.exp.fields import write_names
 from yolox.exp.follow import follow_checkpoint
 from yolox.exp.idle import reads_training
+from yolox.export.runtimes import LAYER_RUNTIMES, RUNTIMES, runtimes_of
 from yolox.export.settings import FORMATS, PACKAGES, SUFFIXES, optional_packages
 from yolox.jobs.compress.stages import Record, Stage, run_stages
 from yolox.jobs.forecast import Forecast, forecast
@@ -36,12 +36,6 @@ from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.locks import claimed
 
-RUNTIME_OF = {
-    "onnx": "onnxruntime",
-    "openvino": "openvino",
-    "ncnn": "ncnn",
-    "torchscript": "torch",
-}
 LATENCY_RUNTIME = "onnxruntime"  # that a target is met in where none is named
 SPARSITY_EPOCHS, STEP_EPOCHS = 20, 5
 SPARSITY_EPOCHS, STEP_EPOCHS = 20, 5
@@ -302,9 +296,14 @@ class Road:
         )
 
 
+def _runtime_of(form: str) -> str:
+    """The runtime that files of a format are made for."""
+    return runtimes_of(SUFFIXES[form][0])[0]
+
+
 def _runtimes(args: argparse.Namespace) -> list[str]:
     """Those that models are measured in, beside PyTorch."""
-    return [*([args.runtime] if args.runtime else []), *(RUNTIME_OF[form] for form in args.formats)]
+    return [*([args.runtime] if args.runtime else []), *map(_runtime_of, args.formats)]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -487,10 +486,10 @@ def _check(args: argparse.Namespace, exp: Exp) -> None:
         problems.append(str(error))
     if _in_latency(args.target) and args.steps > 1:
         problems.append("--steps goes towards a target in macs or params, not in latency")
-    forms = [form for form, runtime in RUNTIME_OF.items() if runtime == args.runtime]
+    forms = [form for form in FORMATS if _runtime_of(form) == args.runtime]
     packages = [PACKAGES[form] for form in (*args.formats, *forms)]
     if _in_latency(args.target):
-        packages.append(LAYER_RUNTIMES[args.runtime])
+        packages.append(RUNTIMES[args.runtime].layer_packages)
     for names in dict.fromkeys(packages):
         try:
             optional_packages(*names)
@@ -543,7 +542,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--formats", nargs="*", choices=FORMATS, default=["onnx"], help="files to export")
     add(
         "--runtime",
-        choices=tuple(dict.fromkeys(RUNTIME_OF.values())),
+        choices=LAYER_RUNTIMES,
         help=f"to measure in too; a target in latency is met in it ({LATENCY_RUNTIME})",
     )
     add("--threads", type=cli.positive, default=2, help="of measurements")

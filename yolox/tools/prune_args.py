@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from yolox.bench.layers import LAYER_RUNTIMES
+from yolox.export.runtimes import LAYER_RUNTIMES
 from yolox.jobs.prune_latency import LatencySettings
 from yolox.pruning import CRITERIA, PruneConfig, PruningError
 from yolox.pruning.config import AGGREGATES, NORMALIZATIONS, PRICES, SCOPES
@@ -230,7 +230,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add(
         "--runtime",
-        choices=tuple(LAYER_RUNTIMES),
+        choices=LAYER_RUNTIMES,
         help=f"measure the exported model in it ({RUNTIME} with a target in latency)",
     )
     add("--threads", type=cli.positive, help="of a run in --runtime (a core each)")
