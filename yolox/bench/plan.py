@@ -72,7 +72,7 @@ class BenchSettings:
     """What is to be measured of each file.
 
     Attributes:
-        runtimes: of `yolox.export.runtimes.RUNTIMES`; an exported file runs in those of them that can run it, or
+        runtimes: of `RUNTIMES`; an exported file runs in those of them that can run it, or
             in its own.
         threads: numbers of threads.
         batches: images a run.
