@@ -1,7 +1,6 @@
 """See python tools/check_data.py --help."""
 
-from yolox.tools import cli
-from yolox.tools.check_data import main
+from yolox.tools.door import run
 
 if __name__ == "__main__":
-    cli.entry(main)
+    run("check_data")

@@ -1,7 +1,6 @@
 """See python tools/convert_dota.py --help."""
 
-from yolox.tools import cli
-from yolox.tools.convert_dota import main
+from yolox.tools.door import run
 
 if __name__ == "__main__":
-    cli.entry(main)
+    run("convert_dota")

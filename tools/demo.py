@@ -1,7 +1,6 @@
 """See python tools/demo.py --help."""
 
-from yolox.tools import cli
-from yolox.tools.demo import main
+from yolox.tools.door import run
 
 if __name__ == "__main__":
-    cli.entry(main)
+    run("demo")

@@ -1,7 +1,6 @@
 """See python tools/plot_bn.py --help."""
 
-from yolox.tools import cli
-from yolox.tools.plot_bn import main
+from yolox.tools.door import run
 
 if __name__ == "__main__":
-    cli.entry(main)
+    run("plot_bn")

@@ -1,7 +1,6 @@
 """See python tools/report.py --help."""
 
-from yolox.tools import cli
-from yolox.tools.report import main
+from yolox.tools.door import run
 
 if __name__ == "__main__":
-    cli.entry(main)
+    run("report")

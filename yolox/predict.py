@@ -30,6 +30,7 @@ from yolox.evaluators.tiled import merge_tiles
 from yolox.export import is_exported, open_exported
 from yolox.models import load_model
 from yolox.utils.boxes import postprocess
+from yolox.utils.choices import CONF, NMS, TILE_OVERLAP
 from yolox.utils.device import default_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
@@ -37,10 +38,8 @@ from yolox.utils.files import write_bytes
 from yolox.utils.model_utils import fuse_model
 from yolox.utils.visualize import vis
 
-CONF, NMS = 0.3, 0.45  # of a checkpoint, where nothing else is asked
 BATCH_SIZE = 8
 TILE_BATCH = 4  # tiles a forward pass
-OVERLAP = 200  # of tiles, pixels: as tools/convert_dota.py cuts them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,7 +154,7 @@ class Detector:
         *,
         batch_size: int = BATCH_SIZE,
         tile: int | None = None,
-        overlap: int = OVERLAP,
+        overlap: int = TILE_OVERLAP,
     ) -> list[Prediction]:
         """Detect in all images of a source; see `stream` for the arguments.
 
@@ -176,7 +175,7 @@ class Detector:
         *,
         batch_size: int = BATCH_SIZE,
         tile: int | None = None,
-        overlap: int = OVERLAP,
+        overlap: int = TILE_OVERLAP,
     ) -> Iterator[Prediction]:
         """Detect in the images of a source, each handed on as soon as its batch is done.
 
@@ -200,7 +199,7 @@ class Detector:
         *,
         batch_size: int = BATCH_SIZE,
         tile: int | None = None,
-        overlap: int = OVERLAP,
+        overlap: int = TILE_OVERLAP,
     ) -> Iterator[Prediction]:
         """As `stream`, of an opened source."""
         if batch_size < 1:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from yolox.models import ACTIVATIONS, ARCHITECTURES
 from yolox.pruning.sparsity import MAX_STRENGTH, SparsityConfig
+from yolox.utils.choices import MOST_SEED
 from yolox.utils.errors import UserError
 from yolox.utils.lr_scheduler import SCHEDULES
 
@@ -32,7 +33,6 @@ _LEAST = {
     "distill_box": 0,
     "distill_feature": 0,
 }
-MOST_SEED = 2**63 - 1  # that PyTorch's and NumPy's generators both take
 
 
 def problems_of(exp: Exp) -> list[str]:

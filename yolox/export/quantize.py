@@ -12,15 +12,9 @@ from typing import Any, Protocol
 
 from yolox.export.metadata import ExportInfo
 from yolox.export.onnx import quiet, save, stamp, to_onnx
-from yolox.export.settings import ExportError, ExportSettings, optional_packages
+from yolox.export.settings import METHODS, ExportError, ExportSettings, optional_packages
 from yolox.models import LoadedModel
 
-# Of each format: how the range of an activation follows from the calibration images; the first is
-# the default.
-METHODS = {
-    "onnx": ("percentile", "minmax", "entropy"),
-    "openvino": ("mean", "minmax", "percentile"),
-}
 _RUNTIMES = {"onnx": ("onnxruntime",), "openvino": ("openvino", "nncf")}
 MOST_KEPT = 0.5  # of the layers that may stay in float: with more of them it is no int8 file
 

@@ -27,6 +27,12 @@ PACKAGES = {
     "ncnn": ("ncnn", "pnnx"),
     "torchscript": (),
 }
+# Of int8, by format: how the range of an activation follows from the calibration images; the
+# first is the default.
+METHODS = {
+    "onnx": ("percentile", "minmax", "entropy"),
+    "openvino": ("mean", "minmax", "percentile"),
+}
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"  # that every one of the converters takes
 OPSET = 18  # the first with all that these models need, Mish and a resize by scale among it
 INSTALL = 'pip install "yolox-with-pruning[export]"'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import shlex
 import sys
@@ -39,8 +38,8 @@ from yolox.bench.run import measure
 from yolox.data.datasets.decoding import read_image
 from yolox.data.image_header import ImageError
 from yolox.export import is_exported, sample_scene
-from yolox.export.runtimes import RUNTIMES
 from yolox.tools import cli
+from yolox.tools.flags.bench import cores, make_parser
 from yolox.utils.device import processor
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
@@ -51,57 +50,6 @@ from yolox.utils.scratch import scratch_folder
 SCENE = (720, 1280)  # height and width of the picture where none is given
 FORMAT, VERSION = "yolox-bench", 1
 _PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "numpy", "opencv-python-headless")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = cli.make_parser(
-        "Measure checkpoints and exported files on this machine's CPU: latency, throughput, "
-        "memory, size. Ratios are to the first.",
-        "python tools/bench.py best_ckpt.pth pruned.pth --runtimes torch onnxruntime openvino "
-        "--threads 1 2 --batch 1 4 --json bench.json",
-    )
-    parser.add_argument(
-        "files", type=Path, nargs="+", help="checkpoints, .onnx, .xml, .param, .torchscript"
-    )
-    parser.add_argument("--labels", nargs="+", help="a name a file (the ends of their paths)")
-    cases = parser.add_argument_group("what is measured")
-    cases.add_argument(
-        "--runtimes",
-        nargs="+",
-        choices=tuple(RUNTIMES),
-        default=["torch", "onnxruntime"],
-        help="of the checkpoints, which are exported for it; an exported file runs in those of "
-        "them that can run it, else in its own",
-    )
-    cases.add_argument(
-        "--threads", type=cli.positive, nargs="+", default=[_cores()], help="threads of a run"
-    )
-    cases.add_argument("--batch", type=cli.positive, nargs="+", default=[1], help="images a run")
-    cases.add_argument(
-        "--tsize",
-        type=cli.side,
-        nargs="+",
-        metavar=("H", "W"),
-        help="input size, one number for a square (the first file's)",
-    )
-    cli.add_openvino_precision(cases)
-    cases.add_argument("--no-memory", action="store_true", help="leave memory out: it takes longer")
-    scene = parser.add_argument_group("picture")
-    scene.add_argument("--image", type=Path, help="picture to detect on (a made-up scene)")
-    scene.add_argument("--conf", type=cli.fraction, default=0.3, help="least score")
-    scene.add_argument("--nms", type=cli.fraction, default=0.45, help="IoU of NMS")
-    runs = parser.add_argument_group("runs")
-    runs.add_argument("--runs", type=cli.positive, default=30, help="timed runs of each")
-    runs.add_argument("--warmup", type=cli.natural, default=5, help="runs of each before them")
-    runs.add_argument(
-        "--at-most",
-        type=cli.positive,
-        default=300,
-        help="seconds after which no more runs are begun, three of each apart",
-    )
-    parser.add_argument("--json", type=Path, help="file for every figure (none)")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -227,7 +175,7 @@ def _print(results: Sequence[Result], notes: Sequence[str], settings: BenchSetti
         console.print()
     runs = results[0].measurement.forward.runs
     console.print(
-        f"{processor()}, {_cores()} cores; {runs} runs of each, taken in turns", soft_wrap=True
+        f"{processor()}, {cores()} cores; {runs} runs of each, taken in turns", soft_wrap=True
     )
     for note in notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
@@ -242,7 +190,7 @@ def _about(args: argparse.Namespace, settings: BenchSettings, command: str) -> d
         "command": command,
         "machine": {
             "processor": processor(),
-            "cores": _cores(),
+            "cores": cores(),
             "system": platform.platform(),
             "python": platform.python_version(),
         },
@@ -285,13 +233,6 @@ def _read_image(path: Path | None) -> NDArray[np.uint8]:
         return read_image(path)
     except ImageError as error:
         raise BenchError(f"--image {path} {error.what}: give another file") from None
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

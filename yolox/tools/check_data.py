@@ -18,6 +18,7 @@ from yolox.data.contact_sheet import augmented_tiles, draw_sheet, record_tiles, 
 from yolox.data.doctor import Finding, Report, check, find_splits, inspect_images
 from yolox.exp import Exp
 from yolox.tools import cli
+from yolox.tools.flags.check_data import make_parser
 from yolox.utils.errors import UserError
 from yolox.utils.files import write_text
 
@@ -154,33 +155,9 @@ def _training_set(patient: _Patient) -> MosaicDetection:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.make_parser(
-        "Examine a data set before training. Exits with status 1 if it has errors.",
-        "python tools/check_data.py -f exps/yolox_voc_s.py --sheet sheet.png --augmented\n"
-        "  python tools/check_data.py datasets/VOCdevkit --json report.json",
-    )
-    add = parser.add_argument
-    add("--strict", action="store_true", help="warnings count as errors")
-    add("--json", type=Path, metavar="FILE", help="write the report here, too")
-    add("--sheet", type=Path, metavar="FILE.png", help="write annotated images as one picture")
-    add("--augmented", action="store_true", help="on the sheet, what the network sees in training")
-    add("--count", type=cli.positive, default=16, help="images on the sheet")
-    add("--seed", type=cli.seed, help="of their choice (the Exp's)")
-    add("--size", type=cli.side, help="of a PATH: the network's input side in pixels (640)")
-    add("--workers", type=cli.positive, help="threads that decode images (one a processor)")
-    group = parser.add_argument_group("data")
-    group.add_argument("-f", "--exp_file", type=Path, help="Exp file")
-    group.add_argument("-n", "--name", help="built-in Exp: yolox-nano … yolox-x, yolov3")
-    group.add_argument(
-        "opts",
-        nargs="*",
-        default=[],
-        metavar="PATH | key value",
-        help="a VOCdevkit or COCO folder, a JSON file, a data.yaml; or Exp fields to set",
-    )
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     if args.augmented and not args.sheet:
-        parser.error("--augmented says what the sheet shows: name its file with --sheet")
+        raise UserError("--augmented says what the sheet shows: name its file with --sheet")
     return args
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: help format, Exp and device flags, errors as one line."""
+"""What the commands share: the Exp of their flags, tables, errors as one line."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from loguru import logger
 from rich.console import Console
@@ -25,120 +24,13 @@ from yolox.core import (
     stoppable,
 )
 from yolox.exp import Exp, get_exp
-from yolox.exp.checks import MOST_SEED
-from yolox.export.runtimes import OPENVINO_PRECISIONS
 from yolox.jobs.train.finetune import plain_epochs
-from yolox.utils.device import PRECISIONS
+from yolox.tools.flags.parts import DEFAULT_EXP
 from yolox.utils.errors import UserError
 from yolox.utils.logger import setup_logger
 from yolox.utils.printable import printable
 
-DEFAULT_EXP = Path("exps/yolox_voc_s.py")
 LOG_WIDTH = 160  # columns of a table that does not go to a terminal
-
-
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Examples as written, and every default shown."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Flags and words in any order: a word too many leaves the flags behind it flags."""
-
-    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        return self.parse_intermixed_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists the flags)")
-
-
-def positive(text: str) -> int:
-    """A flag's value as an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
-
-
-def natural(text: str) -> int:
-    """A flag's value as an integer of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
-    return value
-
-
-def seed(text: str) -> int:
-    """A flag's value as a seed of random numbers."""
-    value = natural(text)
-    if value > MOST_SEED:
-        raise argparse.ArgumentTypeError(f"must be at most {MOST_SEED}, got {text}")
-    return value
-
-
-def fraction(text: str) -> float:
-    """A flag's value as a number in [0, 1]."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
-    return value
-
-
-def side(text: str) -> int:
-    """A flag's value as an image side in pixels, a multiple of 32."""
-    value = positive(text)
-    if value % 32:
-        raise argparse.ArgumentTypeError(f"must be a multiple of 32, got {text}")
-    return value
-
-
-def make_parser(description: str, example: str) -> argparse.ArgumentParser:
-    """A parser with an example at the end of its help, whose errors are `UserError`."""
-    return _Parser(
-        description=description, epilog=f"example:\n  {example}", formatter_class=_HelpFormatter
-    )
-
-
-def add_exp_arguments(parser: argparse.ArgumentParser) -> None:
-    """The Exp: ``-f`` or ``-n``, and ``key value`` overrides at the end."""
-    group = parser.add_argument_group("recipe")
-    group.add_argument(
-        "-f", "--exp_file", type=Path, help=f"Exp file ({DEFAULT_EXP} where neither is given)"
-    )
-    group.add_argument("-n", "--name", help="built-in Exp: yolox-nano … yolox-x, yolov3")
-    group.add_argument("opts", nargs="*", default=[], help="Exp fields to set: key value …")
-
-
-def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """Devices, machines and precision."""
-    group = parser.add_argument_group("devices")
-    group.add_argument(
-        "-d",
-        "--devices",
-        type=positive,
-        help="processes here (by default all GPUs, or 1 on the CPU)",
-    )
-    group.add_argument("--num_machines", type=positive, default=1, help="machines")
-    group.add_argument("--machine_rank", type=natural, default=0, help="number of this machine")
-    group.add_argument(
-        "--dist-url", help="tcp://HOST:PORT of the first machine, where several meet (none)"
-    )
-    group.add_argument(
-        "--dist-backend", help="accepted for old command lines; nccl on GPUs, gloo on CPUs"
-    )
-    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="arithmetic")
-    group.add_argument(
-        "--fp16", action="store_true", help="mixed precision: fp16 on a GPU, bf16 on a CPU"
-    )
-
-
-def add_openvino_precision(group: argparse._ActionsContainer) -> None:
-    """Of every command that runs OpenVINO."""
-    group.add_argument(
-        "--openvino-precision",
-        choices=OPENVINO_PRECISIONS,
-        default="f32",
-        help="arithmetic of OpenVINO; default is its own choice, bf16 on some CPUs",
-    )
 
 
 def load_exp(args: argparse.Namespace) -> Exp:
@@ -257,6 +149,6 @@ def _tell(error: UserError, quiet: bool) -> int:
     return 1
 
 
-def entry(main: Callable[[Sequence[str] | None], None]) -> None:
+def entry(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Run a command and leave the process with its status."""
-    sys.exit(run(main))
+    sys.exit(run(main, argv))

@@ -13,6 +13,7 @@ from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import ModelFigures, comparison_table, measure_latency
 from yolox.tools import cli
+from yolox.tools.flags.compare import make_parser
 from yolox.utils.device import default_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
@@ -66,18 +67,7 @@ def _evaluate(exp: Exp, path: Path, loaded: LoadedModel) -> tuple[float, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, measure, print."""
-    parser = cli.make_parser(
-        "Put checkpoints side by side; sizes and times are relative to the first.",
-        "python tools/compare.py -c best_ckpt.pth pruned.pth --labels before after",
-    )
-    parser.add_argument("-c", "--ckpt", type=Path, nargs="+", required=True, help="checkpoints")
-    parser.add_argument("--labels", nargs="+", help="a name a checkpoint (the ends of the paths)")
-    parser.add_argument(
-        "--runs", type=cli.positive, default=30, help="timed forward passes a model"
-    )
-    parser.add_argument("--no-eval", action="store_true", help="leave AP out; needs no data")
-    cli.add_exp_arguments(parser)
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     labels = args.labels or short_names(args.ckpt)
     if len(labels) != len(args.ckpt):
         raise UserError(f"{len(labels)} labels for {len(args.ckpt)} checkpoints")

@@ -20,7 +20,7 @@ from yolox.exp import Exp
 from yolox.exp.fields import write_names
 from yolox.exp.follow import follow_checkpoint
 from yolox.exp.idle import reads_training
-from yolox.export.runtimes import LAYER_RUNTIMES, RUNTIMES, runtimes_of
+from yolox.export.runtimes import RUNTIMES, runtimes_of
 from yolox.export.settings import FORMATS, PACKAGES, SUFFIXES, optional_packages
 from yolox.jobs.compress.stages import Record, Stage, run_stages
 from yolox.jobs.forecast import Forecast, forecast
@@ -30,15 +30,14 @@ from yolox.pruning import PruneConfig
 from yolox.pruning.latency.plan import NEAR
 from yolox.pruning.sparsity import SparsityConfig
 from yolox.tools import bench, cli, eval, export, prunmodel, report, sensitivity, train
+from yolox.tools.flags.compress import LATENCY_RUNTIME, SPARSITY_EPOCHS, STEP_EPOCHS, make_parser
+from yolox.tools.flags.parts import DEFAULT_EXP
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.documents import DocumentError, read_json, read_yaml
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.locks import claimed
 
-LATENCY_RUNTIME = "onnxruntime"  # that a target is met in where none is named
-SPARSITY_EPOCHS, STEP_EPOCHS = 20, 5
-SPARSITY_EPOCHS, STEP_EPOCHS = 20, 5
 EXPORT_SECONDS, BENCH_SECONDS = 30.0, 60.0
 # Fields that change no result, or that every stage sets itself.
 _WITHOUT_INFLUENCE = frozenset(
@@ -391,7 +390,7 @@ def _origin(exp: Exp, source: Path, recipe: Path | str | None) -> str:
         source: the checkpoint.
         recipe: the Exp file, in which methods may be overridden, or the name of a built-in one.
     """
-    content = recipe if isinstance(recipe, str) else file_digest(recipe or cli.DEFAULT_EXP)
+    content = recipe if isinstance(recipe, str) else file_digest(recipe or DEFAULT_EXP)
     fields = {
         name: _plain(Path(value) if value and name == "data_dir" else value)
         for name, value in vars(exp).items()
@@ -500,55 +499,8 @@ def _check(args: argparse.Namespace, exp: Exp) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.make_parser(
-        "Compress a trained checkpoint: (sparsity) → (sensitivity) → prune → fine-tune → export → "
-        "evaluate → measure → report. The same line again goes on with a stopped run.",
-        "python tools/compress.py -f exps/yolox_voc_s.py --target macs=0.5 --steps 2 --epochs 30",
-    )
-    add = parser.add_argument
-    add("-c", "--ckpt", type=Path, help="trained checkpoint (the Exp's best_ckpt.pth)")
-    add("-o", "--output", type=Path, help="folder (EXP_compress in the Exp's output folder)")
-    add("--config", type=Path, help="YAML file with these flags, such as 'target: macs=0.5' (none)")
-    add("--dry-run", action="store_true", help="print the plan and the time that it would take")
-    pruning = parser.add_argument_group("pruning")
-    add = pruning.add_argument
-    add("--target", default="macs=0.5", help="what shall remain: macs=, params= or latency=")
-    add("--importance", default=PruneConfig().importance, help="criterion")
-    add("--round-to", type=cli.positive, help="channels left: a multiple of it (prunmodel's)")
-    add("--images", type=cli.positive, default=64, help="training images to score on")
-    add(
-        "--sensitivity", action="store_true", help="measure layers first, keep sensitive ones whole"
-    )
-    add("--steps", type=cli.positive, default=1, help="rounds of pruning, with training between")
-    add(
-        "--step-epochs",
-        type=cli.positive,
-        default=STEP_EPOCHS,
-        help="epochs of training between two rounds",
-    )
-    training = parser.add_argument_group("training")
-    add = training.add_argument
-    add("--sparsity", type=float, help="strength of sparsity training before pruning (none)")
-    add("--sparsity-epochs", type=cli.positive, default=SPARSITY_EPOCHS, help="its length")
-    add("--epochs", type=cli.positive, default=20, help="fine-tuning")
-    add(
-        "--distill",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="let the fine-tuned model learn from the trained one",
-    )
-    deployment = parser.add_argument_group("deployment")
-    add = deployment.add_argument
-    add("--formats", nargs="*", choices=FORMATS, default=["onnx"], help="files to export")
-    add(
-        "--runtime",
-        choices=LAYER_RUNTIMES,
-        help=f"to measure in too; a target in latency is met in it ({LATENCY_RUNTIME})",
-    )
-    add("--threads", type=cli.positive, default=2, help="of measurements")
-    cli.add_openvino_precision(deployment)
-    cli.add_exp_arguments(parser)
     words = sys.argv[1:] if argv is None else list(argv)
+    parser = make_parser()
     args = parser.parse_args(words)
     if args.config is None:
         return args

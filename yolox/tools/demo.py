@@ -6,76 +6,21 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import cv2
 from loguru import logger
 
 from yolox.data.sources import Camera, Images, Source, Video, open_source
-from yolox.predict import CONF, NMS, OVERLAP, Detector, Prediction, load
+from yolox.predict import Detector, Prediction, load
 from yolox.tools import cli
+from yolox.tools.flags.demo import make_parser
+from yolox.utils.choices import TILE_OVERLAP
 from yolox.utils.errors import UserError
 from yolox.utils.printable import printable
 from yolox.utils.progress import track
 from yolox.utils.video import writing_video
 
-KINDS = ("image", "video", "webcam")
 CAMERA_FPS = 15.0  # of the written video: a camera does not say what it really gives
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The command line, official flags among them."""
-    parser = cli.make_parser(
-        "Detect objects in an image, a folder, a video or a camera's pictures; what is found is "
-        "drawn and written to --save_dir.",
-        "python tools/demo.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth --path photos",
-    )
-    parser.add_argument(
-        "demo",
-        nargs="?",
-        choices=KINDS,
-        help="what to look at; webcam takes --camid (told by --path: an image, folder or video)",
-    )
-    parser.add_argument(
-        "-c", "--ckpt", type=Path, help="checkpoint or exported file (the Exp's best_ckpt.pth)"
-    )
-    parser.add_argument("--path", help="image, folder, pattern as 'photos/*.jpg', or video")
-    parser.add_argument("--camid", type=cli.natural, default=0, help="number of the camera")
-    parser.add_argument(
-        "--save_dir", type=Path, default=Path("YOLOX_outputs/demo"), help="where pictures go"
-    )
-    parser.add_argument(
-        "--save_result",
-        action="store_true",
-        help="write a camera's pictures as a video; all others are written anyway",
-    )
-    parser.add_argument(
-        "--conf",
-        type=cli.fraction,
-        help=f"least score of a detection ({CONF}; an exported file's own)",
-    )
-    parser.add_argument(
-        "--nms", type=cli.fraction, help=f"IoU of NMS ({NMS}; an exported file's own)"
-    )
-    parser.add_argument("--tsize", type=cli.side, help="square test size (the checkpoint's)")
-    parser.add_argument("--legacy", action="store_true", help="input of the oldest weights: RGB")
-    parser.add_argument("--fuse", action="store_true", help="fold batch norms first")
-    parser.add_argument("--fp16", action="store_true", help="half precision (bf16 on a CPU)")
-    parser.add_argument(
-        "--device", choices=("cpu", "gpu"), help="where to run (a GPU where there is one)"
-    )
-    large = parser.add_argument_group("large images")
-    large.add_argument(
-        "--tile", type=cli.positive, help="detect in tiles of this side, pixels, and merge"
-    )
-    large.add_argument(
-        "--overlap", type=cli.natural, default=OVERLAP, help="of neighbouring tiles, pixels"
-    )
-    exp = parser.add_argument_group("recipe, which names the checkpoint where -c does not")
-    exp.add_argument("-f", "--exp_file", type=Path, help="Exp file")
-    exp.add_argument("-n", "--name", help="built-in Exp: yolox-nano … yolox-x, yolov3")
-    exp.add_argument("-expn", "--experiment-name", help="output folder's name (the Exp's)")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -83,7 +28,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     _check(args)
     cli.tell_idle(
-        ("--overlap", not args.tile and args.overlap != OVERLAP, "nothing is cut: give --tile"),
+        (
+            "--overlap",
+            not args.tile and args.overlap != TILE_OVERLAP,
+            "nothing is cut: give --tile",
+        ),
         ("-expn", args.ckpt and args.experiment_name, "-c names the checkpoint"),
     )
     detector = _load(args)

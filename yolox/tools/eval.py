@@ -35,6 +35,7 @@ from yolox.export import ExportedModel, is_exported
 from yolox.models import ModelSpec, load_model
 from yolox.tools import cli
 from yolox.tools.exported import open_file
+from yolox.tools.flags.eval import make_parser
 from yolox.tools.processes import join_machines
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import machine, resolve_precision
@@ -129,63 +130,6 @@ def _report(
                 f"(precision {best.precision:.3f}, recall {best.recall:.3f})"
             )
         logger.info(f"figures and pictures in {folder}")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The flags, official ones among them."""
-    parser = cli.make_parser(
-        "Evaluate a checkpoint, dense or pruned, or a file exported from one, in its own runtime.",
-        "python tools/eval.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth --plots -b 32",
-    )
-    parser.add_argument(
-        "-c", "--ckpt", type=Path, help="checkpoint or exported file (the Exp's best_ckpt.pth)"
-    )
-    parser.add_argument("-expn", "--experiment-name", help="name of the output folder (the Exp's)")
-    parser.add_argument(
-        "-b", "--batch-size", type=cli.positive, default=16, help="images a step, over all devices"
-    )
-    parser.add_argument("--conf", type=cli.fraction, help="least score of a detection (the Exp's)")
-    parser.add_argument("--nms", type=cli.fraction, help="IoU of NMS (the Exp's)")
-    parser.add_argument("--tsize", type=cli.side, help="square test size (the checkpoint's)")
-    parser.add_argument("--seed", type=cli.seed, help="of a data set that draws at random (unset)")
-    parser.add_argument("--fuse", action="store_true", help="fold batch norms first")
-    parser.add_argument(
-        "--legacy", action="store_true", help="input scaling of weights before YOLOX 0.2"
-    )
-    parser.add_argument(
-        "--test", action="store_true", help="test-dev: images without annotations, as the Exp says"
-    )
-    parser.add_argument(
-        "--speed", action="store_true", help="time forward and NMS of each image alone"
-    )
-    parser.add_argument("--trt", action="store_true", help="not supported, see docs/export.md")
-    parser.add_argument(
-        "--local_rank", "--local-rank", type=int, help="accepted for old launchers; not needed"
-    )
-    output = parser.add_argument_group("output")
-    parser.add_argument(
-        "--whole-images",
-        action="store_true",
-        help="put tiles of convert_dota.py back together, and count by VOC's area rule",
-    )
-    output.add_argument(
-        "--sort", choices=("class", "ap", "objects"), default="class", help="the table by class"
-    )
-    output.add_argument(
-        "--plots",
-        nargs="?",
-        const="",
-        metavar="DIR",
-        help="write curves, mix-ups and metrics.json (eval/<checkpoint> in the output folder)",
-    )
-    output.add_argument(
-        "--save-detections", type=Path, metavar="FILE", help="write detections as COCO's JSON"
-    )
-    cli.add_device_arguments(parser)
-    cli.add_openvino_precision(parser.add_argument_group("exported files"))
-    cli.add_exp_arguments(parser)
-    parser.set_defaults(precision="fp32")
-    return parser
 
 
 def _refuse(args: argparse.Namespace) -> None:

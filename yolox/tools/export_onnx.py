@@ -2,48 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from yolox.export.settings import OPSET
 from yolox.tools import cli
 from yolox.tools.export import (
-    add_check_arguments,
-    add_graph_arguments,
-    add_source_arguments,
     export,
 )
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = cli.make_parser(
-        "Export a checkpoint, dense or pruned, to ONNX; the file is run in onnxruntime and kept "
-        "if it computes what PyTorch does. tools/export.py has more formats and flags.",
-        "python tools/export_onnx.py -c YOLOX_outputs/yolox_voc_s/pruned.pth "
-        "--output-name model.onnx --decode_in_inference",
-    )
-    add_source_arguments(parser)
-    parser.add_argument(
-        "--output-name", type=Path, default=Path("yolox.onnx"), help="file to write"
-    )
-    graph = parser.add_argument_group("graph")
-    graph.add_argument("-o", "--opset", type=cli.positive, default=OPSET, help="ONNX opset")
-    graph.add_argument(
-        "--decode_in_inference",
-        dest="decode",
-        action="store_true",
-        help="boxes in pixels, instead of the head's offsets and log sizes",
-    )
-    graph.add_argument(
-        "--no-onnxsim", dest="slim", action="store_false", help="the same as --no-slim"
-    )
-    add_graph_arguments(graph)
-    add_check_arguments(parser)
-    cli.add_exp_arguments(parser)
-    parser.set_defaults(format="onnx", dynamic_size=False, nms_in_graph=False, half=False)
-    return parser
+from yolox.tools.flags.export_onnx import make_parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 
 from yolox.models import load_model
 from yolox.tools import cli
+from yolox.tools.flags.plot_bn import make_parser
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
@@ -186,14 +187,7 @@ def _plain(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, print, draw."""
-    parser = cli.make_parser(
-        "Draw the scales of batch norms, which sparsity training brings to 0.",
-        "python tools/plot_bn.py -c before.pth after.pth --labels before after -o bn.png",
-    )
-    parser.add_argument("-c", "--ckpt", type=Path, nargs="+", required=True, help="checkpoints")
-    parser.add_argument("--labels", nargs="+", help="a name a checkpoint (folder/file)")
-    parser.add_argument("-o", "--output", type=Path, default=Path("bn.png"), help="PNG to write")
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     if len(args.ckpt) > len(_COLOURS):
         raise UserError(f"at most {len(_COLOURS)} checkpoints in a picture, got {len(args.ckpt)}")
     labels = args.labels or [f"{path.parent.name}/{path.stem}" for path in args.ckpt]

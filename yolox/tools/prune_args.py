@@ -8,18 +8,10 @@ from pathlib import Path
 
 import torch
 
-from yolox.export.runtimes import LAYER_RUNTIMES
 from yolox.jobs.prune_latency import LatencySettings
-from yolox.pruning import CRITERIA, PruneConfig, PruningError
-from yolox.pruning.config import AGGREGATES, NORMALIZATIONS, PRICES, SCOPES
-from yolox.tools import cli
+from yolox.pruning import PruneConfig, PruningError
+from yolox.tools.flags.prunmodel import IMAGES, ROUND_TO, RUNTIME, make_parser
 from yolox.utils.documents import read_json
-
-ROUND_TO = 8  # runtimes are slow on odd channel counts
-MODES = ("save", "list", "conv", "layer", "global")
-STEP_EPOCHS = 10
-IMAGES = 64  # for reconstruction
-RUNTIME = "onnxruntime"  # for a target in latency
 
 
 def prune_config(args: argparse.Namespace, seed: int) -> PruneConfig:
@@ -140,101 +132,4 @@ def layer_ratios(words: Sequence[str]) -> dict[str, float]:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.make_parser(
-        "Save a whole model, list its prunable convolutions, or prune it.",
-        "python tools/prunmodel.py --mode global --ch-sparsity 0.4",
-    )
-    defaults = PruneConfig()
-    add = parser.add_argument
-    add("--mode", choices=MODES, default="global", help="what to do")
-    add("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
-    add("-o", "--output", type=Path, help="file to write (in the Exp's output folder)")
-
-    budget = parser.add_argument_group("how much (one of these)")
-    add = budget.add_argument
-    add(
-        "--ch-sparsity",
-        type=float,
-        help=f"fraction of channels to go ({defaults.ch_sparsity} if none of these is given)",
-    )
-    add("--target", help="what shall remain: macs=0.5, params=0.5, latency=0.5 or latency=12ms")
-    add(
-        "--layer-sparsity",
-        nargs="+",
-        default=[],
-        metavar="PATTERN=RATIO",
-        help="a ratio for each pattern, the last that matches; or a JSON file of them",
-    )
-    add("--plan", type=Path, help="a saved plan, edited or not, instead of a new one")
-
-    which = parser.add_argument_group("which")
-    add = which.add_argument
-    add("--layers", nargs="+", default=[], help="names (mode conv) or patterns (mode layer)")
-    add("--ignore", nargs="+", default=[], help="names or patterns of layers that stay whole")
-    add(
-        "--spare",
-        type=Path,
-        metavar="RATIOS.json",
-        help="keep whole what tools/sensitivity.py found no ratio for (none)",
-    )
-    add("--importance", choices=tuple(CRITERIA), default=defaults.importance, help="criterion")
-    add("--scope", choices=SCOPES, help="how layers share the loss (global; by ratio uniform)")
-    add("--aggregate", choices=AGGREGATES, help="over coupled layers (the criterion's)")
-    add("--normalize", choices=NORMALIZATIONS, help="scores within a group (the criterion's)")
-    add("--per", choices=PRICES, help="what a score is divided by (the criterion's)")
-    add("--images", type=cli.positive, default=64, help="training images to score on")
-    add(
-        "--rounds",
-        type=cli.positive,
-        default=defaults.rounds,
-        help="rounds of scoring, each with the channels of the earlier ones silenced",
-    )
-    add(
-        "--round-to",
-        type=cli.positive,
-        help=f"channels left: a multiple of it ({ROUND_TO}; the runtime's own step with a target "
-        "in latency)",
-    )
-    add("--min-channels", type=int, default=defaults.min_channels, help="least of a layer")
-    add("--max-sparsity", type=float, default=defaults.max_sparsity, help="most a layer may lose")
-
-    after = parser.add_argument_group("accuracy kept without training")
-    add = after.add_argument
-    add(
-        "--absorb",
-        action=argparse.BooleanOptionalAction,
-        default=defaults.absorb,
-        help="constants of removed channels go into the next layer",
-    )
-    add("--reconstruct", type=int, help=f"images to refit layers on, 0 for none ({IMAGES})")
-    add("--bn-recalibrate", type=int, help="images to correct batch norms on, 0 for none (0)")
-
-    iterate = parser.add_argument_group("in steps, with fine-tuning between them")
-    add = iterate.add_argument
-    add("--steps", type=cli.positive, default=1, help="rounds of pruning; goes on if stopped")
-    add(
-        "--step-epochs",
-        type=cli.positive,
-        default=STEP_EPOCHS,
-        help="epochs of training between two",
-    )
-
-    out = parser.add_argument_group("what is measured and written")
-    add = out.add_argument
-    add("--eval", action="store_true", help="AP before, after the cut, and compensated")
-    add(
-        "--latency",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="time the model before and after",
-    )
-    add(
-        "--runtime",
-        choices=LAYER_RUNTIMES,
-        help=f"measure the exported model in it ({RUNTIME} with a target in latency)",
-    )
-    add("--threads", type=cli.positive, help="of a run in --runtime (a core each)")
-    cli.add_openvino_precision(out)
-    add("--dry-run", action="store_true", help="write the plan, cut nothing")
-    cli.add_exp_arguments(parser)
-    return parser.parse_args(argv)
+    return make_parser().parse_args(argv)

@@ -36,8 +36,8 @@ from yolox.pruning import (
     trace_groups,
 )
 from yolox.tools import cli
+from yolox.tools.flags.prunmodel import STEP_EPOCHS
 from yolox.tools.prune_args import (
-    STEP_EPOCHS,
     latency_settings,
     parse_args,
     prune_config,

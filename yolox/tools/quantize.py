@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,49 +11,17 @@ from torch import nn
 
 from yolox.exp.follow import follow_checkpoint, with_names
 from yolox.exp.idle import idle_without_training, tell_idle
-from yolox.export.quantize import METHODS, QuantizeSettings, require_packages
+from yolox.export.quantize import QuantizeSettings, require_packages
 from yolox.export.settings import SUFFIXES
 from yolox.jobs.quantize import QuantizeJob, QuantizeRecord, calibration_images
 from yolox.models import load_model
 from yolox.tools import cli
+from yolox.tools.flags.quantize import make_parser
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import processor
 from yolox.utils.download import resolve_weights
 
 EVAL_BATCH = 16
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = cli.make_parser(
-        "Quantize a checkpoint, dense or pruned, to int8 after training; layers that AP depends on "
-        "stay in float.",
-        "python tools/quantize.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth --format openvino",
-    )
-    add = parser.add_argument
-    add("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
-    add("-expn", "--experiment-name", help="name of the output folder (the Exp's)")
-    add("--format", choices=tuple(METHODS), default="onnx", help="what to write")
-    add("-o", "--output-name", type=Path, help="file to write (<checkpoint>_int8 beside it)")
-    add("--calibration-images", type=cli.positive, default=128, help="training images to use")
-    methods = "; ".join(f"{name}: {', '.join(able)}" for name, able in METHODS.items())
-    add("--calibration", default="", help=f"how ranges are found, the first unless said: {methods}")
-    add("--max-drop", type=cli.fraction, default=0.01, help="AP50-95 that may be lost")
-    add(
-        "--keep-anyway",
-        action="store_true",
-        help="write the best file found even where it loses more",
-    )
-    add(
-        "--tsize",
-        type=cli.side,
-        nargs="+",
-        metavar=("H", "W"),
-        help="input size, one number for a square (the checkpoint's)",
-    )
-    add("--dynamic", action="store_true", help="a file for any number of images a run")
-    cli.add_exp_arguments(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,6 +10,7 @@ from loguru import logger
 
 from yolox.data import generate_demo_dataset
 from yolox.tools import cli, compare, demo, prunmodel, train
+from yolox.tools.flags.quickstart import make_parser
 
 EXP = "exps/yolox_demo.py"
 DATA = Path("datasets/demo")
@@ -26,11 +27,7 @@ def _step(command: Callable[[Sequence[str] | None], None], name: str, *args: obj
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the road and say what to do next."""
-    parser = cli.make_parser(
-        "Train, prune, fine-tune and compare a small YOLOX on built-in data.", "make demo"
-    )
-    parser.add_argument("--ch-sparsity", type=float, default=0.4, help="fraction of channels to go")
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     devkit = generate_demo_dataset(DATA)
     trained, pruned, tuned = (
         OUTPUT / "best_ckpt.pth",

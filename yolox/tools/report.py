@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.jobs.report.collect import ReportSettings, gather_report
 from yolox.report import Fact, Latency, ModelRow, save_report
 from yolox.tools import cli
+from yolox.tools.flags.report import make_parser
 from yolox.utils.documents import read_json
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
@@ -55,43 +55,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     save_report(report, args.output)
     size = args.output.stat().st_size / 1e6
     logger.info(f"report in {args.output} ({size:.1f} MB): open it in a browser, or send it")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The flags."""
-    parser = cli.make_parser(
-        "Write one HTML file that puts models side by side: the first is the one before, the last "
-        "the one after.",
-        "python tools/report.py -c best_ckpt.pth tuned.pth --bench bench.json -o report.html "
-        "-f exps/yolox_voc_s.py",
-    )
-    parser.add_argument(
-        "-c",
-        "--ckpt",
-        type=Path,
-        nargs="+",
-        required=True,
-        help="checkpoints or exported files, one or more",
-    )
-    parser.add_argument("--labels", nargs="+", help="a name a model (the ends of the paths)")
-    parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="to write")
-    parser.add_argument("--title", default="", help="of the page (the Exp's name)")
-    parser.add_argument("--bench", type=Path, help="latencies: what tools/bench.py --json wrote")
-    cli.add_openvino_precision(parser)
-    parser.add_argument(
-        "--compress", type=Path, help="commands: the compress.json of tools/compress.py"
-    )
-    parser.add_argument(
-        "--images", type=cli.natural, default=6, help="most images to show side by side"
-    )
-    parser.add_argument(
-        "--conf", type=cli.fraction, default=0.3, help="least score of a detection drawn on them"
-    )
-    parser.add_argument(
-        "--no-eval", action="store_true", help="leave out all that needs data: AP, curves, images"
-    )
-    cli.add_exp_arguments(parser)
-    return parser
 
 
 def _commands(paths: Sequence[Path], compress: Path | None, own: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ from yolox.pruning.sensitivity import (
     suggest_ratios,
 )
 from yolox.tools import cli
+from yolox.tools.flags.parts import DEFAULT_EXP
+from yolox.tools.flags.sensitivity import AP_TOLERANCE, LOSS_TOLERANCE, TITLES, make_parser
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import default_device
 from yolox.utils.download import resolve_weights
@@ -46,10 +48,6 @@ from yolox.utils.files import write_text
 from yolox.utils.locks import claimed
 from yolox.utils.progress import track
 
-RATIOS = (0.1, 0.3, 0.5, 0.7)
-TITLES = {"ap": "AP50-95", "loss": "loss"}
-AP_TOLERANCE = 0.01  # a point of AP
-LOSS_TOLERANCE = 0.02  # of the whole model's loss
 EVAL_BATCH = 16
 
 
@@ -266,54 +264,13 @@ def _write(study: Study, result: SensitivityResult, tolerance: float, folder: Pa
 
 def _next_command(args: argparse.Namespace, source: Path, ratios: Path) -> str:
     recipe: list[object] = ["-n", args.name] if args.name and not args.exp_file else []
-    recipe = recipe or ["-f", args.exp_file or cli.DEFAULT_EXP]
+    recipe = recipe or ["-f", args.exp_file or DEFAULT_EXP]
     words = ["-c", source, "--layer-sparsity", ratios, "--importance", args.importance, "--eval"]
     return f"python tools/prunmodel.py {shlex.join(map(str, [*words, *recipe, *args.opts]))}"
 
 
-def _number(allowed: Callable[[float], bool], what: str) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        value = float(text)
-        if not allowed(value):
-            raise argparse.ArgumentTypeError(f"must be {what}, got {text}")
-        return value
-
-    read.__name__ = "number"  # argparse: invalid number value
-    return read
-
-
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.make_parser(
-        "Measure how much each layer costs when it alone is pruned. A stopped run goes on.",
-        "python tools/sensitivity.py --ratios 0.1 0.3 0.5 0.7 -f exps/yolox_voc_s.py",
-    )
-    add = parser.add_argument
-    add("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
-    add("-o", "--output", type=Path, help="folder (sensitivity in the Exp's output folder)")
-    add(
-        "--ratios",
-        type=_number(lambda value: 0 < value < 1, "between 0 and 1, exclusive"),
-        nargs="+",
-        default=list(RATIOS),
-        help="fractions of a layer's channels to remove",
-    )
-    add("--layers", nargs="+", default=[], help="names or patterns of layers; all where none")
-    add(
-        "--metric",
-        choices=tuple(TITLES),
-        default="ap",
-        help="AP50-95 on the evaluation images, or training loss on --images training images",
-    )
-    add("--importance", choices=tuple(CRITERIA), default="taylor", help="which channels go first")
-    add("--images", type=cli.positive, default=64, help="training images for scores and loss")
-    add(
-        "--tolerance",
-        type=_number(lambda value: 0 <= value < float("inf"), "at least 0"),
-        help="what a layer may cost: a fall of AP, 0.01 being a point "
-        f"({AP_TOLERANCE}), or a rise of the loss as a fraction of it ({LOSS_TOLERANCE})",
-    )
-    cli.add_exp_arguments(parser)
-    return parser.parse_args(argv)
+    return make_parser().parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from yolox.utils.choices import PRECISIONS
+
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3  # of malloc.h
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def default_device() -> torch.device:

@@ -1,0 +1,88 @@
+"""The command `yolox` and the scripts of tools/: help and mistakes are answered at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import yolox
+from yolox.tools.door import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
+HEAVY = ("torch", "matplotlib", "lightning_fabric", "cv2", "numpy", "onnx")
+
+PROBE = """
+import contextlib, io, json, sys
+from yolox.tools import door
+said = {}
+for words in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = door.main(words)
+        except SystemExit as stop:
+            status = stop.code
+    said[" ".join(words)] = [status or 0, out.getvalue(), err.getvalue()]
+heavy = [name for name in HEAVY if name in sys.modules]
+print(json.dumps([said, heavy]))
+""".replace("HEAVY", repr(HEAVY))
+
+
+def ask(*lines: list[str]) -> tuple[dict[str, list[object]], list[str]]:
+    """What each line of words answers, and which heavy modules were imported for all of them."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, json.dumps(lines)], capture_output=True, text=True, check=True
+    )
+    said, heavy = json.loads(done.stdout)
+    return said, heavy
+
+
+def test_help_of_every_command_imports_nothing_heavy() -> None:
+    said, heavy = ask(*([name, "--help"] for name in COMMANDS), ["--help"], ["--version"], [])
+    assert heavy == []
+    for name, (module, _) in COMMANDS.items():
+        status, out, _ = said[f"{name} --help"]
+        assert status == 0
+        assert f"usage: yolox {name} " in str(out)
+        assert f"tools/{module}.py" not in str(out).partition("example")[2]
+        assert f" {name} " in str(said["--help"][1])
+    assert said["--version"][1] == f"{yolox.__version__}\n"
+    assert said[""] == said["--help"]
+
+
+def test_mistakes_are_one_line_and_import_nothing_heavy() -> None:
+    said, heavy = ask(["trian"], ["train", "--no-such-flag", "1"], ["bench"], ["eval", "-b", "0"])
+    assert heavy == []
+    for line, words in (
+        ("trian", "train"),
+        ("train --no-such-flag 1", "--no-such-flag"),
+        ("bench", "files"),
+        ("eval -b 0", "at least 1"),
+    ):
+        status, out, err = said[line]
+        assert (status, out) == (1, "")
+        assert words in str(err)
+        assert len(str(err).splitlines()) == 1
+
+
+def test_import_yolox_is_instant() -> None:
+    code = f"import sys, yolox; print([n for n in {HEAVY} if n in sys.modules], yolox.__version__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == f"[] {yolox.__version__}\n"
+
+
+def test_every_script_is_a_command() -> None:
+    assert set(SCRIPTS) == {module for module, _ in COMMANDS.values()} | {"export_onnx"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_script_opens_its_own_door(script: str) -> None:
+    text = (ROOT / "tools" / f"{script}.py").read_text()
+    assert f'run("{script}")' in text

@@ -1,0 +1,100 @@
+"""The way into every command: its words are read before anything that takes long is imported.
+
+A mistake in them, or a wish for help, is answered at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from loguru import logger
+
+from yolox import __version__
+from yolox.utils.errors import UserError
+from yolox.utils.logger import setup_logger
+
+# Subcommand: the module that does it, and what it does.
+COMMANDS = {
+    "train": ("train", "train a model on your images, or go on with a stopped run"),
+    "finetune": ("train", "the same, of a pruned checkpoint"),
+    "prune": ("prunmodel", "remove channels of a checkpoint; list its layers; save a whole model"),
+    "eval": ("eval", "AP of a checkpoint or an exported file"),
+    "predict": ("demo", "detect in images, a video or a camera's pictures"),
+    "export": ("export", "write a file for ONNX, OpenVINO, ncnn or TorchScript, and prove it"),
+    "quantize": ("quantize", "write an int8 file"),
+    "bench": ("bench", "latency, throughput, memory and size in several runtimes"),
+    "compress": ("compress", "from a checkpoint to a small, tuned, exported, measured model"),
+    "report": ("report", "models side by side, in one HTML file"),
+    "compare": ("compare", "models side by side, as a table"),
+    "sensitivity": ("sensitivity", "what pruning each layer alone would cost"),
+    "check-data": ("check_data", "what is in a data set, and what is wrong with it"),
+    "convert-dota": ("convert_dota", "cut DOTA's images into tiles"),
+    "plot-bn": ("plot_bn", "draw the scales of batch norms"),
+    "quickstart": ("quickstart", "all of it on built-in data, in five minutes"),
+}
+
+
+def run(module: str, argv: Sequence[str] | None = None, *, called: str = "") -> None:
+    """Run a command of `yolox.tools` by its module's name, and leave the process with its status.
+
+    Args:
+        argv: its words, those of the process by default.
+        called: what the person calls it by, for the help; the script's name by default.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    parser = importlib.import_module(f"yolox.tools.flags.{module}").make_parser()
+    if called:
+        parser.prog = called
+        parser.epilog = parser.epilog.replace(f"python tools/{module}.py", called)
+    try:
+        parser.parse_args(words)
+    except UserError as error:
+        _fail(error)
+    cli = importlib.import_module("yolox.tools.cli")
+    cli.entry(importlib.import_module(f"yolox.tools.{module}").main, words)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command ``yolox``: a subcommand and its words."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    name = words[0] if words else "--help"
+    if name in ("-h", "--help"):
+        print(_help())
+    elif name == "--version":
+        print(__version__)
+    elif name in COMMANDS:
+        run(COMMANDS[name][0], words[1:], called=f"yolox {name}")
+    else:
+        near = difflib.get_close_matches(name, COMMANDS, n=3) or list(COMMANDS)
+        _fail(UserError(f"no command {name!r}: {', '.join(near)}; yolox --help lists them all"))
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        (
+            "usage: yolox COMMAND ...",
+            "",
+            "Train, prune, measure and run YOLOX detectors.",
+            "",
+            *lines,
+            "",
+            "yolox COMMAND --help tells the flags of a command; --version, the version.",
+            "example:",
+            "  yolox train -n yolox-s --data photos",
+        )
+    )
+
+
+def _fail(error: UserError) -> None:
+    setup_logger()
+    logger.error(str(error))
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

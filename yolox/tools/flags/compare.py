@@ -1,0 +1,24 @@
+"""The command line of tools/compare.py."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from yolox.tools.flags import parts
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = parts.make_parser(
+        "Put checkpoints side by side; sizes and times are relative to the first.",
+        "python tools/compare.py -c best_ckpt.pth pruned.pth --labels before after",
+    )
+    parser.add_argument("-c", "--ckpt", type=Path, nargs="+", required=True, help="checkpoints")
+    parser.add_argument("--labels", nargs="+", help="a name a checkpoint (the ends of the paths)")
+    parser.add_argument(
+        "--runs", type=parts.positive, default=30, help="timed forward passes a model"
+    )
+    parser.add_argument("--no-eval", action="store_true", help="leave AP out; needs no data")
+    parts.add_exp_arguments(parser)
+    return parser

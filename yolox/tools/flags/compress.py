@@ -1,0 +1,67 @@
+"""The command line of tools/compress.py."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from yolox.export.runtimes import LAYER_RUNTIMES
+from yolox.export.settings import FORMATS
+from yolox.pruning import PruneConfig
+from yolox.tools.flags import parts
+
+SPARSITY_EPOCHS, STEP_EPOCHS = 20, 5
+LATENCY_RUNTIME = "onnxruntime"  # that a target is met in where none is named
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = parts.make_parser(
+        "Compress a trained checkpoint: (sparsity) → (sensitivity) → prune → fine-tune → export → "
+        "evaluate → measure → report. The same line again goes on with a stopped run.",
+        "python tools/compress.py -f exps/yolox_voc_s.py --target macs=0.5 --steps 2 --epochs 30",
+    )
+    add = parser.add_argument
+    add("-c", "--ckpt", type=Path, help="trained checkpoint (the Exp's best_ckpt.pth)")
+    add("-o", "--output", type=Path, help="folder (EXP_compress in the Exp's output folder)")
+    add("--config", type=Path, help="YAML file with these flags, such as 'target: macs=0.5' (none)")
+    add("--dry-run", action="store_true", help="print the plan and the time that it would take")
+    pruning = parser.add_argument_group("pruning")
+    add = pruning.add_argument
+    add("--target", default="macs=0.5", help="what shall remain: macs=, params= or latency=")
+    add("--importance", default=PruneConfig().importance, help="criterion")
+    add("--round-to", type=parts.positive, help="channels left: a multiple of it (prunmodel's)")
+    add("--images", type=parts.positive, default=64, help="training images to score on")
+    add(
+        "--sensitivity", action="store_true", help="measure layers first, keep sensitive ones whole"
+    )
+    add("--steps", type=parts.positive, default=1, help="rounds of pruning, with training between")
+    add(
+        "--step-epochs",
+        type=parts.positive,
+        default=STEP_EPOCHS,
+        help="epochs of training between two rounds",
+    )
+    training = parser.add_argument_group("training")
+    add = training.add_argument
+    add("--sparsity", type=float, help="strength of sparsity training before pruning (none)")
+    add("--sparsity-epochs", type=parts.positive, default=SPARSITY_EPOCHS, help="its length")
+    add("--epochs", type=parts.positive, default=20, help="fine-tuning")
+    add(
+        "--distill",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="let the fine-tuned model learn from the trained one",
+    )
+    deployment = parser.add_argument_group("deployment")
+    add = deployment.add_argument
+    add("--formats", nargs="*", choices=FORMATS, default=["onnx"], help="files to export")
+    add(
+        "--runtime",
+        choices=LAYER_RUNTIMES,
+        help=f"to measure in too; a target in latency is met in it ({LATENCY_RUNTIME})",
+    )
+    add("--threads", type=parts.positive, default=2, help="of measurements")
+    parts.add_openvino_precision(deployment)
+    parts.add_exp_arguments(parser)
+    return parser

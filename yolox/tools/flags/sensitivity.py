@@ -1,0 +1,61 @@
+"""The command line of tools/sensitivity.py."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from yolox.pruning import CRITERIA
+from yolox.tools.flags import parts
+
+RATIOS = (0.1, 0.3, 0.5, 0.7)
+TITLES = {"ap": "AP50-95", "loss": "loss"}
+AP_TOLERANCE = 0.01  # a point of AP
+LOSS_TOLERANCE = 0.02  # of the whole model's loss
+
+
+def _number(allowed: Callable[[float], bool], what: str) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        value = float(text)
+        if not allowed(value):
+            raise argparse.ArgumentTypeError(f"must be {what}, got {text}")
+        return value
+
+    read.__name__ = "number"  # argparse: invalid number value
+    return read
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = parts.make_parser(
+        "Measure how much each layer costs when it alone is pruned. A stopped run goes on.",
+        "python tools/sensitivity.py --ratios 0.1 0.3 0.5 0.7 -f exps/yolox_voc_s.py",
+    )
+    add = parser.add_argument
+    add("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
+    add("-o", "--output", type=Path, help="folder (sensitivity in the Exp's output folder)")
+    add(
+        "--ratios",
+        type=_number(lambda value: 0 < value < 1, "between 0 and 1, exclusive"),
+        nargs="+",
+        default=list(RATIOS),
+        help="fractions of a layer's channels to remove",
+    )
+    add("--layers", nargs="+", default=[], help="names or patterns of layers; all where none")
+    add(
+        "--metric",
+        choices=tuple(TITLES),
+        default="ap",
+        help="AP50-95 on the evaluation images, or training loss on --images training images",
+    )
+    add("--importance", choices=tuple(CRITERIA), default="taylor", help="which channels go first")
+    add("--images", type=parts.positive, default=64, help="training images for scores and loss")
+    add(
+        "--tolerance",
+        type=_number(lambda value: 0 <= value < float("inf"), "at least 0"),
+        help="what a layer may cost: a fall of AP, 0.01 being a point "
+        f"({AP_TOLERANCE}), or a rise of the loss as a fraction of it ({LOSS_TOLERANCE})",
+    )
+    parts.add_exp_arguments(parser)
+    return parser
