@@ -170,3 +170,23 @@ def test_batch_size_of_the_command_line_wins(tiny_exp: Path, tmp_path: Path) -> 
     assert trainer.recipe["batch_size"] == 3
     assert trainer.schedule.lr == pytest.approx(3 * 0.01 / 64)
     assert len(trainer.train_loader) == 3
+
+
+def test_a_cap_on_objects_is_told_and_none_is_the_default(
+    tiny_exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new_trainer(tiny_exp, tmp_path / "all")
+    assert "max_labels" not in capsys.readouterr().err
+    trainer = new_trainer(tiny_exp, tmp_path / "capped", max_labels=1)
+    dataset = trainer.train_loader.dataset  # type: ignore[union-attr]
+    counts = [len(dataset.dataset.labels(i)) for i in range(len(dataset))]
+    full = sum(count > 1 for count in counts)
+    assert full
+    assert (
+        f"max_labels keeps 1 objects of an image: {sum(counts) - len(counts):,} of "
+        f"{sum(counts):,} objects are cut each epoch, of {full} images"
+    ) in capsys.readouterr().err
+    assert trainer.recipe["max_labels"] == 1
+    assert next(iter(trainer.train_loader))[1].shape[1] == 1
+    with pytest.raises(ExpError, match="max_labels must be at least 0: -1"):
+        new_trainer(tiny_exp, tmp_path / "negative", max_labels=-1)

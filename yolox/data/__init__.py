@@ -1,11 +1,12 @@
 """Data sets, augmentation, loaders."""
 
-from yolox.data.data_augment import TrainTransform, ValTransform, preproc
+from yolox.data.data_augment import TrainTransform, ValTransform, label_cap, preproc
 from yolox.data.dataloading import (
     DataLoader,
     build_eval_loader,
     build_train_loader,
     get_yolox_datadir,
+    stack_labels,
     worker_init_reset_seed,
 )
 from yolox.data.datasets import (
@@ -59,12 +60,14 @@ __all__ = [
     "build_train_loader",
     "generate_demo_dataset",
     "get_yolox_datadir",
+    "label_cap",
     "preproc",
     "read_coco",
     "read_voc",
     "read_yolo",
     "resolve_class_list",
     "resolve_classes",
+    "stack_labels",
     "with_classes",
     "worker_init_reset_seed",
 ]

@@ -1,7 +1,12 @@
 """Evaluation: one timed inference loop, and metrics, curves and mix-ups of what it returns."""
 
 from yolox.evaluators.coco_evaluator import COCOEvaluator, Evaluator, Inference
-from yolox.evaluators.coco_metric import COCOResult, evaluate_coco
+from yolox.evaluators.coco_metric import (
+    DETECTION_LIMIT,
+    COCOResult,
+    evaluate_coco,
+    objects_beyond_limit,
+)
 from yolox.evaluators.confusion import Confusion, confusion_table
 from yolox.evaluators.curves import Curves, OperatingPoint, precision_recall_curves
 from yolox.evaluators.detections import coco_rows, gather_detections
@@ -18,6 +23,7 @@ from yolox.evaluators.voc_evaluator import VOCEvaluator
 from yolox.evaluators.voc_metric import VOCResult, evaluate_voc
 
 __all__ = [
+    "DETECTION_LIMIT",
     "COCOEvaluator",
     "COCOResult",
     "ClassRow",
@@ -39,6 +45,7 @@ __all__ = [
     "evaluate_detections",
     "evaluate_voc",
     "gather_detections",
+    "objects_beyond_limit",
     "precision_recall_curves",
     "run_inference",
     "save_confusion",

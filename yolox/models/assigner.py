@@ -87,7 +87,10 @@ def center_pairs(
     In it means: the anchor's cell centre lies within 1.5 strides of the object's centre. That is
     at most 3 × 3 cells of a level, so they are looked up instead of comparing all anchors.
     """
-    stride_L, level_A = torch.unique(stride_A, return_inverse=True)
+    # A level's anchors usually follow each other: few runs to sort instead of all anchors.
+    run, run_A = torch.unique_consecutive(stride_A, return_inverse=True)
+    stride_L, level = torch.unique(run, return_inverse=True)
+    level_A = level[run_A]
     column_A, row_A = grid_A2.long().unbind(1)
     width, height = int(column_A.max()) + 1, int(row_A.max()) + 1
     anchor_of_cell = level_A.new_full((len(stride_L), height, width), -1)
@@ -230,9 +233,7 @@ class _Block(NamedTuple):
     pairs: slice
 
 
-def _blocks(
-    rows_B: Sequence[int], object_P: Tensor, candidates: int, classes: int
-) -> list[_Block]:
+def _blocks(rows_B: Sequence[int], object_P: Tensor, candidates: int, classes: int) -> list[_Block]:
     """All of it in blocks of at most `PAIRS_AT_ONCE`; the pairs' objects rise."""
     most = max(rows_B)
     images = PAIRS_AT_ONCE // (candidates * max(most, classes))
