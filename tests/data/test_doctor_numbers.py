@@ -30,7 +30,9 @@ def records(*counts: int) -> RecordSet:
 def titles(max_labels: int | None, *counts: int) -> dict[str, str]:
     split = {"train": records(*counts), "val": records(*counts)}
     found = check(split, None, (400, 400), max_labels=max_labels).findings
-    return {item.headline(): item.advice for item in found if "more" in item.title}
+    return {
+        item.headline(): item.advice for item in found if item.title.startswith("images with more")
+    }
 
 
 def test_objects_that_a_cap_cuts_are_counted() -> None:

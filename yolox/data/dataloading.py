@@ -41,7 +41,7 @@ def stack_labels(labels: Sequence[Any]) -> Tensor:
 def collate_samples(items: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Samples (image, labels, …) as a batch, with as many rows of labels as it needs."""
     return [
-        stack_labels(column) if position == 1 else default_collate(column)
+        stack_labels(column) if position == 1 else default_collate(list(column))
         for position, column in enumerate(zip(*items, strict=True))
     ]
 
