@@ -31,7 +31,6 @@ from yolox.data.synthetic import generate_demo_dataset
 
 PHOTOGRAPH = (1080, 1920)
 IMAGES = 48
-MAX_LABELS = 120
 AUGMENTATION = {"degrees": 10.0, "translate": 0.1, "mosaic_scale": (0.1, 2.0), "shear": 2.0}
 MIXUP_SCALE = (0.5, 1.5)
 GREY = (114, 114, 114)
@@ -114,11 +113,10 @@ def plain_transform(img: np.ndarray, labels: np.ndarray, rng: np.random.Generato
         if mirror:
             img = img[:, ::-1]
             labels[:, [0, 2]] = img.shape[1] - labels[:, [2, 0]]
-    rows = np.zeros((MAX_LABELS, 5), dtype=np.float32)
-    labels = labels[:MAX_LABELS]
-    rows[: len(labels), 0] = labels[:, 4]
-    rows[: len(labels), 1:3] = (labels[:, :2] + labels[:, 2:4]) / 2
-    rows[: len(labels), 3:] = labels[:, 2:4] - labels[:, :2]
+    rows = np.empty((len(labels), 5), dtype=np.float32)
+    rows[:, 0] = labels[:, 4]
+    rows[:, 1:3] = (labels[:, :2] + labels[:, 2:4]) / 2
+    rows[:, 3:] = labels[:, 2:4] - labels[:, :2]
     sheet = np.full((*img.shape[:2], 3), 114, dtype=np.uint8)
     sheet[:] = img
     return np.ascontiguousarray(sheet.transpose(2, 0, 1), dtype=np.float32), rows
@@ -161,7 +159,7 @@ def ours(dataset: DetectionDataset, size: int, mixup: bool) -> MosaicDetection:
     return MosaicDetection(
         dataset,
         (size, size),
-        preproc=TrainTransform(MAX_LABELS),
+        preproc=TrainTransform(),
         mixup_scale=MIXUP_SCALE,
         enable_mixup=mixup,
         **AUGMENTATION,

@@ -29,19 +29,17 @@ from yolox.core.optim import build_sgd
 from yolox.exp import get_exp
 from yolox.models import build_model
 
-OBJECTS = 10  # an image
-MAX_LABELS = 50
 SGD = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4}
 Step = Callable[[], Tensor]
 
 
-def batch(images: int, size: int) -> tuple[Tensor, Tensor]:
+def batch(images: int, objects: int, size: int) -> tuple[Tensor, Tensor]:
     """Noise (B, 3, H, W) with random objects (B, G, 5)."""
     torch.manual_seed(0)
-    labels = torch.zeros(images, MAX_LABELS, 5)
-    labels[:, :OBJECTS, 0] = torch.randint(0, 80, (images, OBJECTS))
-    labels[:, :OBJECTS, 1:3] = torch.rand(images, OBJECTS, 2) * size
-    labels[:, :OBJECTS, 3:] = 10 + torch.rand(images, OBJECTS, 2) * size / 3
+    labels = torch.zeros(images, objects, 5)
+    labels[..., 0] = torch.randint(0, 80, (images, objects))
+    labels[..., 1:3] = torch.rand(images, objects, 2) * size
+    labels[..., 3:] = 10 + torch.rand(images, objects, 2) * size / 3
     return torch.rand(images, 3, size, size) * 255, labels
 
 
@@ -90,7 +88,7 @@ def in_turn(steps: Sequence[Step], seconds: float) -> list[float]:
 
 
 def measure(name: str, args: argparse.Namespace) -> None:
-    images, labels = batch(args.batch, args.size)
+    images, labels = batch(args.batch, args.objects, args.size)
     model = build_model(get_exp(None, name).model_spec()).train()
     steps = (
         plain_step(model, images, labels),
@@ -117,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=["yolox-nano", "yolox-tiny", "yolox-s"])
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--objects", type=int, default=10, help="an image")
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=25.0, help="for each model")

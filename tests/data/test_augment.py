@@ -173,11 +173,43 @@ def test_train_transform_mirrors_image_and_labels():
     assert (out[:, 4:10, 28:38] == 255).all()
 
 
-def test_train_transform_drops_slivers_and_keeps_the_first():
-    transform = TrainTransform(max_labels=2, flip_prob=0, hsv_prob=0)
+def test_train_transform_drops_slivers():
     rows = targets([0, 0, 2, 20, 1], [0, 0, 3, 20, 2], [5, 5, 20, 20, 3], [1, 1, 20, 20, 4])
-    _, labels = transform(picture(40, 40), rows, (20, 20))
-    assert labels[:, 0].tolist() == [2, 3]
+    _, labels = TrainTransform(flip_prob=0, hsv_prob=0)(picture(40, 40), rows, (20, 20))
+    assert labels[:, 0].tolist() == [2, 3, 4]
+
+
+@given(n=st.integers(0, 400))
+def test_train_transform_keeps_every_object(n):
+    corners = np.random.default_rng(n).uniform(0, 20, (n, 2))
+    rows = np.concatenate([corners, corners + 8, np.arange(n)[:, None]], axis=1).astype(np.float32)
+    _, labels = TrainTransform(flip_prob=0, hsv_prob=0)(picture(30, 30), rows, (30, 30))
+    np.testing.assert_array_equal(labels[:, 0], np.arange(n))
+    np.testing.assert_allclose(labels[:, 1:3], corners + 4, rtol=1e-5)
+
+
+def test_a_cap_cuts_others_each_time_and_pads_what_is_below_it():
+    rows = np.tile(targets([2, 2, 12, 12, 0]), (30, 1))
+    rows[:, 4] = np.arange(30)
+    transform, seen = TrainTransform(max_labels=10, flip_prob=0, hsv_prob=0), set()
+    for seed in range(30):
+        arguments = picture(20, 20), rows, (20, 20)
+        _, labels = transform(*arguments, np.random.default_rng(seed))
+        _, again = transform(*arguments, np.random.default_rng(seed))
+        np.testing.assert_array_equal(labels, again)
+        assert labels.shape == (10, 5)
+        assert (np.diff(labels[:, 0]) > 0).all()  # in their order, each once
+        seen |= set(labels[:, 0])
+    assert seen == set(range(30))
+    _, labels = transform(picture(20, 20), rows[:3], (20, 20))
+    assert labels[:, 0].tolist() == [0, 1, 2] + [0] * 7
+    assert not labels[3:].any()
+
+
+@pytest.mark.parametrize("rows", [0, -1])
+def test_a_cap_of_no_object_is_refused(rows):
+    with pytest.raises(ValueError, match=f"at least 1, got {rows}"):
+        TrainTransform(rows)
 
 
 def test_train_transform_without_usable_objects_is_not_augmented():

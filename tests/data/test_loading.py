@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolox.data import (
+    DataLoader,
     MosaicDetection,
     TrainBatchSampler,
     TrainTransform,
@@ -108,6 +109,29 @@ def test_what_a_training_batch_holds(demo):
     assert (ids.shape, ids.dtype) == ((5, 1), torch.int64)
     assert targets[..., 0].max() <= 2
     assert images.max() > 1  # 0..255
+
+
+def test_a_batch_has_the_rows_of_its_fullest_image(demo):
+    mosaic = MosaicDetection(VOCDetection(demo, SETS), (64, 96), preproc=TrainTransform())
+    loader = build_train_loader(mosaic, batch_size=5, seed=0, num_workers=0)
+    batches = list(loader)
+    for draws, (_, targets, _, _) in zip(loader.batch_sampler, batches, strict=True):
+        rows = [mosaic[draw][1] for draw in draws]
+        assert targets.shape == (5, max(map(len, rows)), 5)
+        for labels, padded in zip(rows, targets.numpy(), strict=True):
+            np.testing.assert_array_equal(padded[: len(labels)], labels)
+            assert not padded[len(labels) :].any()
+    assert len({targets.shape[1] for _, targets, _, _ in batches}) > 1
+
+
+def test_an_own_loader_pads_too_and_an_own_collate_is_kept(demo):
+    """As official Exps build theirs: of a sampler, with nothing said of batches."""
+    mosaic = MosaicDetection(VOCDetection(demo, SETS), (64, 96), preproc=TrainTransform())
+    _, targets, _, _ = next(iter(DataLoader(mosaic, batch_size=3)))
+    assert targets.shape[::2] == (3, 5)
+    assert next(iter(DataLoader(mosaic, batch_size=3, collate_fn=len))) == 3
+    empty = [(np.zeros(1), np.zeros((0, 5), np.float32), (1, 1), np.zeros(1))] * 2
+    assert next(iter(DataLoader(empty, batch_size=2)))[1].shape == (2, 0, 5)
 
 
 def test_evaluation_reads_every_image_once_in_order(demo):

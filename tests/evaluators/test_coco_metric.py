@@ -3,7 +3,12 @@ import pytest
 
 from tests.evaluators.helpers import detections, perfect, sample
 from tests.evaluators.test_curves import scene
-from yolox.evaluators import evaluate_coco
+from yolox.evaluators import (
+    Timing,
+    evaluate_coco,
+    evaluate_detections,
+    objects_beyond_limit,
+)
 from yolox.evaluators.coco_metric import COCO_TOOLS, PYCOCOTOOLS
 
 SAMPLES = [
@@ -117,3 +122,24 @@ def test_both_libraries_count_at_most_a_hundred_of_a_class_an_image():
     for tools in (PYCOCOTOOLS, COCO_TOOLS):
         result = evaluate_coco(samples, perfect(samples), 1, tools)
         assert result.metrics["ar50_95"] == pytest.approx(100 / 130)
+
+
+def test_objects_beyond_the_limit_of_detections_are_counted():
+    """A perfect detector of 150 objects of a class in an image reaches a recall of 100 / 150."""
+    corners = np.stack(np.meshgrid(np.arange(15), np.arange(10)), axis=-1).reshape(-1, 2) * 20.0
+    boxes = np.concatenate([corners, corners + 12], axis=1).astype(np.float32)
+    crowded = sample(1, [(0, *box) for box in boxes])
+    found = detections(1, [(0, 1 - i / 300, *box) for i, box in enumerate(boxes)])
+    result = evaluate_coco([crowded], [found], 1)
+    assert result.metrics["ar50_95"] == pytest.approx(100 / 150)
+    assert objects_beyond_limit([crowded]) == 50
+    assert objects_beyond_limit([sample(1, [(i % 2, *box) for i, box in enumerate(boxes)])]) == 0
+    ignored = sample(1, [(0, *box, i < 60) for i, box in enumerate(boxes)])
+    assert objects_beyond_limit([ignored]) == 0
+    assert objects_beyond_limit([]) == 0
+    timing = Timing(forward_ms=1, postprocess_ms=1, images=1)
+    figures = {"class_names": ["cat"], "headline": "coco", "timing": timing}
+    text = evaluate_detections([crowded], [found], **figures).summary()
+    assert "50 of 150 objects are beyond that and count as missed" in text
+    assert "VOC area: AP50-95 1.0000" in text
+    assert "beyond" not in evaluate_detections(SAMPLES[2:], [], **figures).summary()

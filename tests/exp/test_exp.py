@@ -291,6 +291,16 @@ def test_calibration_takes_no_more_images_than_there_are(exp: Exp) -> None:
     assert exp.calibration_batches(0, 4) == []
 
 
+def test_calibration_sees_every_object_and_no_cap(exp: Exp) -> None:
+    exp.max_labels = 1
+    ((_, targets),) = exp.calibration_batches(1000, 9)
+    dataset = exp.get_dataset()
+    counts = sorted(len(dataset.labels(i)) for i in range(len(dataset)))
+    found = (targets[..., 3] > 0).sum(dim=1)
+    assert sorted(found.tolist()) == counts
+    assert targets.shape == (9, counts[-1], 5)
+
+
 def test_calibration_leaves_out_images_without_objects(devkit: Path, tmp_path: Path) -> None:
     copy = tmp_path / "VOCdevkit"
     shutil.copytree(devkit, copy)
@@ -304,7 +314,8 @@ def test_loaders_follow_the_recipe(exp: Exp) -> None:
     loader = exp.get_data_loader(4)
     images, targets, _, ids = next(iter(loader))
     assert images.shape == (4, 3, 64, 64)
-    assert targets.shape == (4, 120, 5)
+    assert targets.shape[::2] == (4, 5)
+    assert targets[..., 3].amax(dim=0).all()  # no row is padding of all images
     assert np.asarray(ids).size == 4
     evaluated = [int(i) for *_, ids in exp.get_eval_loader(2) for i in ids]
     assert evaluated == [0, 1, 2]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from loguru import logger
 
 from tests.helpers import SPECS, shared
 from tests.runs import REPO, new_trainer, read
@@ -171,3 +172,27 @@ def test_batch_size_of_the_command_line_wins(tiny_exp: Path, tmp_path: Path) -> 
     assert trainer.recipe["batch_size"] == 3
     assert trainer.schedule.lr == pytest.approx(3 * 0.01 / 64)
     assert len(trainer.train_loader) == 3
+
+
+def test_a_cap_on_objects_is_told_and_none_is_the_default(tiny_exp: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    sink = logger.add(told.append, format="{message}")
+    try:
+        new_trainer(tiny_exp, tmp_path / "all")
+        assert not any("max_labels" in line for line in told)
+        trainer = new_trainer(tiny_exp, tmp_path / "capped", max_labels=1)
+    finally:
+        logger.remove(sink)
+    dataset = trainer.train_loader.dataset  # type: ignore[union-attr]
+    counts = [len(dataset.dataset.labels(i)) for i in range(len(dataset))]
+    full = sum(count > 1 for count in counts)
+    assert full
+    words = (
+        f"max_labels keeps 1 objects of an image: {sum(counts) - len(counts):,} of "
+        f"{sum(counts):,} objects are cut each epoch, of {full} images"
+    )
+    assert sum(words in line for line in told) == 1
+    assert trainer.recipe["max_labels"] == 1
+    assert next(iter(trainer.train_loader))[1].shape[1] == 1
+    with pytest.raises(ExpError, match="max_labels must be at least 0: -1"):
+        new_trainer(tiny_exp, tmp_path / "negative", max_labels=-1)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from yolox.models import assigner
 from yolox.models.assigner import center_pairs, pairwise_iou, simota
 
 CLASSES = 3
@@ -198,6 +204,58 @@ def test_padding_and_its_place_change_only_row_numbers() -> None:
     assert torch.equal(a.iou_BA, b.iou_BA)
     foreground = a.foreground_BA
     assert torch.equal(2 + 2 * a.gt_BA[foreground], b.gt_BA[foreground])
+
+
+@pytest.mark.parametrize("pairs", [1, 300, 5_000, 60_000])
+@pytest.mark.parametrize("scene", SCENES)
+def test_matches_do_not_depend_on_the_blocks(
+    scene: str, pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of an image, or images, at a time: the same bits, ties of costs among them."""
+    labels = padded(*SCENES[scene], torch.zeros(0, 5), *SCENES["crowd"], *SCENES["plain"])
+    box, obj, cls = predictions(labels, seed=len(scene))
+    whole = simota(box, obj, cls, GRID, STRIDE, labels)
+    monkeypatch.setattr(assigner, "PAIRS_AT_ONCE", pairs)
+    for at_once, blocks in zip(whole, simota(box, obj, cls, GRID, STRIDE, labels), strict=True):
+        assert torch.equal(at_once, blocks)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 70), min_size=1, max_size=5),
+    pairs=st.integers(1, 200_000),
+    seed=st.integers(0, 2**31),
+)
+def test_any_blocks_give_the_same_matches(counts: list[int], pairs: int, seed: int) -> None:
+    labels = padded(*(random_labels(n, seed + i) for i, n in enumerate(counts)))
+    box, obj, cls = predictions(labels, seed)
+    with mock.patch.object(assigner, "PAIRS_AT_ONCE", 2**40):
+        whole = simota(box, obj, cls, GRID, STRIDE, labels)
+    with mock.patch.object(assigner, "PAIRS_AT_ONCE", pairs):
+        parts = simota(box, obj, cls, GRID, STRIDE, labels)
+    for at_once, blocks in zip(whole, parts, strict=True):
+        assert torch.equal(at_once, blocks)
+
+
+def test_memory_does_not_grow_with_the_number_of_objects() -> None:
+    """No tensor of all pairs of objects and anchors: here 3,000 × 5,376, of 64 MB each."""
+    grid, stride = anchors(512)
+    labels = random_labels(3000, 0)[None] * torch.tensor([1, 4, 4, 1, 1])
+    box = torch.cat(((grid + 0.5) * stride[:, None], torch.full((len(grid), 2), 20.0)), dim=1)
+    obj, cls = torch.zeros(1, len(grid)), torch.zeros(1, len(grid), CLASSES)
+    sizes: list[int] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            out = func(*args, **(kwargs or {}))
+            sizes.extend(t.numel() for t in tree_leaves(out) if isinstance(t, Tensor))
+            return out
+
+    with Watch():
+        found = simota(box[None], obj, cls, grid, stride, labels)
+    assert found.foreground_BA.sum() > 1000
+    assert len(grid) * 3000 > 3 * assigner.PAIRS_AT_ONCE
+    assert max(sizes) <= assigner.PAIRS_AT_ONCE
 
 
 @pytest.mark.parametrize("rows", [0, 1, 50])

@@ -1,11 +1,12 @@
 """Data sets, augmentation, loaders."""
 
-from .data_augment import TrainTransform, ValTransform, preproc
+from .data_augment import TrainTransform, ValTransform, label_cap, preproc
 from .dataloading import (
     DataLoader,
     build_eval_loader,
     build_train_loader,
     get_yolox_datadir,
+    stack_labels,
     worker_init_reset_seed,
 )
 from .datasets import (
@@ -65,6 +66,7 @@ __all__ = [
     "generate_demo_dataset",
     "get_yolox_datadir",
     "known_order",
+    "label_cap",
     "preproc",
     "read_coco",
     "read_voc",
@@ -72,6 +74,7 @@ __all__ = [
     "resolve_class_list",
     "resolve_classes",
     "rows_by_name",
+    "stack_labels",
     "with_classes",
     "worker_init_reset_seed",
 ]

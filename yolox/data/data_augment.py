@@ -145,12 +145,19 @@ class TrainTransform:
     """HSV shift, mirror, letterbox, and labels as the network's loss wants them.
 
     Args:
-        max_labels: rows of the label array; of more objects the first are kept.
+        max_labels: None to keep all objects. Else rows of the label array, padded with zeros; of
+            more objects the sample draws which ones are kept, and the rest counts as background.
         flip_prob: probability of a mirror image.
         hsv_prob: probability of a colour shift.
+
+    Raises ValueError for fewer than one row.
     """
 
-    def __init__(self, max_labels: int = 50, flip_prob: float = 0.5, hsv_prob: float = 1.0) -> None:
+    def __init__(
+        self, max_labels: int | None = None, flip_prob: float = 0.5, hsv_prob: float = 1.0
+    ) -> None:
+        if max_labels is not None and max_labels < 1:
+            raise ValueError(f"max_labels: expected None, or at least 1, got {max_labels}")
         self.max_labels = max_labels
         self.flip_prob = flip_prob
         self.hsv_prob = hsv_prob
@@ -171,9 +178,10 @@ class TrainTransform:
             rng: where chance comes from; None for a fresh unseeded generator.
 
         Returns:
-            Float32 (3, height, width) 0..255, and float32 (max_labels, 5) as class, cx, cy, w, h
-            in input pixels, zero rows at the end. Objects with a side of at most 1 pixel are
-            dropped; where none is left, image and objects come without augmentation.
+            Float32 (3, height, width) 0..255, and float32 (n, 5) as class, cx, cy, w, h in input
+            pixels, n the objects; or ``max_labels``, with zero rows at the end. Objects with a
+            side of at most 1 pixel are dropped; where none is left, image and objects come without
+            augmentation.
         """
         rng = np.random.default_rng() if rng is None else rng
         use_hsv, use_flip = rng.random(2) < (self.hsv_prob, self.flip_prob)
@@ -188,12 +196,22 @@ class TrainTransform:
                 image, boxes = flip(image, boxes)
             boxes = boxes * ratio
         img, _ = preproc(image, input_dim)
-        labels = np.zeros((self.max_labels, 5), dtype=np.float32)
-        n = min(len(boxes), self.max_labels)
-        labels[:n, :1] = classes[:n]
-        labels[:n, 1:3] = (boxes[:n, :2] + boxes[:n, 2:]) / 2
-        labels[:n, 3:] = boxes[:n, 2:] - boxes[:n, :2]
+        if self.max_labels is not None and len(boxes) > self.max_labels:
+            # Not the first ones, which in a mosaic are all of its first image.
+            kept = np.sort(rng.permutation(len(boxes))[: self.max_labels])
+            boxes, classes = boxes[kept], classes[kept]
+        n = len(boxes)
+        labels = np.zeros((self.max_labels or n, 5), dtype=np.float32)
+        labels[:n, :1] = classes
+        labels[:n, 1:3] = (boxes[:, :2] + boxes[:, 2:]) / 2
+        labels[:n, 3:] = boxes[:, 2:] - boxes[:, :2]
         return img, labels
+
+
+def label_cap(transform: Any) -> int | None:
+    """How many objects of an image a transform keeps, None for all."""
+    most = getattr(transform, "max_labels", None)
+    return most if isinstance(most, int) else None
 
 
 class ValTransform:

@@ -7,7 +7,10 @@ from typing import Any
 
 import cv2
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils import data
+from torch.utils.data import default_collate
 
 from yolox.data.datadir import get_yolox_datadir as get_yolox_datadir
 from yolox.data.datasets.mosaicdetection import MosaicDetection
@@ -27,15 +30,37 @@ def worker_init_reset_seed(worker_id: int) -> None:
     torch.set_num_threads(1)
 
 
+def stack_labels(labels: Sequence[Any]) -> Tensor:
+    """Labels (n_i, 5) of a batch's images, arrays or tensors, as one tensor (batch, n, 5).
+
+    n is the largest of them; zero rows are padding.
+    """
+    return pad_sequence([torch.as_tensor(rows) for rows in labels], batch_first=True)
+
+
+def collate_samples(items: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Samples (image, labels, …) as a batch, with as many rows of labels as it needs."""
+    return [
+        stack_labels(column) if position == 1 else default_collate(list(column))
+        for position, column in enumerate(zip(*items, strict=True))
+    ]
+
+
 class DataLoader(data.DataLoader[Any]):
     """A loader of epochs, whose worker processes' errors read as if there were no workers.
 
-    Batches are ``[images, targets, img_info, ids]``; the same for any ``num_workers``.
+    Batches are ``[images, targets, img_info, ids]``; the same for any ``num_workers``. They are
+    put together by `collate_samples` unless a ``collate_fn`` is given.
 
-    images: float32 (batch, 3, height, width) 0..255. targets: float32 (batch, max_labels, 5) as
-    class, cx, cy, w, h in input pixels. img_info: [heights, widths], each int64 (batch,).
-    ids: int64 (batch, 1).
+    images: float32 (batch, 3, height, width) 0..255. targets: float32 (batch, n, 5) as
+    class, cx, cy, w, h in input pixels, n the objects of the fullest image; zero rows are padding.
+    img_info: [heights, widths], each int64 (batch,). ids: int64 (batch, 1).
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.collate_fn is default_collate:
+            self.collate_fn = collate_samples
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:

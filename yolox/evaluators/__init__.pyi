@@ -1,7 +1,7 @@
 """Evaluation: one timed inference loop, and metrics, curves and mix-ups of what it returns."""
 
 from .coco_evaluator import COCOEvaluator, Evaluator, Inference
-from .coco_metric import COCOResult, evaluate_coco
+from .coco_metric import DETECTION_LIMIT, COCOResult, evaluate_coco, objects_beyond_limit
 from .confusion import Confusion, confusion_table
 from .curves import Curves, OperatingPoint, precision_recall_curves
 from .detections import coco_rows, gather_detections
@@ -18,6 +18,7 @@ from .voc_evaluator import VOCEvaluator
 from .voc_metric import VOCResult, evaluate_voc
 
 __all__ = [
+    "DETECTION_LIMIT",
     "COCOEvaluator",
     "COCOResult",
     "ClassRow",
@@ -39,6 +40,7 @@ __all__ = [
     "evaluate_detections",
     "evaluate_voc",
     "gather_detections",
+    "objects_beyond_limit",
     "precision_recall_curves",
     "run_inference",
     "save_confusion",

@@ -31,11 +31,13 @@ except ImportError:
 
 __all__ = [
     "COCO_TOOLS",
+    "DETECTION_LIMIT",
     "PYCOCOTOOLS",
     "COCOClassResult",
     "COCOResult",
     "COCOTools",
     "evaluate_coco",
+    "objects_beyond_limit",
 ]
 
 
@@ -53,6 +55,7 @@ COCO_TOOLS = (
     if faster_coco_eval
     else PYCOCOTOOLS
 )
+DETECTION_LIMIT = 100  # of a class in an image, by score
 _SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
 
 
@@ -143,6 +146,19 @@ def evaluate_coco(
         tools=tools.name,
         per_class=per_class,
     )
+
+
+def objects_beyond_limit(samples: Sequence[EvalSample]) -> int:
+    """Objects that COCO's rule counts as missed whatever is found: those above 100 of a class.
+
+    It looks at an image's 100 best detections of each class.
+    """
+    beyond = 0
+    for sample in samples:
+        counted = np.asarray(sample.classes)[~np.asarray(sample.difficult, bool)]
+        _, counts = np.unique(counted, return_counts=True)
+        beyond += int((counts - DETECTION_LIMIT).clip(min=0).sum())
+    return beyond
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float | None:

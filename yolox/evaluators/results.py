@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from yolox.evaluators.coco_metric import evaluate_coco
+from yolox.evaluators.coco_metric import DETECTION_LIMIT, evaluate_coco, objects_beyond_limit
 from yolox.evaluators.evaluator import EvalSample, ImageDetections, Timing
 from yolox.evaluators.voc_metric import evaluate_voc
 from yolox.utils.printable import printable
@@ -51,6 +51,8 @@ class EvalResult:
         coco: ``ap50_95``, ``ap50``, ``ap75``, ``ap_small``, ``ap_medium``, ``ap_large``,
             ``ar50_95``; None where no object is of that kind.
         objects: those that count, by COCO's sizes ``small``, ``medium``, ``large``.
+        beyond_coco_limit: objects that count as missed in ``coco`` whatever is found, see
+            `objects_beyond_limit`.
         coco_tools: name of the library that computed ``coco``.
         voc: ``voc07_ap50_95``, ``voc07_ap50``, ``voc07_ap75`` (11-point rule) and the same with
             ``voc12`` (area rule).
@@ -63,6 +65,7 @@ class EvalResult:
     ap50: float
     coco: Mapping[str, float | None]
     objects: Mapping[str, int]
+    beyond_coco_limit: int
     coco_tools: str
     voc: Mapping[str, float | None]
     per_class: tuple[ClassRow, ...]
@@ -81,6 +84,15 @@ class EvalResult:
         lines = [
             f"COCO: AP50-95 {_cell(coco['ap50_95'])}  AP50 {_cell(coco['ap50'])}"
             f"  AP75 {_cell(coco['ap75'])}  AR50-95 {_cell(coco['ar50_95'])}  ({self.coco_tools})",
+            *(
+                [
+                    f"  looks at {DETECTION_LIMIT} detections of a class in an image:"
+                    f" {self.beyond_coco_limit:,} of {sum(row.objects for row in self.per_class):,}"
+                    " objects are beyond that and count as missed; VOC's rules look at all"
+                ]
+                if self.beyond_coco_limit
+                else []
+            ),
             "by size: "
             + "  ".join(
                 f"{size} {_cell(coco[f'ap_{size}'])} ({count:,} objects)"
@@ -178,6 +190,7 @@ def evaluate_detections(
         ap50=float("nan") if ap50 is None else ap50,
         coco=coco.metrics,
         objects=coco.objects,
+        beyond_coco_limit=objects_beyond_limit(samples),
         coco_tools=coco.tools,
         voc=voc_means,
         per_class=rows,

@@ -24,6 +24,7 @@ _LEAST = {
     "eval_interval": 1,
     "multiscale_range": 0,
     "data_num_workers": 0,
+    "max_labels": 0,
     "warmup_epochs": 0,
     "weight_decay": 0,
     "seed": 0,

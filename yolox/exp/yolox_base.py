@@ -34,6 +34,7 @@ from yolox.data import (
     build_train_loader,
     get_yolox_datadir,
     read_coco,
+    stack_labels,
     with_classes,
 )
 from yolox.evaluators import COCOEvaluator, Evaluator
@@ -44,7 +45,6 @@ from yolox.models import YOLOX, ModelSpec, build_model
 from yolox.utils.dist import get_rank, get_world_size
 from yolox.utils.lr_scheduler import LRScheduler
 
-MAX_LABELS = 120  # objects of a mosaic that the loss sees
 RESIZE_INTERVAL = 10  # iterations between two input sizes of multi-scale training
 
 
@@ -85,6 +85,8 @@ class Exp(Fields):
     multiscale_range: int = 5
     # Or, where given, the smallest and largest height in strides of 32.
     random_size: tuple[int, ...] = ()
+    # Objects of an image, or mosaic, that training keeps; 0 for all.
+    max_labels: int = 0
     data_num_workers: int = 4
 
     # augmentation
@@ -254,7 +256,9 @@ class Exp(Fields):
 
     def train_transform(self) -> TrainTransform:
         """What training images go through after the mosaic."""
-        return TrainTransform(MAX_LABELS, flip_prob=self.flip_prob, hsv_prob=self.hsv_prob)
+        return TrainTransform(
+            self.max_labels or None, flip_prob=self.flip_prob, hsv_prob=self.hsv_prob
+        )
 
     def val_transform(self, legacy: bool = False) -> ValTransform:
         """What evaluation images go through."""
@@ -344,7 +348,7 @@ class Exp(Fields):
             objects are left out.
         """
         dataset = self._of_this_run(partial(self.get_dataset, cache=False))
-        plain = TrainTransform(MAX_LABELS, flip_prob=0.0, hsv_prob=0.0)
+        plain = TrainTransform(flip_prob=0.0, hsv_prob=0.0)
         order = np.random.default_rng(self.seed or 0).permutation(len(dataset))
         chosen = [int(i) for i in order if len(dataset.labels(int(i)))][:images]
         pairs = []
@@ -354,7 +358,7 @@ class Exp(Fields):
             pixels, targets = plain(image, labels, self.test_size, rng)
             pairs.append((torch.from_numpy(pixels), torch.from_numpy(targets)))
         return [
-            (torch.stack([p for p, _ in part]), torch.stack([t for _, t in part]))
+            (torch.stack([p for p, _ in part]), stack_labels([t for _, t in part]))
             for part in (pairs[i : i + batch_size] for i in range(0, len(pairs), batch_size))
         ]
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
-from yolox.data import DataError, MosaicDetection, RecordSet
+from yolox.data import DataError, MosaicDetection, RecordSet, label_cap
 from yolox.data.contact_sheet import augmented_tiles, draw_sheet, record_tiles, save_sheet
 from yolox.data.doctor import Finding, Report, check, find_splits, inspect_images
 from yolox.exp import Exp
@@ -27,13 +27,17 @@ _COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 @dataclass(frozen=True, kw_only=True)
 class _Patient:
-    """What is examined: splits, class list, (height, width) of the input; the Exp where given."""
+    """What is examined: splits, class list, (height, width) of the input; the Exp where given.
+
+    `max_labels` is how many objects of an image training keeps, None for all.
+    """
 
     splits: dict[str, RecordSet]
     classes: tuple[str, ...] | None
     input_size: tuple[int, int]
     exp: Exp | None
     seed: int
+    max_labels: int | None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,7 +46,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     patient = _from_path(args) if _is_path(args) else _from_exp(args)
     paths = [r.image for records in patient.splits.values() for r in records.records]
     facts = inspect_images(paths, args.workers)
-    report = check(patient.splits, patient.classes, patient.input_size, facts)
+    report = check(
+        patient.splits,
+        patient.classes,
+        patient.input_size,
+        facts,
+        max_labels=patient.max_labels,
+    )
     _print(report, cli.console())
     if args.json:
         write_text(args.json, json.dumps(report.to_dict(), indent=1) + "\n")
@@ -72,6 +82,7 @@ def _from_path(args: argparse.Namespace) -> _Patient:
         input_size=(size, size),
         exp=None,
         seed=args.seed or 0,
+        max_labels=None,
     )
 
 
@@ -85,7 +96,18 @@ def _from_exp(args: argparse.Namespace) -> _Patient:
         input_size=exp.input_size,
         exp=exp,
         seed=(exp.seed or 0) if args.seed is None else args.seed,
+        max_labels=_max_labels(exp),
     )
+
+
+def _max_labels(exp: Exp) -> int | None:
+    """Of the training loader, built only where the Exp builds its own."""
+    if type(exp).get_data_loader is Exp.get_data_loader:
+        return label_cap(exp.train_transform())
+    try:
+        return label_cap(getattr(exp.get_data_loader(1, False).dataset, "preproc", None))
+    except DataError:
+        return None  # the examination tells why, of the records
 
 
 def _records(exp: Exp, which: str) -> RecordSet:

@@ -145,7 +145,7 @@ class MosaicDetection(Dataset[Item]):
 
         Returns:
             img: float32 (3, height, width) 0..255, BGR (uint8 HWC without ``preproc``).
-            labels: float32 (max_labels, 5), see ``TrainTransform``.
+            labels: float32 (n, 5), see ``TrainTransform``.
             img_info: (height, width) of a mosaic, or of the original of a plain image.
             img_id: int64 (1,), of the image drawn.
         """

@@ -14,6 +14,7 @@ from yolox.data.doctor.images import (
     problem_findings,
 )
 from yolox.data.doctor.labels import count_objects, label_findings, listed_classes
+from yolox.data.doctor.numbers import number_findings
 from yolox.data.doctor.report import SEVERITIES, Finding, Report
 
 
@@ -22,6 +23,8 @@ def check(
     classes: Sequence[str] | None,
     input_size: tuple[int, int],
     facts: Facts | None = None,
+    *,
+    max_labels: int | None = None,
 ) -> Report:
     """Examine a data set; reads no file.
 
@@ -31,6 +34,7 @@ def check(
         input_size: (height, width) of the network's input in pixels.
         facts: of the image files, see `inspect_images`; without, images are not judged, and
             their sizes are taken from the annotations.
+        max_labels: objects of an image that training keeps; None for all.
 
     Raises ValueError where there is no split.
     """
@@ -50,6 +54,7 @@ def check(
         *file_findings(records_by_split, facts or {}),
         *copy_findings(records_by_split, facts),
         *box_findings(tables, input_size),
+        *number_findings(records_by_split, max_labels),
     ]
     return Report(
         classes=names,

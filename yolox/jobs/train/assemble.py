@@ -11,8 +11,9 @@ from loguru import logger
 from torch import nn
 
 from yolox.core import Trainer, TrainSettings, make_fabric
-from yolox.data import RecordSet
+from yolox.data import DetectionDataset, RecordSet, label_cap
 from yolox.data.doctor import quick_check
+from yolox.evaluators import DETECTION_LIMIT, objects_beyond_limit
 from yolox.exp.follow import KEEPS
 from yolox.exp.idle import idle_in_training, tell_idle
 from yolox.exp.yolox_base import Exp
@@ -35,6 +36,7 @@ _DECISIVE = (
     *("momentum", "weight_decay", "ema", "ema_decay", "retake_statistics", "accumulate", "seed"),
     *("input_size", "multiscale_range", "random_size", "mosaic_prob", "mixup_prob", "enable_mixup"),
     *("hsv_prob", "flip_prob", "degrees", "translate", "shear", "mosaic_scale", "mixup_scale"),
+    "max_labels",
 )
 
 
@@ -158,6 +160,37 @@ def _look_at_data(exp: Exp, loader: Any, evaluator: Any) -> None:
     if records:
         for line in quick_check(records, exp.class_names or None):
             logger.warning(f"data: {line} (tools/check_data.py tells more)")
+    _tell_cut_objects(train)
+    _tell_coco_limit(evaluator)
+
+
+def _tell_cut_objects(train: Any) -> None:
+    """Say what the training transform leaves out, as an Exp or an official loader may ask for."""
+    cap = label_cap(getattr(train, "preproc", None))
+    dataset = getattr(train, "dataset", train)
+    if cap is None or not isinstance(dataset, DetectionDataset):
+        return
+    counts = [len(dataset.labels(i)) for i in range(len(dataset))]
+    full = sum(count > cap for count in counts)
+    cut = sum(max(count - cap, 0) for count in counts)
+    if cut:
+        logger.warning(
+            f"data: max_labels keeps {cap} objects of an image: {cut:,} of {sum(counts):,} objects "
+            f"are cut each epoch, of {full:,} images, and count as background there; in mosaics, "
+            "which show parts of four images, more. max_labels 0 keeps all"
+        )
+
+
+def _tell_coco_limit(evaluator: Any) -> None:
+    """Say where the AP that a run is judged by cannot reach 1."""
+    samples = getattr(getattr(evaluator, "dataset", None), "samples", ())
+    beyond = objects_beyond_limit(samples)
+    if beyond and getattr(evaluator, "headline", None) == "coco":
+        logger.warning(
+            f"data: COCO's rule looks at {DETECTION_LIMIT} detections of a class in an image, and "
+            f"{beyond:,} objects to evaluate on are beyond that: AP cannot reach 1. VOC's rules "
+            "look at all"
+        )
 
 
 def trainer_of_command(exp: Exp, args: argparse.Namespace) -> Trainer:

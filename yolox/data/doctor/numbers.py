@@ -1,0 +1,51 @@
+"""How many objects an image holds, where something looks at no more than so many."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from yolox.data.datasets.records import RecordSet
+from yolox.data.doctor.report import Finding, finding
+
+_COCO_LIMIT = 100  # detections of a class in an image
+
+
+def number_findings(
+    records_by_split: Mapping[str, RecordSet], max_labels: int | None
+) -> list[Finding]:
+    """Objects that training cuts, in the first split, and images too full for COCO's rule.
+
+    Args:
+        max_labels: objects of an image that training keeps, None for all.
+    """
+    train, *others = records_by_split
+    crowded = [
+        (split, f"{record.name}: {number:,} {name!r}")
+        for split in others or [train]
+        for record in records_by_split[split].records
+        for name, number in Counter(record.names).items()
+        if number > _COCO_LIMIT
+    ]
+    return [
+        *(_cut(train, records_by_split[train], max_labels) if max_labels else ()),
+        *finding(
+            "note",
+            f"images with more than {_COCO_LIMIT} objects of a class",
+            crowded,
+            f"COCO's rule looks at the {_COCO_LIMIT} best detections of a class in an image, so "
+            "its AP cannot reach 1 here: go by the VOC figures.",
+        ),
+    ]
+
+
+def _cut(split: str, records: RecordSet, max_labels: int) -> list[Finding]:
+    numbers = {record.name: len(record.names) for record in records.records}
+    cut = sum(max(number - max_labels, 0) for number in numbers.values())
+    return finding(
+        "warning",
+        f"images with more objects than max_labels {max_labels} keeps",
+        [(split, f"{name}: {n:,} objects") for name, n in numbers.items() if n > max_labels],
+        f"{cut:,} of {sum(numbers.values()):,} objects are cut each epoch and count as background "
+        "there; in mosaics, which show parts of four images, more. max_labels 0 keeps all.",
+    )
