@@ -28,6 +28,7 @@ from yolox.data.tiles import Window, tile_windows
 from yolox.evaluators import ImageDetections
 from yolox.evaluators.tiled import merge_tiles
 from yolox.export import is_exported, open_exported
+from yolox.export.runtime import tell_program
 from yolox.models import load_model
 from yolox.utils.boxes import postprocess
 from yolox.utils.choices import CONF, NMS, TILE_OVERLAP
@@ -353,19 +354,15 @@ def _load_exported(
             "own runtime on the CPU; leave them out, or give the checkpoint"
         )
     model = open_exported(path)
-    info = model.info
-    if size not in (None, info.input_size) and not info.dynamic_size:
-        raise UserError(
-            f"size {size}, but {path} takes {info.input_size} alone: leave it out, or export it "
-            "for any size"
-        )
+    tell_program(path)
+    info, spec = model.info, model.spec(size)
     detector = Detector(
         model=model,
-        size=size or info.input_size,
-        num_classes=info.num_classes,
+        size=spec.input_size,
+        num_classes=spec.num_classes,
         conf=info.conf_threshold if conf is None else conf,
         nms=info.nms_threshold if nms is None else nms,
-        names=_names(path, info.class_names, names, info.num_classes),
+        names=_names(path, spec.class_names, names, spec.num_classes),
         legacy=legacy,
     )
     if loss := model.nms_loss(detector.conf, detector.nms):

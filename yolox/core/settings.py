@@ -98,8 +98,15 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """The best evaluation of the run, and its file."""
+    """What a run gives back.
+
+    Attributes:
+        ap50_95, ap50: of the best evaluation, in [0, 1].
+        best_checkpoint: its file.
+        latest_checkpoint: of the last epoch, with the state that a resumed run needs.
+    """
 
     ap50_95: float
     ap50: float
     best_checkpoint: Path
+    latest_checkpoint: Path

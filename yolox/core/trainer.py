@@ -17,7 +17,7 @@ from yolox.core.failures import PeerLostError
 from yolox.core.optim import start_momentum
 from yolox.core.penalty import PenaltyWatch, take_step
 from yolox.core.record import Curves, Meter, clock
-from yolox.core.saving import BEST, CheckpointFolder
+from yolox.core.saving import BEST, LATEST, CheckpointFolder
 from yolox.core.settings import Regularizer, TrainLoader, TrainResult, TrainSettings
 from yolox.core.signals import Interrupted
 from yolox.core.state import capture_state, recipe_changes, restore_state
@@ -111,7 +111,12 @@ class Trainer:
         if self.fabric.is_global_zero:
             self._folder.prepare()
         self._set_up()
-        best = TrainResult(ap50_95=-1.0, ap50=0.0, best_checkpoint=settings.output_dir / BEST)
+        best = TrainResult(
+            ap50_95=-1.0,
+            ap50=0.0,
+            best_checkpoint=settings.output_dir / BEST,
+            latest_checkpoint=settings.output_dir / LATEST,
+        )
         if self.resume is not None:
             self._epoch, ap50_95, ap50 = restore_state(
                 self.resume.get("train"),

@@ -3,11 +3,12 @@
 from .fields import ExpError
 from .load import get_exp
 from .models import use_model
-from .voc import VOCExp
+from .voc import DOTAExp, VOCExp
 from .yolo import YOLOExp
 from .yolox_base import Exp
 
 __all__ = [
+    "DOTAExp",
     "Exp",
     "ExpError",
     "VOCExp",

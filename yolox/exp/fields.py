@@ -6,7 +6,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import nn
@@ -82,6 +82,19 @@ class Fields:
             and not isinstance(getattr(self, name), nn.Module)
         }
 
+    def give(self, **values: object) -> None:
+        """Set fields as a person does for this run; `merge` is the same from text.
+
+        Raises:
+            ExpError: listing every unknown field (nearest names shown).
+        """
+        fields = self.field_types()
+        if problems := [_unknown(key, fields) for key in values if key not in fields]:
+            raise ExpError("; ".join(problems))
+        for key, value in values.items():
+            setattr(self, key, value)
+        self._put({"_given": self._given.union(values)})
+
     def merge(self, pairs: Sequence[str]) -> None:
         """Set fields from ``[key, value, key, value, …]`` texts, each read as its field's type.
 
@@ -96,9 +109,7 @@ class Fields:
         problems, values = [], {}
         for key, text in zip(pairs[::2], pairs[1::2], strict=True):
             if key not in fields:
-                near = difflib.get_close_matches(key, fields, n=3, cutoff=0.5)
-                hint = f"; did you mean {' or '.join(near)}?" if near else ""
-                problems.append(f"unknown Exp key {key!r}{hint}")
+                problems.append(_unknown(key, fields))
                 continue
             try:
                 values[key] = read_field(text, fields[key], getattr(self, key))
@@ -106,10 +117,14 @@ class Fields:
                 problems.append(f"{key} takes {type_name(fields[key])}, got {text!r}")
         if problems:
             raise ExpError("; ".join(problems))
-        for key, value in values.items():
-            setattr(self, key, value)
         if values:
-            self._put({"_given": self._given.union(values)})
+            self.give(**values)
+
+
+def _unknown(key: str, fields: Collection[str]) -> str:
+    near = difflib.get_close_matches(key, fields, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"unknown Exp key {key!r}{hint}"
 
 
 def _refuse_flags(pairs: Sequence[str]) -> None:

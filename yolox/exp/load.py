@@ -5,31 +5,59 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from yolox.exp.fields import ExpError
 from yolox.exp.models import MODELS, use_model
+from yolox.exp.voc import DOTAExp, VOCExp
+from yolox.exp.yolo import YOLOExp
 from yolox.exp.yolox_base import Exp
 
+# The recipe of each layout of data.
+LAYOUTS = {"coco": Exp, "voc": VOCExp, "yolo": YOLOExp, "dota": DOTAExp}
+DEFAULT_MODEL = "yolox-s"
 
-def get_exp(exp_file: str | Path | None = None, exp_name: str | None = None) -> Exp:
-    """The Exp of a Python file, or a built-in one by name (yolox-nano … yolox-x, yolov3).
+
+def get_exp(
+    exp_file: str | Path | None = None,
+    exp_name: str | None = None,
+    *,
+    model: str | None = None,
+    **fields: Any,
+) -> Exp:
+    """The Exp of a Python file, of a layout of data, or of a built-in model.
+
+    Args:
+        exp_file: an Exp file; or the layout of the data: coco, voc, yolo or dota (tiles).
+        exp_name: a built-in model on COCO's layout: yolox-nano … yolox-x, yolov3.
+        model: with a layout, one of the same models; yolox-s by default.
+        fields: fields to set, as ``data_dir="/data/VOCdevkit", max_epoch=50``.
 
     Raises:
-        ExpError: neither given, no such file or name, or a file without a class ``Exp``.
+        ExpError: none of these given, no such file, model or field, or a file without a class
+            ``Exp``.
     """
-    if exp_file is not None:
-        return _exp_of_file(Path(exp_file))
-    if exp_name is None:
+    if exp_file is None and exp_name is None:
         raise ExpError("name an Exp: a file with -f, or a built-in model with -n")
-    name = exp_name.replace("_", "-")
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.0)
-        raise ExpError(
-            f"no built-in Exp {exp_name!r}; nearest: {near[0]}; all: {', '.join(MODELS)}"
-        )
-    exp = Exp()
-    use_model(exp, name)
+    if exp_file is not None and str(exp_file) not in LAYOUTS:
+        if model is not None:
+            raise ExpError(f"model {model} goes with a layout, {', '.join(LAYOUTS)}: {exp_file}")
+        exp = _exp_of_file(Path(exp_file))
+    else:
+        exp = LAYOUTS["coco" if exp_file is None else str(exp_file)]()
+        use_model(exp, known_model(model or exp_name or DEFAULT_MODEL))
+    if fields:
+        exp.give(**fields)
     return exp
+
+
+def known_model(name: str) -> str:
+    """The name of a built-in model, as it is spelled; raises `ExpError` if there is none such."""
+    spelled = name.replace("_", "-")
+    if spelled not in MODELS:
+        near = difflib.get_close_matches(spelled, MODELS, n=1, cutoff=0.0)
+        raise ExpError(f"no built-in Exp {name!r}; nearest: {near[0]}; all: {', '.join(MODELS)}")
+    return spelled
 
 
 def _exp_of_file(path: Path) -> Exp:

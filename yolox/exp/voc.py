@@ -58,6 +58,20 @@ class VOCExp(Exp):
         )
 
 
+class DOTAExp(VOCExp):
+    """Training on aerial images that tools/convert_dota.py cut into tiles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.put(
+            train_sets=("2007/train",),
+            val_sets=("2007/val",),
+            input_size=(1024, 1024),
+            test_size=(1024, 1024),
+            degrees=180.0,  # seen from above, an object has no upright direction
+        )
+
+
 def _pairs(sets: tuple[str, ...]) -> list[tuple[str, str]]:
     pairs = [tuple(name.split("/")) for name in sets]
     if any(len(pair) != 2 for pair in pairs):

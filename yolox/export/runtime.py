@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from yolox.export.openvino import SECTION
 from yolox.export.runtimes import OPENVINO_PRECISIONS, runtimes_of
 from yolox.export.seal import require_parts, require_sealed
 from yolox.export.settings import SUFFIXES, ExportError, optional_packages
+from yolox.models import ModelSpec
 from yolox.models.yolo_head import HeadOutput, decode_boxes
 from yolox.utils.boxes import xyxy2cxcywh
 from yolox.utils.documents import DocumentError, parse_json
@@ -120,6 +122,30 @@ class ExportedModel(nn.Module):
         ]
         return torch.cat(padded).to(x.device)
 
+    def spec(self, size: tuple[int, int] | None = None) -> ModelSpec:
+        """What a spec says of classes and input size.
+
+        Args:
+            size: (height, width) in pixels that images are to be fitted into; the file's own by
+                default.
+
+        Raises:
+            ExportError: the file takes another size alone.
+        """
+        info = self.info
+        if size not in (None, info.input_size) and not info.dynamic_size:
+            asked, own = ("×".join(map(str, sides)) for sides in (size, info.input_size))
+            raise ExportError(
+                f"images of {asked}, but {self.path} takes {own} alone: leave the size out, or "
+                "export it for any size"
+            )
+        return ModelSpec(
+            architecture=info.architecture,
+            num_classes=info.num_classes,
+            class_names=info.class_names,
+            input_size=size or info.input_size,
+        )
+
     def nms_loss(self, conf: float, nms: float) -> str:
         """What is missing where detections of such a score and IoU are asked for, a sentence.
 
@@ -140,6 +166,15 @@ class ExportedModel(nn.Module):
             return out_BAK
         boxes = decode_boxes(HeadOutput(out_BAK, *_grid(size, self.info.strides)))
         return torch.cat((boxes, out_BAK[..., 4:]), dim=-1)
+
+
+def tell_program(path: Path) -> None:
+    """Say of a TorchScript file, before it is used, what kind of file it is."""
+    if path.suffix == ".torchscript":
+        logger.info(
+            f"{path} is a program, as every TorchScript file: its code was read before it was "
+            "loaded, and holds nothing but operations on tensors"
+        )
 
 
 def is_exported(path: str | Path) -> bool:

@@ -16,8 +16,9 @@ from loguru import logger
 from torch import Tensor, nn
 
 from yolox.data import DataError
-from yolox.exp.follow import follow_checkpoint
+from yolox.exp.follow import follow_checkpoint, with_names
 from yolox.exp.yolox_base import Exp
+from yolox.jobs.evaluate import ap_on
 from yolox.jobs.prune_latency import LatencySettings, plan_for_latency, time_models
 from yolox.models import LoadedModel, checkpoint_payload
 from yolox.pruning import (
@@ -48,6 +49,7 @@ from yolox.utils.progress import track
 
 Batch = tuple[Tensor, Tensor]
 
+SCORED_IMAGES = 64
 CALIBRATION_BATCH = 1  # a Taylor score is a mean of squares: single images tell most
 LATENCY_SECONDS = 20.0  # that timing before and after may take
 
@@ -205,7 +207,7 @@ class PruneJob:
     output: Path
     config: PruneConfig
     calibration: Calibration = Calibration()
-    images: int = 64
+    images: int = SCORED_IMAGES
     plan: PruningPlan | None = None
     evaluate: Callable[[nn.Module], tuple[float, float]] | None = None
     time_it: bool = True
@@ -356,3 +358,61 @@ class PruneJob:
             }
         loaded = self.loaded
         return checkpoint_payload(result.model, loaded.spec, [*loaded.pruning, entry])
+
+
+def prepare(
+    loaded: LoadedModel,
+    source: Path,
+    exp: Exp,
+    config: PruneConfig,
+    output: Path,
+    *,
+    images: int = SCORED_IMAGES,
+    plan: PruningPlan | None = None,
+    evaluate: bool = False,
+    time_it: bool = True,
+    latency: LatencySettings | None = None,
+    optional: bool = True,
+    command: str = "",
+) -> PruneJob:
+    """The job of pruning a checkpoint on an Exp's images, with what there is to warn of.
+
+    Args:
+        loaded, source: the model and its file.
+        exp: whose training images are scored on; not changed.
+        evaluate: measure AP at each stage, on the Exp's evaluation images.
+        optional: see `calibrate`.
+        output, config, images, plan, time_it, latency, command: see `PruneJob`.
+
+    Raises:
+        PruningError: see `calibrate`.
+    """
+    if is_spoilt_by_tuning(config, exp, loaded):
+        logger.warning(
+            f"the latency is met with {loaded.spec.act}, and fine-tuning by this Exp changes it to "
+            f'{exp.finetune_act}, which takes longer: fine-tune with finetune_act ""'
+        )
+    if plan is None and not CRITERIA[config.importance].needs_data:
+        logger.warning(
+            f"importance {config.importance} looks at weights alone, and a detector can lose all "
+            "its AP to it (docs/results.md): taylor measures on your images"
+        )
+    exp, config, calibration = calibrate(exp, loaded, source, config, images, optional=optional)
+    return PruneJob(
+        loaded=with_names(loaded, exp) if calibration else loaded,
+        source=source,
+        output=output,
+        config=config,
+        calibration=calibration,
+        images=images,
+        plan=plan,
+        evaluate=ap_on(exp) if evaluate else None,
+        time_it=time_it,
+        latency=latency,
+        command=command,
+    )
+
+
+def is_spoilt_by_tuning(config: PruneConfig, exp: Exp, loaded: LoadedModel) -> bool:
+    """Whether fine-tuning changes the activation that a latency was met with."""
+    return config.target_kind() == "latency" and exp.finetune_act not in ("", loaded.spec.act)

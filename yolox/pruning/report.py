@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -119,6 +120,11 @@ class PruneRecord:
     hint: tuple[str, ...]
     date: str
     latency: LatencyRecord | None = None
+
+    @property
+    def path(self) -> Path:
+        """The pruned checkpoint."""
+        return Path(self.output)
 
     @property
     def slower(self) -> str:

@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 
 from yolox.exp import Exp
-from yolox.exp.follow import follow_checkpoint
 from yolox.exp.idle import idle_without_training, tell_idle
+from yolox.jobs.evaluate import ap_of
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import ModelFigures, comparison_table, measure_latency
 from yolox.tools import cli
 from yolox.tools.flags.compare import make_parser
-from yolox.utils.device import default_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import short_names
@@ -38,7 +37,7 @@ def compare(
     times = measure_latency([loaded.model for loaded in models], image, runs=runs)
     rows = []
     for path, label, loaded, time in zip(paths, labels, models, times, strict=True):
-        ap, ap50 = (None, None) if exp is None else _evaluate(exp, path, loaded)
+        ap, ap50 = (None, None) if exp is None else ap_of(loaded, path, exp)
         rows.append(
             ModelFigures(
                 label=label,
@@ -57,12 +56,6 @@ def _size(first: LoadedModel, exp: Exp | None) -> tuple[int, int]:
     """Height and width that all is measured at: as given, or those of the first."""
     given = exp is not None and "test_size" in exp.given
     return exp.test_size if exp is not None and given else first.spec.input_size
-
-
-def _evaluate(exp: Exp, path: Path, loaded: LoadedModel) -> tuple[float, float]:
-    exp = follow_checkpoint(exp, loaded.spec, path, pruned=loaded.is_pruned)
-    result = exp.get_evaluator(batch_size=16).run(loaded.model, device=default_device())
-    return result.ap50_95, result.ap50
 
 
 def main(argv: Sequence[str] | None = None) -> None:

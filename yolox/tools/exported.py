@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from loguru import logger
-
 from yolox.export import ExportedModel, open_exported
+from yolox.export.runtime import tell_program
 from yolox.models import ModelSpec
 from yolox.utils.errors import UserError
 
@@ -32,23 +31,5 @@ def open_file(
             "own runtime on the CPU; leave them out, or give the checkpoint"
         )
     model = open_exported(path, precision=openvino_precision)
-    info = model.info
-    if path.suffix == ".torchscript":
-        logger.info(
-            f"{path} is a program, as every TorchScript file: its code was read before it was "
-            "loaded, and holds nothing but operations on tensors"
-        )
-    size = (tsize, tsize) if tsize else info.input_size
-    if size != info.input_size and not info.dynamic_size:
-        height, width = info.input_size
-        raise UserError(
-            f"--tsize {tsize}, but {path} takes {height}×{width} alone: leave it out, or export "
-            "with --dynamic-size"
-        )
-    spec = ModelSpec(
-        architecture=info.architecture,
-        num_classes=info.num_classes,
-        class_names=info.class_names,
-        input_size=size,
-    )
-    return model, spec
+    tell_program(path)
+    return model, model.spec((tsize, tsize) if tsize else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import shlex
 import sys
@@ -15,17 +14,15 @@ import torch
 from loguru import logger
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from yolox.core import make_fabric
 from yolox.exp import Exp
 from yolox.exp.follow import with_names
 from yolox.exp.idle import idle_without_training, tell_idle
-from yolox.jobs.prune import Calibration, PruneJob, calibrate, probe, prune
+from yolox.jobs.prune import Calibration, PruneJob, is_spoilt_by_tuning, prepare, probe, prune
 from yolox.jobs.prune_steps import prune_in_steps
 from yolox.models import LoadedModel, checkpoint_payload, load_model
 from yolox.pruning import (
-    CRITERIA,
     PruneConfig,
     PruneRecord,
     PruneResult,
@@ -44,7 +41,6 @@ from yolox.tools.prune_args import (
     sensitive_layers,
 )
 from yolox.utils.checkpoint import save_checkpoint
-from yolox.utils.device import default_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.locks import claimed
 from yolox.utils.model_utils import count_macs, count_params
@@ -167,7 +163,7 @@ def _prune(
     else:
         record = job.run(_show_hint)
     _print(record, cli.console())
-    kept = ' finetune_act ""' if _is_spoilt_by_tuning(job.config, exp, loaded) else ""
+    kept = ' finetune_act ""' if is_spoilt_by_tuning(job.config, exp, loaded) else ""
     logger.info(
         "fine-tune it: python tools/train.py "
         f"{shlex.join(cli.recipe_words(args))} -c {output}{kept}"
@@ -202,56 +198,24 @@ def _make_job(
         spared = sensitive_layers(args.spare, [group.producers[0].name for group in groups])
         logger.info(f"{len(spared)} sensitive layers stay whole: {', '.join(spared) or 'none'}")
         config = dataclasses.replace(config, ignore=(*config.ignore, *spared))
-    if _is_spoilt_by_tuning(config, exp, loaded):
-        logger.warning(
-            f"the latency is met with {loaded.spec.act}, and fine-tuning by this Exp changes it to "
-            f'{exp.finetune_act}, which takes longer: fine-tune with finetune_act ""'
-        )
     if args.plan:
         plan = PruningPlan.load(args.plan).without_layers(
             trace_groups(loaded.model, probe()), config.ignore
         )
-    elif not CRITERIA[config.importance].needs_data:
-        logger.warning(
-            f"importance {config.importance} looks at weights alone, and a detector can lose all "
-            "its AP to it (docs/results.md): taylor measures on your images"
-        )
-    exp, config, calibration = calibrate(
-        exp,
+    return prepare(
         loaded,
         source,
+        exp,
         config,
-        args.images,
-        optional=not (args.reconstruct or args.bn_recalibrate or args.eval),
-    )
-    return PruneJob(
-        loaded=with_names(loaded, exp) if calibration else loaded,
-        source=source,
-        output=output,
-        config=config,
-        calibration=calibration,
+        output,
         images=args.images,
         plan=plan,
-        evaluate=_evaluation(exp) if args.eval else None,
+        evaluate=args.eval,
         time_it=args.latency,
         latency=latency_settings(args),
+        optional=not (args.reconstruct or args.bn_recalibrate or args.eval),
         command=f"python tools/prunmodel.py {shlex.join(map(str, argv))}",
     )
-
-
-def _is_spoilt_by_tuning(config: PruneConfig, exp: Exp, loaded: LoadedModel) -> bool:
-    """Whether fine-tuning changes the activation that a latency was met with."""
-    return config.target_kind() == "latency" and exp.finetune_act not in ("", loaded.spec.act)
-
-
-def _evaluation(exp: Exp) -> Any:
-    evaluator = exp.get_evaluator(16)
-
-    def evaluate(model: nn.Module) -> tuple[float, float]:
-        result = evaluator.run(copy.deepcopy(model), device=default_device())
-        return result.ap50_95, result.ap50
-
-    return evaluate
 
 
 def _write_plan(job: PruneJob) -> None:

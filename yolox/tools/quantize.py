@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loguru import logger
-from torch import nn
 
 from yolox.exp.follow import follow_checkpoint, with_names
 from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.export.quantize import QuantizeSettings, require_packages
 from yolox.export.settings import SUFFIXES
+from yolox.jobs.evaluate import ap_on
 from yolox.jobs.quantize import QuantizeJob, QuantizeRecord, calibration_images
 from yolox.models import load_model
 from yolox.tools import cli
@@ -20,8 +20,6 @@ from yolox.tools.flags.quantize import make_parser
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import processor
 from yolox.utils.download import resolve_weights
-
-EVAL_BATCH = 16
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,12 +43,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     tell_idle(exp, idle_without_training(exp))
     exp = follow_checkpoint(exp, spec, source, pruned=loaded.is_pruned)
     images = calibration_images(exp, args.calibration_images)
-    evaluator = exp.get_evaluator(EVAL_BATCH)
-
-    def evaluate(model: nn.Module) -> tuple[float, float]:
-        result = evaluator.run(model)
-        return result.ap50_95, result.ap50
-
     job = QuantizeJob(
         loaded=with_names(loaded, exp),
         source_sha256=file_digest(source),
@@ -59,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         size=exp.test_size,
         dynamic=args.dynamic,
         images=images,
-        evaluate=evaluate,
+        evaluate=ap_on(exp),
     )
     _report(job.run(), settings, exp.test_size)
 

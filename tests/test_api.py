@@ -1,0 +1,113 @@
+"""The Python API: the road in ten lines, on the built-in data; and its refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import yolox
+from yolox.exp import DOTAExp, Exp, ExpError, VOCExp, YOLOExp
+from yolox.pruning import PruningError
+
+FIELDS = {
+    "depth": 0.33,
+    "width": 0.125,
+    "input_size": (64, 64),
+    "test_size": (64, 64),
+    "multiscale_range": 0,
+    "random_size": (),
+    "batch_size": 4,
+    "max_epoch": 1,
+    "no_aug_epochs": 0,
+    "warmup_epochs": 0,
+    "data_num_workers": 0,
+    "finetune_act": "",
+}
+
+
+@pytest.fixture
+def exp(devkit: Path, tmp_path: Path) -> Exp:
+    return yolox.get_exp("voc", data_dir=str(devkit), output_dir=str(tmp_path / "out"), **FIELDS)
+
+
+def test_api_road_from_training_to_detections(exp: Exp, devkit: Path, tmp_path: Path) -> None:
+    run = yolox.train(exp, precision="fp32")
+    assert run.best_checkpoint.is_file()
+    assert run.latest_checkpoint.is_file()
+    small = yolox.prune(run.best_checkpoint, exp, target="macs=0.7", images=4, time_it=False)
+    assert small.path == run.best_checkpoint.with_name("pruned.pth")
+    assert 0.5 < small.report.macs[1] / small.report.macs[0] <= 0.7
+    tuned = yolox.train(exp, checkpoint=small.path, precision="fp32")
+    assert tuned.best_checkpoint.parent.name.endswith("_finetune")
+    result = yolox.evaluate(tuned.best_checkpoint, exp)
+    assert result.ap50_95 == pytest.approx(tuned.ap50_95, abs=1e-6)
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    file = yolox.export_model(tuned.best_checkpoint, tmp_path / "model.onnx", exp=exp)
+    assert yolox.evaluate(file, exp).ap50_95 == pytest.approx(result.ap50_95, abs=1e-3)
+    found = yolox.load(file, conf=0.0001).predict(devkit / "VOC2007" / "JPEGImages")
+    assert len(found) == 12
+    assert sum(map(len, found)) > 0
+
+
+def test_api_layouts_are_recipes() -> None:
+    for layout, kind in (("coco", Exp), ("voc", VOCExp), ("yolo", YOLOExp), ("dota", DOTAExp)):
+        exp = yolox.get_exp(layout, model="yolox_nano", seed=3)
+        assert type(exp) is kind
+        assert (exp.depth, exp.width, exp.depthwise, exp.seed) == (0.33, 0.25, True, 3)
+        assert exp.given == {"seed"}
+    assert yolox.get_exp("voc").width == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"exp_file": "voc", "model": "yolox-q"}, "no built-in Exp 'yolox-q'; nearest"),
+        (
+            {"exp_file": "voc", "max_epochs": 3},
+            "unknown Exp key 'max_epochs'; did you mean max_epoch",
+        ),
+        ({"exp_file": "exps/yolox_voc_s.py", "model": "yolox-s"}, "goes with a layout"),
+        ({}, "name an Exp"),
+    ],
+)
+def test_api_get_exp_refuses(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(ExpError, match=words):
+        yolox.get_exp(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"ch_sparsitty": 0.4}, "no such field of PruneConfig: ch_sparsitty"),
+        ({"ch_sparsity": 0.4}, "importance taylor is measured on an Exp's images"),
+        ({"importance": "l1", "reconstruct": 8}, "reconstruct need an Exp's images"),
+        ({"importance": "l1", "evaluate": True}, "evaluate measures AP on an Exp's images"),
+    ],
+)
+def test_api_prune_refuses(
+    trained: Path, tmp_path: Path, arguments: dict[str, object], words: str
+) -> None:
+    with pytest.raises(PruningError, match=words):
+        yolox.prune(trained / "best_ckpt.pth", output=tmp_path / "p.pth", **arguments)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_api_prune_without_images_says_what_it_leaves_out(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = yolox.prune(
+        trained / "best_ckpt.pth", output=tmp_path / "p.pth", importance="l1", time_it=False
+    )
+    assert record.path == tmp_path / "p.pth"
+    assert record.config["reconstruct"] == 0
+
+
+def test_api_export_refuses(trained: Path, tmp_path: Path) -> None:
+    best = trained / "best_ckpt.pth"
+    with pytest.raises(yolox.UserError, match=r"ends in \.onnx"):
+        yolox.export_model(best, tmp_path / "model.tflite")
+    with pytest.raises(yolox.UserError, match="no such field of ExportSettings: halff"):
+        yolox.export_model(best, tmp_path / "model.onnx", halff=True)

@@ -1,0 +1,277 @@
+"""What one does with detectors, a function each; the commands say the same in flags.
+
+>>> import yolox
+>>> exp = yolox.get_exp("voc", model="yolox-s", data_dir="/data/VOCdevkit")
+>>> run = yolox.train(exp)
+>>> small = yolox.prune(run.best_checkpoint, exp, target="macs=0.5")
+>>> tuned = yolox.train(exp, checkpoint=small.path)
+>>> yolox.evaluate(tuned.best_checkpoint, exp).ap50_95
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from loguru import logger
+
+from yolox.core import TrainResult, make_fabric
+from yolox.evaluators import EvalResult
+from yolox.exp import Exp
+from yolox.export import ExportError, ExportSettings
+from yolox.export.settings import SUFFIXES
+from yolox.jobs.evaluate import BATCH, evaluate_file
+from yolox.jobs.export import evaluation_images, export_checkpoint, has_onnxslim, with_given_names
+from yolox.jobs.prune import SCORED_IMAGES, PruneJob, prepare
+from yolox.jobs.prune_latency import LatencySettings
+from yolox.jobs.train import TrainOptions, build_trainer
+from yolox.models import load_model
+from yolox.pruning import CRITERIA, PruneConfig, PruneRecord, PruningError, PruningPlan
+from yolox.utils.checkpoint import CheckpointError
+from yolox.utils.device import keep_freed_memory
+from yolox.utils.download import resolve_weights
+from yolox.utils.locks import claimed
+
+PathLike = str | Path
+
+
+def train(
+    exp: Exp,
+    *,
+    checkpoint: PathLike | None = None,
+    resume: bool = False,
+    batch_size: int | None = None,
+    name: str | None = None,
+    act: str | None = None,
+    teacher: PathLike | None = None,
+    cache: str | None = None,
+    precision: str = "auto",
+) -> TrainResult:
+    """Train a model; a pruned checkpoint is fine-tuned.
+
+    Writes checkpoints and TensorBoard's files into the Exp's ``output_dir/exp_name``, with
+    ``_finetune`` at its end for a pruned checkpoint.
+
+    Args:
+        exp: the recipe.
+        checkpoint: weights to start from: a file, or the name of published ones as ``yolox_s``.
+        resume: continue a stopped run, `checkpoint`'s or the one in the Exp's folder.
+        batch_size: images a step; the Exp's by default.
+        name: of the output folder, in place of ``exp_name``.
+        act: activation: silu, mish, relu or lrelu; the Exp's by default.
+        teacher: checkpoint to distil from.
+        cache: keep decoded images, ``ram`` or ``disk``.
+        precision: auto, fp32, bf16 or fp16.
+
+    Returns:
+        AP of the best evaluation, in [0, 1], and the files.
+
+    Raises:
+        UserError: anything in recipe, data or checkpoint that cannot work.
+    """
+    fabric = make_fabric(devices=1, precision=precision)
+    fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
+    options = TrainOptions(
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        resume=resume,
+        batch_size=batch_size,
+        act=act,
+        name=name,
+        cache=cache,
+        teacher=None if teacher is None else Path(teacher),
+    )
+    trainer = build_trainer(exp, fabric, options)
+    with claimed(trainer.settings.output_dir, CheckpointError):
+        return trainer.train()
+
+
+def prune(
+    checkpoint: PathLike,
+    exp: Exp | None = None,
+    *,
+    output: PathLike | None = None,
+    plan: PathLike | PruningPlan | None = None,
+    images: int = SCORED_IMAGES,
+    evaluate: bool = False,
+    time_it: bool = True,
+    runtime: str | None = None,
+    threads: int | None = None,
+    **config: Any,
+) -> PruneRecord:
+    """Remove channels of a checkpoint, and prove that just those are gone.
+
+    Writes the pruned checkpoint, with its plan and report beside it.
+
+    Args:
+        checkpoint: the file, or the name of published weights.
+        exp: whose training images are scored and refitted on. Without it a criterion of the
+            weights alone is needed, and layers are not refitted.
+        output: file to write; ``pruned.pth`` beside the checkpoint by default.
+        plan: carried out in place of a new one: a plan, or its file.
+        images: training images to score on.
+        evaluate: measure AP before and after, on the Exp's evaluation images.
+        time_it: measure the latency before and after.
+        runtime: what latency is measured in: onnxruntime, openvino, ncnn or torch.
+        threads: of a run in it; a core each by default.
+        config: fields of `yolox.pruning.PruneConfig`, as ``target="macs=0.5"``,
+            ``ch_sparsity=0.4``, ``importance="taylor"``, ``ignore=("head.*",)``.
+
+    Returns:
+        What went and what it bought; ``.path`` is the pruned checkpoint.
+
+    Raises:
+        PruningError: it cannot be done as asked, or the result is not what it has to be. Nothing
+            is written then.
+    """
+    source = resolve_weights(Path(checkpoint))
+    loaded = load_model(source)
+    asked = _prune_config(exp, config)
+    if isinstance(plan, (str, Path)):
+        plan = PruningPlan.load(Path(plan))
+    target = source.with_name("pruned.pth") if output is None else Path(output)
+    if target.resolve() == source.resolve():
+        raise PruningError(f"{target} is the checkpoint to prune: name another output")
+    latency = None
+    if runtime is not None or asked.target_kind() == "latency":
+        latency = LatencySettings(
+            runtime=runtime or "onnxruntime", threads=threads or torch.get_num_threads()
+        )
+    if exp is None:
+        if evaluate:
+            raise PruningError("evaluate measures AP on an Exp's images: give exp")
+        job = PruneJob(
+            loaded=loaded,
+            source=source,
+            output=target,
+            config=asked,
+            plan=plan,
+            time_it=time_it,
+            latency=latency,
+        )
+    else:
+        job = prepare(
+            loaded,
+            source,
+            exp,
+            asked,
+            target,
+            images=images,
+            plan=plan,
+            evaluate=evaluate,
+            time_it=time_it,
+            latency=latency,
+        )
+    with claimed(target.parent, PruningError, name=target.name):
+        return job.run()
+
+
+def _prune_config(exp: Exp | None, fields: dict[str, Any]) -> PruneConfig:
+    """The config of some fields; without an Exp, what needs images is left out, and named."""
+    if unknown := fields.keys() - PruneConfig.__dataclass_fields__.keys():
+        raise PruningError(f"no such field of PruneConfig: {', '.join(sorted(unknown))}")
+    if exp is not None:
+        return PruneConfig(**{"seed": exp.seed or 0, **fields})
+    if asked := [name for name in ("reconstruct", "bn_recalibrate") if fields.get(name)]:
+        raise PruningError(f"{' and '.join(asked)} need an Exp's images: give exp")
+    config = PruneConfig(**{**fields, "reconstruct": 0, "bn_recalibrate": 0})
+    if CRITERIA[config.importance].needs_data:
+        raise PruningError(
+            f"importance {config.importance} is measured on an Exp's images: give exp, or an "
+            "importance of the weights alone as lamp"
+        )
+    logger.warning(
+        "without an Exp there are no images to refit layers on, so they stay as the cut leaves "
+        "them: a detector can lose all its AP until it is fine-tuned"
+    )
+    return config
+
+
+def evaluate(
+    checkpoint: PathLike,
+    exp: Exp,
+    *,
+    batch_size: int = BATCH,
+    conf: float | None = None,
+    nms: float | None = None,
+    size: tuple[int, int] | None = None,
+    precision: str = "fp32",
+    fuse: bool = False,
+) -> EvalResult:
+    """COCO and VOC AP of a checkpoint or an exported file on an Exp's evaluation images.
+
+    Writes nothing. See `yolox.jobs.evaluate.evaluate_file` for the arguments.
+
+    Returns:
+        ``.ap50_95`` and ``.ap50`` in [0, 1], ``.per_class``, ``.coco``, ``.voc``, ``.timing``;
+        ``.summary()`` is the table of the command line.
+    """
+    return evaluate_file(
+        checkpoint,
+        exp,
+        batch_size=batch_size,
+        conf=conf,
+        nms=nms,
+        size=size,
+        precision=precision,
+        fuse=fuse,
+    )
+
+
+def export_model(
+    checkpoint: PathLike,
+    output: PathLike,
+    *,
+    exp: Exp | None = None,
+    images: Sequence[PathLike] = (),
+    format: str | None = None,
+    size: tuple[int, int] | None = None,
+    batch_size: int = 1,
+    decode: bool = True,
+    **settings: Any,
+) -> Path:
+    """Write a checkpoint for another runtime; kept only if it computes there what PyTorch does.
+
+    Args:
+        checkpoint: dense or pruned.
+        output: .onnx, .xml (OpenVINO), .param (ncnn) or .torchscript; its folder is made.
+        exp: whose evaluation images are compared on, and whose ``class_names`` a file without
+            names takes.
+        images: pictures to compare on instead.
+        format: onnx, openvino, ncnn or torchscript; told by the output's suffix.
+        size: (height, width) in pixels, multiples of 32; the checkpoint's by default.
+        batch_size: images a run.
+        decode: boxes in pixels, else the head's offsets and log sizes.
+        settings: other fields of `yolox.export.ExportSettings`, as ``half=True``, ``nms=True``,
+            ``dynamic=True``.
+
+    Returns:
+        The file that one opens.
+
+    Raises:
+        ExportError: it cannot be written as asked, or does not compute the same.
+    """
+    path = Path(output)
+    kinds = {suffixes[0]: name for name, suffixes in SUFFIXES.items()}
+    form = format or kinds.get(path.suffix)
+    if form is None:
+        raise ExportError(f"{path}: expected a name that ends in {', '.join(kinds)}")
+    source = resolve_weights(Path(checkpoint))
+    loaded = with_given_names(load_model(source), source, exp)
+    if unknown := settings.keys() - ExportSettings.__dataclass_fields__.keys():
+        raise ExportError(f"no such field of ExportSettings: {', '.join(sorted(unknown))}")
+    slim = settings.pop("slim", form == "onnx") and has_onnxslim()
+    chosen = ExportSettings(
+        format=form,
+        size=size or loaded.spec.input_size,
+        batch_size=batch_size,
+        decode=decode,
+        slim=slim,
+        **settings,
+    )
+    pictures = [Path(image) for image in images] or evaluation_images(exp)
+    export_checkpoint(loaded, source, path, chosen, pictures)
+    return path

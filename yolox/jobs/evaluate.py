@@ -1,0 +1,112 @@
+"""AP of a model, or of its file, on the data of an Exp."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from loguru import logger
+from torch import nn
+
+from yolox.evaluators import EvalResult
+from yolox.exp.follow import follow_checkpoint
+from yolox.exp.yolox_base import Exp
+from yolox.export import ExportedModel, is_exported, open_exported
+from yolox.models import LoadedModel, load_model
+from yolox.utils.device import default_device, resolve_precision
+from yolox.utils.download import resolve_weights
+from yolox.utils.errors import UserError
+from yolox.utils.model_utils import fuse_model
+
+BATCH = 16
+
+
+def ap_on(exp: Exp, batch_size: int = BATCH) -> Callable[[nn.Module], tuple[float, float]]:
+    """What measures AP50-95 and AP50 of models, which are left as they are, on one data set.
+
+    Args:
+        exp: has the models' classes and test size.
+    """
+    evaluator = exp.get_evaluator(batch_size)
+
+    def measure(model: nn.Module) -> tuple[float, float]:
+        # An exported file runs where its runtime does, and cannot be copied.
+        runs_itself = isinstance(model, ExportedModel)
+        twin = model if runs_itself else copy.deepcopy(model)
+        result = evaluator.run(twin, device=None if runs_itself else default_device())
+        return result.ap50_95, result.ap50
+
+    return measure
+
+
+def ap_of(loaded: LoadedModel, source: Path, exp: Exp) -> tuple[float, float]:
+    """AP50-95 and AP50 of a checkpoint, at its own size unless the Exp was given another.
+
+    Raises:
+        UserError: see `yolox.exp.follow.follow_checkpoint`.
+    """
+    followed = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
+    return ap_on(followed)(loaded.model)
+
+
+def evaluate_file(
+    source: str | Path,
+    exp: Exp,
+    *,
+    batch_size: int = BATCH,
+    conf: float | None = None,
+    nms: float | None = None,
+    size: tuple[int, int] | None = None,
+    precision: str = "fp32",
+    fuse: bool = False,
+) -> EvalResult:
+    """All figures of a checkpoint, or of an exported file in its own runtime, on an Exp's data.
+
+    Args:
+        source: a checkpoint, the name of published weights, or an exported file.
+        exp: whose evaluation images are used; not changed.
+        batch_size: images a forward pass.
+        conf: least score of a detection, in [0, 1]; the Exp's ``test_conf`` by default.
+        nms: IoU of NMS, in [0, 1]; the Exp's ``nmsthre`` by default.
+        size: (height, width) in pixels; the file's own by default.
+        precision: of a checkpoint: fp32, bf16, fp16 or auto.
+        fuse: fold batch norms into their convolutions first.
+
+    Raises:
+        UserError: no such file, a damaged one, or one of other classes than the data.
+    """
+    path = Path(source)
+    exported = is_exported(path)
+    if exported:
+        if fuse or precision != "fp32":
+            raise UserError(f"{path} runs as it was exported: leave out fuse and precision")
+        opened = open_exported(path)
+        model: nn.Module = opened
+        spec, pruned = opened.spec(size), opened.info.pruned
+    else:
+        path = resolve_weights(path)
+        loaded = load_model(path)
+        model = fuse_model(loaded.model) if fuse else loaded.model
+        spec, pruned = loaded.spec, loaded.is_pruned
+    if size:
+        spec = dataclasses.replace(spec, input_size=size)
+    followed = follow_checkpoint(exp, spec, path, pruned=pruned)
+    followed.put(
+        test_conf=exp.test_conf if conf is None else conf,
+        nmsthre=exp.nmsthre if nms is None else nms,
+    )
+    if isinstance(model, ExportedModel) and (
+        loss := model.nms_loss(followed.test_conf, followed.nmsthre)
+    ):
+        logger.warning(loss)
+    device = torch.device("cpu") if exported else default_device()
+    evaluator = followed.get_evaluator(batch_size)
+    inference = evaluator.infer(
+        model,
+        device=device,
+        precision=None if exported else resolve_precision(precision, device),
+    )
+    return evaluator.score(inference)
