@@ -48,7 +48,7 @@ def pickle_problems(
             elif op.name == "GLOBAL" and str(value) not in known:
                 problems.append(f"the name {value} in {name}")
             elif op.name in ("BINPUT", "LONG_BINPUT"):
-                # In order, as PyTorch writes them, so that no two readers take them for different things.
+                # In order, as PyTorch writes them: two readers then agree on them.
                 if value != kept:
                     problems.append(f"a memo out of order in {name}")
                 kept += 1
