@@ -58,7 +58,7 @@ class PruningPlan:
             return cls(
                 removed={name: slots for name, _, slots in groups if slots},
                 sizes={name: size for name, size, _ in groups},
-                config={str(key): value for key, value in values["config"].items()},
+                config=_config_of(values["config"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PruningError(f"the pruning plan is incomplete or misshapen: {error!r}") from error
@@ -114,6 +114,13 @@ class PruningPlan:
                 raise PruningError(f"the plan empties {name} or names slots it does not have")
         if not any(self.removed.values()):
             raise PruningError("the plan removes nothing")
+
+
+def _config_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """How a plan came about, as a file has it; a report says whether its target was met."""
+    config = {str(key): value for key, value in values.items()}
+    PruneConfig(target=config.get("target"))
+    return config
 
 
 def _group_of(entry: Mapping[str, Any]) -> tuple[str, int, tuple[int, ...]]:
