@@ -279,6 +279,21 @@ def test_records_beyond_a_detector_are_refused(
     assert len(said) < 1500
 
 
+def test_a_tensor_of_more_numbers_than_bytes_is_refused(exported: Files, tmp_path: Path) -> None:
+    """PyTorch reads on behind them, in memory that is another's."""
+    records = records_of(exported("torchscript"))
+    for size in (0, len(records["data/0"]) - 1):
+        change = {"data/0": records["data/0"][:size]}
+        said = problem(rebuilt(records | change, tmp_path / "short.torchscript"))
+        assert f"in {size} bytes" in said
+    content = records["data.pkl"].replace(b"q\x00", b"q\x07", 1)
+    said = problem(rebuilt(records | {"data.pkl": content}, tmp_path / "odd.torchscript"))
+    assert "a memo out of order in data.pkl" in said
+    content = records["data.pkl"].replace(b"X\x03\x00\x00\x00cpu", b"X\x03\x00\x00\x00foo", 1)
+    said = problem(rebuilt(records | {"data.pkl": content}, tmp_path / "odd.torchscript"))
+    assert "a tensor of another kind" in said
+
+
 def test_archives_that_can_be_read_in_two_ways(exported: Files, tmp_path: Path) -> None:
     records, file = records_of(exported("torchscript")), tmp_path / "two.torchscript"
     with zipfile.ZipFile(file, "w") as archive:

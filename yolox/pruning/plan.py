@@ -89,7 +89,7 @@ class PruningPlan:
         return cls(
             removed={g["name"]: tuple(sorted(g["remove"])) for g in groups if g["remove"]},
             sizes={g["name"]: g["size"] for g in groups},
-            config=dict(values["config"]),
+            config=_config_of(values["config"]),
         )
 
     def without_layers(self, groups: Sequence[Group], patterns: Sequence[str]) -> PruningPlan:
@@ -149,15 +149,10 @@ class PruningPlan:
             raise PruningError("the plan removes nothing")
 
 
-def _group_of(entry: Mapping[str, Any]) -> tuple[str, int, tuple[int, ...]]:
-    """Name, size and removed slots of a group as a file has it."""
-    name, size, slots = entry["name"], entry["size"], entry["remove"]
-    is_plain = isinstance(name, str) and type(size) is int and isinstance(slots, list | tuple)
-    if not is_plain or any(type(slot) is not int for slot in slots) or len(set(slots)) < len(slots):
-        raise TypeError(
-            f"the group {str(name)[:60]} needs a size, and slots that are whole numbers"
-        )
-    return name, size, tuple(slots)
+def _config_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """How a plan came about, as a file has it; a report says whether its target was met."""
+    PruneConfig(target=values.get("target"))
+    return dict(values)
 
 
 def make_plan(

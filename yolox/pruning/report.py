@@ -153,7 +153,7 @@ class PruneRecord:
             return ""
         return (
             f"{kind} {after / before:.3f} is the nearest to {wanted} that these layers reach with "
-            f"round_to {self.config['round_to']}"
+            f"round_to {self.config.get('round_to')}"
         )
 
     def to_dict(self) -> dict[str, Any]:
