@@ -218,6 +218,8 @@ class SensitivityLog:
             with self.path.open("a", encoding="utf-8") as file:  # closed, so flushed, line by line
                 file.write(json.dumps(values) + "\n")
         except OSError as error:
+            if self.path.exists() and not self.path.stat().st_size:
+                self.path.unlink()
             raise PruningError(
                 f"cannot write to {self.path} ({error.strerror}): make room; the same command goes "
                 "on with what was measured"
