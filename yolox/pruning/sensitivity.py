@@ -25,6 +25,7 @@ from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import mask_plan
 from yolox.utils.files import replacing
+from yolox.utils.schema import integer, number, record, require, shown, text
 
 LOG_FORMAT = "yolox-sensitivity"
 SLACK = 1e-9  # for differences of decimal fractions
@@ -248,14 +249,34 @@ class SensitivityLog:
         try:
             values = json.loads(line)
             if "base" in values:
+                require(values, _BASE, "it is odd")
                 self.base = float(values["base"])
             else:
+                require(values, _POINT, "it is odd")
                 self.points.append(SensitivityPoint(**values))
         except (ValueError, TypeError) as error:
             raise PruningError(
                 f"{self.path}, line {number}, is no measurement ({error}): delete that line to "
                 "have it measured again"
             ) from error
+
+
+def _figure(value: Any, where: str) -> Iterator[str]:
+    """Any number: a loss may be infinite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        yield f"{where}: expected a number, got {shown(value)}"
+
+
+_COUNT = integer(0, 1_000_000)
+_BASE = record({"base": number()})
+_POINT = record(
+    {
+        "layer": text(),
+        "ratio": number(0, 1),
+        "value": _figure,
+        **dict.fromkeys(("coupled", "size", "removed"), _COUNT),
+    }
+)
 
 
 def _short(value: Any) -> str:

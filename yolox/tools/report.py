@@ -106,14 +106,18 @@ def _commands(paths: Sequence[Path], compress: Path | None, own: str) -> tuple[s
     else:
         records = [path.with_suffix(".report.json") for path in paths]
         found = [_read_json(path, "tools/prunmodel.py") for path in records if path.is_file()]
-        commands = [record["command"] for record in found if record.get("command")]
+        commands = [str(record["command"]) for record in found if record.get("command")]
     return tuple(dict.fromkeys([*commands, own]))
 
 
 def _asked(commands: Sequence[str]) -> tuple[Fact, ...]:
     """The target of each pruning: of one in steps, a checkpoint knows those of its steps alone."""
     targets = []
-    for words in map(shlex.split, commands):
+    for command in commands:
+        try:
+            words = shlex.split(command)
+        except ValueError:  # it was edited: shown as it is
+            continue
         if "tools/prunmodel.py" in words and "--target" in words[:-1]:
             targets.append(words[words.index("--target") + 1])
     return tuple(Fact(name="target", value=target) for target in dict.fromkeys(targets))
