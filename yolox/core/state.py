@@ -107,9 +107,9 @@ def restore_state(
             "the Exp that it was started with, or start a new run from its weights, with -c and "
             f"-expn NAME ({str(error).splitlines()[0]})"
         ) from error
-    start_momentum(optimizer)  # of weights that had none in the file
     for group, own in zip(optimizer.param_groups, options, strict=True):
         group.update(own)  # the recipe is the run's, as its other settings are
+    start_momentum(optimizer)  # of weights that had none in the file
     if ema is not None:
         ema.ema.load_state_dict(averaged)
         ema.updates = state["ema_updates"]

@@ -26,6 +26,7 @@ from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import mask_plan
 from yolox.utils.documents import parse_json
 from yolox.utils.files import replacing
+from yolox.utils.schema import integer, number, record, require, shown, text
 
 LOG_FORMAT = "yolox-sensitivity"
 SLACK = 1e-9  # for differences of decimal fractions
@@ -219,6 +220,8 @@ class SensitivityLog:
             with self.path.open("a", encoding="utf-8") as file:  # closed, so flushed, line by line
                 file.write(json.dumps(values) + "\n")
         except OSError as error:
+            if self.path.exists() and not self.path.stat().st_size:
+                self.path.unlink()
             raise PruningError(
                 f"cannot write to {self.path} ({error.strerror}): make room; the same command goes "
                 "on with what was measured"
@@ -247,9 +250,11 @@ class SensitivityLog:
         try:
             values = parse_json(line)
             if "base" in values:
-                self.base = _number(values["base"])
+                require(values, _BASE, "it is odd")
+                self.base = float(values["base"])
             else:
-                self.points.append(_point(values))
+                require(values, _POINT, "it is odd")
+                self.points.append(SensitivityPoint(**values))
         except (ValueError, TypeError) as error:
             raise PruningError(
                 f"{self.path}, line {number}, is no measurement ({error}): delete that line to "
@@ -257,23 +262,22 @@ class SensitivityLog:
             ) from error
 
 
-def _number(value: Any) -> float:
-    if type(value) not in (int, float):
-        raise TypeError(f"{str(value)[:60]!r} is no number")
-    return float(value)
+def _figure(value: Any, where: str) -> Iterator[str]:
+    """Any number: a loss may be infinite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        yield f"{where}: expected a number, got {shown(value)}"
 
 
-def _point(values: Mapping[str, Any]) -> SensitivityPoint:
-    point = SensitivityPoint(**values)
-    whole = (point.coupled, point.size, point.removed)
-    numbers = (point.ratio, point.value)
-    if (
-        not isinstance(point.layer, str)
-        or any(type(number) is not int for number in whole)
-        or any(type(number) not in (int, float) for number in numbers)
-    ):
-        raise TypeError("a name, whole numbers and numbers are expected")
-    return point
+_COUNT = integer(0, 1_000_000)
+_BASE = record({"base": number()})
+_POINT = record(
+    {
+        "layer": text(),
+        "ratio": number(0, 1),
+        "value": _figure,
+        **dict.fromkeys(("coupled", "size", "removed"), _COUNT),
+    }
+)
 
 
 def _short(value: Any) -> str:

@@ -430,12 +430,18 @@ def _show(stages: Sequence[Stage], record: Record, folder: Path) -> None:
 
 def tell_latency(args: argparse.Namespace, measured: Path) -> None:
     """Whether the model as it is after fine-tuning takes what was asked for."""
-    medians = {
-        entry["label"]: entry["forward"]["median"]
-        for entry in read_json(measured)["measurements"]
-        if entry["runtime"] == args.runtime
-    }
-    before, after = medians["before"], medians["after"]
+    try:
+        medians = {
+            entry["label"]: float(entry["forward"]["median"])
+            for entry in read_json(measured)["measurements"]
+            if entry["runtime"] == args.runtime
+        }
+        before, after = medians["before"], medians["after"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"cannot read latencies in {measured} ({error!r}): delete it, and the same line "
+            "measures again"
+        ) from error
     target = PruneConfig(target=args.target).latency_target()
     miss = after / target.milliseconds(before) - 1
     logger.log(

@@ -145,6 +145,10 @@ def _study(
 
     modules = [name for name, _ in study.model.named_modules()]
     position = {group.name: modules.index(group.producers[0].name) for group in study.groups}
+    if odd := [point.layer for point in log.points if point.layer not in position]:
+        raise PruningError(
+            f"{log.path} names {odd[0]}, no layer that can be pruned here: delete that file"
+        )
     result = SensitivityResult(
         points=tuple(sorted(log.points, key=lambda p: (position[p.layer], p.ratio))),
         base=base,

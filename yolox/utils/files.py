@@ -80,7 +80,7 @@ def write_text(path: Path, text: str, error: type[UserError] = UserError) -> Non
 
 def write_bytes(path: Path, content: bytes, error: type[UserError] = UserError) -> None:
     """Write a file, whole or not at all; raises ``error`` where it cannot be."""
-    with replacing(path, error, len(content)) as temporary:
+    with replacing(path, error) as temporary:
         temporary.write_bytes(content)
 
 
