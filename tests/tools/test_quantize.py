@@ -68,7 +68,7 @@ def job_of(tiny_exp: Path, trained: Path) -> Callable[..., QuantizeJob]:
     exp = get_exp(tiny_exp, None)
     source = trained / "best_ckpt.pth"
     loaded = load_model(source)
-    images = calibration_images(exp, loaded.spec, 2)
+    images = calibration_images(exp, 2)
 
     def make(output: Path, evaluate: Callable[[nn.Module], float], **settings: Any) -> QuantizeJob:
         return QuantizeJob(
@@ -152,7 +152,7 @@ def test_both_formats_by_default_beside_the_checkpoint(
         ("-c BEST --calibration mean", ["percentile, minmax, entropy", "'mean'"]),
         ("-c BEST --format ncnn", ["--format", "ncnn"]),
         ("-c BEST --tsize 50", ["--tsize", "32", "50"]),
-        ("-c BEST --tsize 96 -f EXP test_size 64,64", ["--tsize and test_size"]),
+        ("-c BEST --tsize 96 -f EXP test_size 64,64", ["--tsize and the field test_size"]),
         ("-c BEST --calibration-images 2 -o m.xml", ["m.xml", ".onnx"]),
         ("-c BEST --calibration-images 2 -o junk.pth/m.onnx", ["cannot write into junk.pth"]),
         ("-c none.pth", ["no checkpoint at none.pth"]),

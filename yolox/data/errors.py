@@ -18,11 +18,21 @@ class DataError(UserError):
 
 
 class UnknownClassesError(DataError):
-    """Objects are of classes that are not in the list; `names` are these."""
+    """Objects are of classes that are not in the list.
 
-    def __init__(self, message: str, names: Sequence[str]) -> None:
-        super().__init__(message)
+    Args:
+        names: these classes.
+        what, advice, rest: sentences of the message.
+    """
+
+    def __init__(self, names: Sequence[str], what: str, advice: str, rest: str = "") -> None:
+        super().__init__(f"{what}. {advice}{rest}")
         self.names = tuple(names)
+        self._what, self._rest = what, rest
+
+    def with_advice(self, advice: str) -> UnknownClassesError:
+        """The same with another word on what to do."""
+        return UnknownClassesError(self.names, self._what, advice, self._rest)
 
 
 def bullets(items: Sequence[str], limit: int = MAX_LISTED) -> str:

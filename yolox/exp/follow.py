@@ -98,12 +98,12 @@ def classes_of(exp: Exp, spec: ModelSpec, name: object) -> tuple[str, ...]:
     return names if as_many else ()
 
 
-def other_classes(exp: Exp, source: tuple[str, str], others: Sequence[str]) -> str:
-    """What to say where the data have objects of other classes than a model.
+def advice_on(exp: Exp, source: tuple[str, str], others: Sequence[str]) -> str:
+    """What to do where the data have objects of other classes than a model.
 
     Args:
         exp: has the model's classes.
-        source: what the model is called, and what can be done.
+        source: what the model is called, and what can be done in general.
         others: classes of the data.
     """
     theirs, (name, advice) = tuple(exp.class_names), source
@@ -112,10 +112,7 @@ def other_classes(exp: Exp, source: tuple[str, str], others: Sequence[str]) -> s
         spelled = dict(zip(rows, others, strict=True))
         names = [spelled.get(i, own) for i, own in enumerate(theirs)]
         advice = f"spell them as the data do: class_names {shlex.quote(write_names(names))}"
-    return (
-        f"{name} has the classes {', '.join(theirs)}, and the data have objects of others: "
-        f"{', '.join(others)}; {advice}"
-    )
+    return f"The list is that of {name}: {advice}; or mend the annotations"
 
 
 def with_names(loaded: LoadedModel, exp: Exp) -> LoadedModel:

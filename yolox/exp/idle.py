@@ -38,10 +38,12 @@ def reads_training(name: str) -> bool:
 
 
 def tell_idle(exp: Exp, cases: Iterable[Case]) -> None:
-    """Warn of the fields among these that were given, a line for each cause."""
+    """Warn of the fields among these that were given, a line for each cause, each field once."""
+    told: set[str] = set()
     for names, cause in cases:
-        idle = [name for name in names if name in exp.given]
+        idle = [name for name in names if name in exp.given and name not in told]
         if idle:
+            told.update(idle)
             logger.warning(f"without effect: {', '.join(idle)}, since {cause}")
 
 

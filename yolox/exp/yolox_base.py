@@ -22,7 +22,6 @@ from yolox.core import Trainer, build_sgd, resize_batch
 from yolox.data import (
     VOC_CLASSES,
     COCODataset,
-    DataError,
     DataLoader,
     DetectionDataset,
     MosaicDetection,
@@ -40,7 +39,7 @@ from yolox.data import (
 from yolox.evaluators import COCOEvaluator, Evaluator
 from yolox.exp.checks import problems_of
 from yolox.exp.fields import ExpError, Fields
-from yolox.exp.follow import other_classes
+from yolox.exp.follow import advice_on
 from yolox.models import YOLOX, ModelSpec, build_model
 from yolox.utils.dist import get_rank, get_world_size
 from yolox.utils.lr_scheduler import LRScheduler
@@ -271,7 +270,8 @@ class Exp(Fields):
         except UnknownClassesError as error:
             if self._classes_from is None:
                 raise
-            raise DataError(other_classes(self, self._classes_from, error.names)) from error
+            advice = advice_on(self, self._classes_from, error.names)
+            raise error.with_advice(advice) from error
 
     def _relabeled(self, dataset: DetectionDataset) -> DetectionDataset:
         if not isinstance(dataset, DetectionDataset):

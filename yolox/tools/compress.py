@@ -393,8 +393,8 @@ def _origin(exp: Exp, source: Path, recipe: Path | str | None) -> str:
     content = recipe if isinstance(recipe, str) else file_digest(recipe or DEFAULT_EXP)
     fields = {
         name: _plain(Path(value) if value and name == "data_dir" else value)
-        for name, value in vars(exp).items()
-        if not name.startswith("_") and name not in _WITHOUT_INFLUENCE
+        for name, value in ((name, getattr(exp, name)) for name in exp.field_types())
+        if name not in _WITHOUT_INFLUENCE
     }
     text = json.dumps([file_digest(source), content, fields], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     source: Path = args.ckpt or folder / "best_ckpt.pth"
     if not is_exported(source):
         source = resolve_weights(source)
-    model, spec = _load(source, args)
-    exp = _prepare(exp, source, spec, args)
+    model, spec, pruned = _load(source, args)
+    exp = _prepare(exp, source, spec, args, pruned=pruned)
     distributed = fabric.world_size > 1
     if fabric.is_global_zero:
         tell_idle(exp, idle_without_training(exp, test=args.test))
@@ -146,27 +146,31 @@ def _refuse(args: argparse.Namespace) -> None:
         raise UserError("--speed times one process: leave out -d and --num_machines")
 
 
-def _load(source: Path, args: argparse.Namespace) -> tuple[torch.nn.Module, ModelSpec]:
-    """The model of a checkpoint, or an exported file in its place, and its spec."""
+def _load(source: Path, args: argparse.Namespace) -> tuple[torch.nn.Module, ModelSpec, bool]:
+    """The model of a checkpoint, or an exported file in its place; its spec; if it is pruned."""
     if is_exported(source):
         flags = {
             "--fuse": args.fuse,
             "--fp16": args.fp16,
             f"--precision {args.precision}": args.precision != "fp32",
         }
-        return open_file(
+        exported, spec = open_file(
             source, tsize=args.tsize, flags=flags, openvino_precision=args.openvino_precision
         )
+        return exported, spec, exported.info.pruned
     loaded = load_model(source)
     model = fuse_model(loaded.model) if args.fuse else loaded.model
-    return model.to(memory_format=torch.channels_last), loaded.spec  # type: ignore[call-overload]
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model, loaded.spec, loaded.is_pruned
 
 
-def _prepare(exp: Exp, source: Path, spec: ModelSpec, args: argparse.Namespace) -> Exp:
+def _prepare(
+    exp: Exp, source: Path, spec: ModelSpec, args: argparse.Namespace, *, pruned: bool
+) -> Exp:
     """The Exp with the evaluation of the checkpoint and the flags."""
     if args.tsize:
         spec = dataclasses.replace(spec, input_size=(args.tsize, args.tsize))
-    followed = follow_checkpoint(exp, spec, source)
+    followed = follow_checkpoint(exp, spec, source, pruned=pruned)
     followed.put(
         test_conf=exp.test_conf if args.conf is None else args.conf,
         nmsthre=exp.nmsthre if args.nms is None else args.nms,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from yolox.core import outer_launch, processes_here, supervise
+from yolox.tools import cli
 from yolox.utils.errors import UserError
 
 
@@ -19,7 +20,11 @@ def join_machines(args: argparse.Namespace) -> None:
         UserError: several machines without a meeting point, or a number that none of them has.
     """
     if args.num_machines == 1 or outer_launch():
-        return  # alone, or started by torchrun or SLURM, which know
+        # Alone, or started by torchrun or SLURM, which know.
+        given = {"--machine_rank": args.machine_rank, "--dist-url": args.dist_url}
+        flags = " and ".join(flag for flag, value in given.items() if value)
+        cli.tell_idle((flags, flags, "there is one machine, or a launcher knows them all"))
+        return
     if args.machine_rank >= args.num_machines:
         raise UserError(
             f"--machine_rank {args.machine_rank}: the {args.num_machines} machines of "

@@ -115,10 +115,12 @@ def _check_names(records: RecordSet, classes: tuple[str, ...]) -> None:
         items.append(f"{name!r}: {counts[name]} objects" + (f"; meant {hint!r}?" if hint else ""))
     found = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
     raise UnknownClassesError(
-        f"{len(unknown)} classes in the annotations are not in the class list "
-        f"[{', '.join(classes)}]. Add them to the list or mend the annotations; left so, their "
-        f"objects would count as background:{bullets(items)}\nAll classes found: {found}",
         unknown,
+        f"{len(unknown)} classes in the annotations are not in the class list "
+        f"[{', '.join(classes)}]",
+        "Add them to the list or mend the annotations",
+        f"; left so, their objects would count as background:{bullets(items)}\n"
+        f"All classes found: {found}",
     )
 
 

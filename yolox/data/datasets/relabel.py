@@ -25,9 +25,10 @@ def with_classes(dataset: DetectionDataset, class_names: Sequence[str]) -> Detec
     absent = [dataset.class_names[i] for i in sorted(used) if dataset.class_names[i] not in names]
     if absent:
         raise UnknownClassesError(
-            f"the data set has objects of classes that are not in the list: {', '.join(absent)}; "
-            f"the list is {', '.join(names)}. Training and evaluation images need the same classes",
             absent,
+            "the data set has objects of classes that are not in the list: "
+            f"{', '.join(absent)}; the list is {', '.join(names)}",
+            "Training and evaluation images need the same classes",
         )
     index = np.array(
         [names.index(name) if name in names else -1 for name in dataset.class_names],

@@ -113,6 +113,13 @@ class _Model:
     result: EvalResult | None = None
     detections: Sequence[ImageDetections] = ()
 
+    @property
+    def is_pruned(self) -> bool:
+        """Whether it was, by its file."""
+        if isinstance(self.network, ExportedModel):
+            return self.network.info.pruned
+        return self.loaded is not None and self.loaded.is_pruned
+
 
 def gather_report(
     paths: Sequence[Path],
@@ -211,10 +218,7 @@ def _opened(path: Path, label: str, openvino_precision: str) -> _Model:
 def _followers(exp: Exp, models: Sequence[_Model]) -> list[Exp]:
     """An Exp for each model, with its size and classes; these must be the same ones for all."""
     exps = [
-        follow_checkpoint(
-            exp, model.spec, model.path, pruned=model.loaded is not None and model.loaded.is_pruned
-        )
-        for model in models
+        follow_checkpoint(exp, model.spec, model.path, pruned=model.is_pruned) for model in models
     ]
     for follower, model in zip(exps, models, strict=True):
         if follower.class_names != exps[0].class_names:
