@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from PIL import (
     BmpImagePlugin,
@@ -30,9 +30,6 @@ from PIL import (
 
 from yolox.data.errors import DataError
 from yolox.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = [
     "EXIF_MARK",
@@ -107,7 +104,7 @@ class ImageError(DataError):
         self.what = what or message
 
     @classmethod
-    def about(cls, path: Path, reason: str, advice: str = _REPLACE) -> Self:
+    def about(cls, path: Path, reason: str, advice: str = _REPLACE) -> ImageError:
         """The error of a file, of which `reason` says what is wrong."""
         what = reason if advice == _REPLACE else f"{reason}: {advice}"
         return cls(f"image {path} {reason}: {advice}", what)

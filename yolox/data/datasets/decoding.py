@@ -159,7 +159,7 @@ def _shrink(img: Image, factor: int) -> Image:
     return out
 
 
-def _wrong_size(path: Path, raw: bytes, shown: Size, factor: int, size: Size | None) -> WrongSize:
+def _wrong_size(path: Path, raw: bytes, shown: Size, factor: int, size: Size | None) -> ImageError:
     header = read_header(path, io.BytesIO(raw), len(raw))
     said = [f"{_text(size)} when its size was recorded"] if size else []
     said += [f"{_text(header.size)} by its header"] if header else []
