@@ -88,6 +88,21 @@ def os2_bmp(img: np.ndarray) -> bytes:
     return head + rows.tobytes()
 
 
+def claiming(kind: str, side: int) -> bytes:
+    """A small file that claims side × side pixels."""
+    if kind == "JPEG":
+        data = bytearray(pillow(noise(8, 8), "JPEG", "RGB", 1))
+        at = data.index(b"\xff\xc0")
+        struct.pack_into(">HH", data, at + 5, side, side)
+        return bytes(data)
+    data = bytearray(pillow(noise(8, 8), kind, "RGB", 1))
+    if kind == "PNG":
+        header = struct.pack(">II", side, side) + data[24:29]
+        return bytes(data[:8]) + chunk(b"IHDR", header) + data[33:]
+    struct.pack_into("<ii", data, 18, side, side)  # BMP
+    return bytes(data)
+
+
 # by name: the suffix, whether it has an orientation, and (RGB picture, orientation) -> bytes
 Writer = Callable[[np.ndarray, int], bytes]
 KINDS: dict[str, tuple[str, bool, Writer]] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from pathlib import Path
 
 import cv2
@@ -16,7 +15,7 @@ from loguru import logger
 from PIL import Image
 
 import yolox
-from tests.data.pictures import KINDS, app1, exif, noise, pillow, with_chunk
+from tests.data.pictures import KINDS, app1, claiming, exif, noise, pillow, with_chunk
 from yolox.data import DataError, DetectionDataset, Sample
 from yolox.data.contact_sheet import record_tile
 from yolox.data.convert.cut import Job, TileSettings, cut
@@ -324,25 +323,6 @@ def test_thin_pictures_have_every_reduction(size, suffix, tmp_path):
 
 
 # -------------------------------------------------------------------------------------- the limit
-
-
-def claiming(kind: str, side: int) -> bytes:
-    """A small file that claims side × side pixels."""
-    if kind == "JPEG":
-        data = bytearray(pillow(noise(8, 8), "JPEG", "RGB", 1))
-        at = data.index(b"\xff\xc0")
-        struct.pack_into(">HH", data, at + 5, side, side)
-        return bytes(data)
-    data = bytearray(pillow(noise(8, 8), kind, "RGB", 1))
-    if kind == "PNG":
-        header = struct.pack(">II", side, side) + data[24:29]
-        return bytes(data[:8]) + struct.pack(">I", 13) + _checked(b"IHDR" + header) + data[33:]
-    struct.pack_into("<ii", data, 18, side, side)  # BMP
-    return bytes(data)
-
-
-def _checked(content: bytes) -> bytes:
-    return content + struct.pack(">I", zlib.crc32(content))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])

@@ -308,6 +308,23 @@ def test_a_damaged_file_is_made_again(folder, place, log):
     np.testing.assert_array_equal(cached.load_image(0), dataset(folder).load_image(0))
 
 
+def test_a_damaged_image_is_named_and_decoded_from_its_file(folder, log):
+    dataset(folder, "disk")
+    (path,) = cache_files(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    plain, cached = dataset(folder), dataset(folder, "disk")
+    for _ in range(2):
+        for index in range(len(plain)):
+            for factor in FACTORS:
+                np.testing.assert_array_equal(
+                    cached.load_reduced(index, factor), plain.load_reduced(index, factor)
+                )
+    (text,) = [text for text in log("WARNING") if "is damaged" in text]
+    assert f"{path} is damaged where it holds {folder}" in text
+
+
 _CHILD = """
 import os, signal, sys
 from pathlib import Path

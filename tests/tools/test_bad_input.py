@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.data.pictures import claiming
 from tests.runs import command, error_lines, read, tree, write_exp
 from yolox.tools import (
     bench,
@@ -267,7 +268,8 @@ def test_an_image_whose_pixels_cannot_be_decoded_is_named(
     image = _voc(copy) / "JPEGImages" / "demo_00004.png"
     (_voc(copy) / "JPEGImages" / "demo_00004.jpg").unlink()
     encoded = cv2.imencode(".png", np.zeros((96, 96, 3), np.uint8))[1].tobytes()
-    image.write_bytes(encoded[:33])
+    at = encoded.index(b"IDAT") + 6
+    image.write_bytes(encoded[:at] + b"no zlib" + encoded[at + 7 :])
     exp = write_exp(tmp_path / "exp.py", copy, tmp_path / "out")
     assert command(train.main, "-f", exp, "data_num_workers", workers) == 1
     err = capsys.readouterr().err
@@ -281,13 +283,16 @@ def test_demo_names_files_that_are_no_images(
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no")
     (tmp_path / "b.png").write_bytes(b"")
+    (tmp_path / "c.png").write_bytes(claiming("PNG", 60000))
     error = _refused(
         tmp_path, capsys, "demo", "-c", trained / "best_ckpt.pth", "--path", tmp_path,
         "--save_dir", tmp_path / "out",
     )  # fmt: skip
-    assert "2 of 2 files cannot be decoded" in error
+    assert "3 of 3 files cannot be decoded" in error
     assert "a.jpg" in error
     assert "b.png" in error
+    assert "c.png claims 60000 × 60000" in error
+    assert "set YOLOX_MAX_IMAGE_PIXELS=3600000000" in error
 
 
 # ------------------------------------------------------------------------------------ checkpoints

@@ -173,7 +173,7 @@ def test_pictures_are_those_of_the_exp_and_a_broken_one_is_left_out(
     (folder / "zz.png").write_text("no picture")
     assert command(export.main, *words, "--path", folder) == 0
     log = capsys.readouterr().err
-    assert "zz.png cannot be decoded as an image: compared without it" in log
+    assert "zz.png cannot be decoded (10 bytes): compared without it" in log
     assert "PyTorch, 2 images" in log
 
 

@@ -67,7 +67,7 @@ class DataLoader(data.DataLoader[Any]):
             yield from super().__iter__()
         except DataError as error:
             # A worker's error arrives as its whole traceback, ending in the message.
-            marker = f"{DataError.__module__}.{DataError.__qualname__}: "
+            marker = f"{type(error).__module__}.{type(error).__qualname__}: "
             raise DataError(str(error).rpartition(marker)[2].rstrip()) from None
 
     def set_epoch(self, epoch: int, mosaic: bool) -> None:

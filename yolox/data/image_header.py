@@ -99,9 +99,15 @@ class ImageError(DataError):
         what: is wrong with it, to follow its name; with what to do, unless that is to replace it.
     """
 
-    def __init__(self, path: Path, reason: str, advice: str = _REPLACE) -> None:
-        super().__init__(f"image {path} {reason}: {advice}")
-        self.what = reason if advice == _REPLACE else f"{reason}: {advice}"
+    def __init__(self, message: str, what: str = "") -> None:
+        super().__init__(message)  # alone, too: so a loader's worker hands the error on
+        self.what = what or message
+
+    @classmethod
+    def about(cls, path: Path, reason: str, advice: str = _REPLACE) -> ImageError:
+        """The error of a file, of which `reason` says what is wrong."""
+        what = reason if advice == _REPLACE else f"{reason}: {advice}"
+        return cls(f"image {path} {reason}: {advice}", what)
 
 
 class TooManyPixels(ImageError):  # noqa: N818 - what it says is the error
@@ -251,7 +257,7 @@ def check_pixels(path: Path, size: tuple[int, int], length: int, kind: str | Non
     limits = {LIMIT_VARIABLE: _limit(), OPENCV_VARIABLE: _opencv_limit()}
     passed = [name for name, limit in limits.items() if pixels > limit]
     if passed:
-        raise TooManyPixels(
+        raise TooManyPixels.about(
             path,
             f"{claim}, and at most {min(limits.values())} are decoded",
             f"cut it or scale it down; or, if it is what you expect and there is memory for 6 "
@@ -259,7 +265,7 @@ def check_pixels(path: Path, size: tuple[int, int], length: int, kind: str | Non
             f"environment",
         )
     if pixels > max(_DENSITY_FROM, _DENSEST.get(kind or "", pixels) * length):
-        raise TooManyPixels(
+        raise TooManyPixels.about(
             path, f"{claim}, which its {length} bytes cannot hold: nearly all of it is missing"
         )
 

@@ -51,7 +51,7 @@ def read_file_header(path: Path) -> FileHeader:
             header = read_header(path, file, length)
             has_end = header is None or _has_end(file, length, header.kind)
     except OSError as error:
-        raise ImageError(path, f"cannot be read ({error.strerror})", "is it there?") from None
+        raise ImageError.about(path, f"cannot be read ({error.strerror})", "is it there?") from None
     if header is not None and (has_end or header.kind == JPEG):
         return FileHeader(size=header.size, cut_off=not has_end)
     height, width = read_image(path).shape[:2]

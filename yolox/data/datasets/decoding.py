@@ -73,7 +73,7 @@ def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
     try:
         return np.fromfile(path, dtype=np.uint8)
     except OSError as error:
-        raise ImageError(path, f"cannot be read ({error.strerror})", "is it there?") from None
+        raise ImageError.about(path, f"cannot be read ({error.strerror})", "is it there?") from None
 
 
 def read_image(path: Path) -> Image:
@@ -115,7 +115,7 @@ def decode(path: Path, data: npt.NDArray[np.uint8], factor: int, size: Size | No
         img = None
     if img is None:
         claim = f", {_text(header.size)} (height × width)" if header else ""
-        raise ImageError(path, f"cannot be decoded ({len(raw)} bytes{claim})")
+        raise ImageError.about(path, f"cannot be decoded ({len(raw)} bytes{claim})")
     if header is None:
         check_pixels(path, img.shape[:2], len(raw))
     else:
@@ -159,12 +159,12 @@ def _shrink(img: Image, factor: int) -> Image:
     return out
 
 
-def _wrong_size(path: Path, raw: bytes, shown: Size, factor: int, size: Size | None) -> WrongSize:
+def _wrong_size(path: Path, raw: bytes, shown: Size, factor: int, size: Size | None) -> ImageError:
     header = read_header(path, io.BytesIO(raw), len(raw))
     said = [f"{_text(size)} when its size was recorded"] if size else []
     said += [f"{_text(header.size)} by its header"] if header else []
     small = f" at 1/{factor}" if factor > 1 else ""
-    return WrongSize(
+    return WrongSize.about(
         path,
         f"is {_text(shown)} (height × width) as decoded{small}, but {', and '.join(said)}",
         "if it was replaced meanwhile, start again; if not, save it anew with a program that "
