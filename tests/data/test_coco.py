@@ -148,7 +148,7 @@ BAD_OBJECTS = [
     ({"category_id": 1}, "category_id 1 is not among the categories"),
     ({"category_id": None}, "category_id None is not among the categories"),
     ({"bbox": None}, "has no bbox"),
-    ({"bbox": []}, "not four finite numbers"),
+    ({"bbox": []}, "has no bbox"),
     ({"bbox": "1234"}, "not four finite numbers"),
     ({"bbox": [1, 2, 3, 4, 5]}, "not four finite numbers"),
     ({"bbox": [1, 2, 3, "x"]}, "not four finite numbers"),
@@ -182,7 +182,9 @@ def test_all_annotations_that_cannot_be_used_are_raised_at_once(root):
         ({"id": 10, "file_name": "c.png"}, "id 10 is that of another entry"),
         ({"id": 30, "file_name": "a.png"}, "'a.png' is that of another entry"),
         ({"id": 30, "file_name": "sub/../a.png"}, "'a.png' is that of another entry"),
-        ({"id": "30", "file_name": "c.png"}, "id is '30': expected a whole number"),
+        ({"id": "thirty", "file_name": "c.png"}, "id is 'thirty': expected a whole number"),
+        ({"id": "10", "file_name": "c.png"}, "id 10 is that of another entry"),
+        ({"id": 30.5, "file_name": "c.png"}, "id is 30.5: expected a whole number"),
         ({"id": True, "file_name": "c.png"}, "id is True"),
         ({"id": 2**63, "file_name": "c.png"}, "expected a whole number"),
         ({"id": 30}, "file_name is None"),
@@ -204,7 +206,7 @@ def test_entries_of_images_that_cannot_be_used(root, entry, words):
 
 
 def test_objects_of_an_entry_that_cannot_be_used_are_no_second_problem(root):
-    rewrite(root, lambda content: content["images"][0].update(file_name="/a.png"))
+    rewrite(root, lambda content: content["images"][0].update(file_name="/c.png"))
     assert [kind for kind, _, _ in problems(root)] == [ENTRY]
 
 

@@ -223,7 +223,9 @@ def test_lines_with_flags_extensions_spaces_and_repeats(voc, log):
     voc.add("photo 1", [("dog", (1, 1, 9, 9), 0)])
     voc.split("trainval", "a  1", "b -1", "photo 1", "a.jpg", "")
     assert [s.name for s in read(voc).samples] == ["a", "b", "photo 1"]
-    assert "1 images more than once" in log("WARNING")[0]
+    (warning,) = log("WARNING")
+    assert "images named more than once (1)" in warning
+    assert "- a in VOC2007/trainval" in warning
 
 
 @pytest.mark.parametrize("name", ["c.JPG", "c.jpeg", "c.png", "c.BMP"])
@@ -290,7 +292,9 @@ def test_boxes_are_clipped_and_empty_ones_reported_once(voc, log):
     np.testing.assert_array_equal(sample.boxes, [[0, 10, 20, 40], [1, 2, 3, 4]])
     assert sample.classes.tolist() == [1, 0]
     assert sample.difficult.tolist() == [False, True]
-    (warning,) = log("WARNING")
+    cut, warning = log("WARNING")
+    assert cut.startswith("1 boxes reach more than 2 pixels over the edge")
+    assert "c: dog (-5, 11, 21, 99)" in cut
     assert warning.startswith("3 boxes")
     assert "c: dog (9, 9, 9, 20)" in warning
 

@@ -67,7 +67,8 @@ def test_a_class_list_chooses_the_indices(config):
     [
         ("0 0.5 0.5 0.5", "has 4 numbers"),
         ("0", "has 1 numbers"),
-        ("0 .5 .5 .5 .5 .9", "has 6 numbers"),
+        ("0 .5 .5 .5 .5 1.2", "not all fractions"),
+        ("1_0 .5 .5 .5 .5", "is not all numbers"),
         ("0 .1 .1 .2 .2 .3 .3 .4", "has 8 numbers"),
         ("ant .5 .5 .5 .5", "is not all numbers"),
         ("2 .5 .5 .5 .5", "class 2: expected a whole number from 0 to 1"),
@@ -176,7 +177,9 @@ def test_without_such_a_folder_labels_are_beside_the_images(tmp_path, log):
 def test_repeats_are_read_once(config, log):
     (config.parent / "more.txt").write_text("images/train/b.png\n" * 2)
     assert names(read(config, NAMES, "train: [images/train, more.txt]")) == ["a", "b"]
-    assert "2 images more than once" in log("WARNING")[0]
+    (warning,) = log("WARNING")
+    assert "images named more than once (1)" in warning
+    assert "images/train/b.png" in warning
 
 
 @pytest.mark.parametrize(
