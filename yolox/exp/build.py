@@ -11,7 +11,7 @@ from loguru import logger
 from torch import nn
 
 from yolox.core import Trainer, TrainSettings, make_fabric
-from yolox.data import RecordSet
+from yolox.data import DetectionDataset, RecordSet, require_objects
 from yolox.data.doctor import quick_check
 from yolox.exp.finetune import Teaching, average_of, fine_tuning, require_same_teacher
 from yolox.exp.official import epoch_loader, image_names, input_sizes, optimizer_of
@@ -58,6 +58,8 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
             f"the training data make no batch of {batch_size}: lower the batch size, or have the "
             "Exp's loader keep a smaller last one"
         )
+    if isinstance(dataset := _images_of(loader), DetectionDataset):
+        require_objects(dataset)
     evaluator = exp.get_evaluator(batch_size, several)
     if fabric.is_global_zero:
         _look_at_data(exp, loader, evaluator)
@@ -130,11 +132,16 @@ def _teaching(exp: Exp, options: TrainOptions, start: Start) -> Teaching | None:
     return teaching
 
 
+def _images_of(loader: Any) -> Any:
+    """The data set that a loader reads, or that its mosaics are made of."""
+    dataset = getattr(loader, "dataset", None)
+    return getattr(dataset, "dataset", dataset)
+
+
 def _look_at_data(exp: Exp, loader: Any, evaluator: Any) -> None:
     """Warn of what the data doctor finds without opening images, where it can see the records."""
-    train = getattr(loader, "dataset", None)
     splits = {
-        "train": getattr(getattr(train, "dataset", train), "records", None),
+        "train": getattr(_images_of(loader), "records", None),
         "val": getattr(getattr(evaluator, "dataset", None), "records", None),
     }
     records = {name: found for name, found in splits.items() if isinstance(found, RecordSet)}

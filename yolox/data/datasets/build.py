@@ -160,6 +160,7 @@ def build_samples(
     _warn_cut(records, kept & (np.abs(whole - boxes).max(axis=1, initial=0) > _SLACK))
     _warn_dropped(records, kept)
     difficult = np.fromiter(chain.from_iterable(row.difficult for row in rows), dtype=np.bool_)
+    _warn_of_nothing(records, kept, difficult)
     if not keep_difficult:
         kept &= ~difficult
     index = {name: i for i, name in enumerate(classes)}
@@ -266,6 +267,24 @@ def _warn_dropped(records: RecordSet, kept: npt.NDArray[np.bool_]) -> None:
         logger.warning(
             f"{len(dropped)} boxes have no area inside their image and are left out:"
             f"{bullets(dropped)}"
+        )
+
+
+def _warn_of_nothing(
+    records: RecordSet, kept: npt.NDArray[np.bool_], difficult: npt.NDArray[np.bool_]
+) -> None:
+    """Where no object is left that AP can be measured on."""
+    if not len(kept):
+        first = records.records[0]
+        logger.warning(
+            f"no image of {records.title} has an object; those of {first.name} were looked for in "
+            f"{first.source}"
+        )
+    elif not (kept & ~difficult).any():
+        logger.warning(
+            f"no object of {records.title} counts, so that there is no AP on it: of "
+            f"{len(kept):,}, {(~kept).sum():,} have no area, {(kept & difficult).sum():,} are "
+            "crowds, difficult or to be ignored"
         )
 
 

@@ -57,8 +57,8 @@ class COCODataset(DetectionDataset):
         json_file: in ``annotations``, in ``data_dir``, or any path. It may lack annotations, as
             those of test images do.
         name: of the folder of images: ``data_dir/name``, ``data_dir/images/name``, the folder of a
-            ``json_file`` that is not in ``annotations`` or ``images`` in it, ``data_dir/images`` or
-            ``data_dir``: the one that holds the most of them.
+            ``json_file`` that is not in ``annotations``, or ``name`` or ``images`` in it,
+            ``data_dir/images`` or ``data_dir``: the one that holds the most of them.
         img_size: (height, width) of the network's input.
         preproc, cache, cache_type: see ``DetectionDataset``.
         classes: names by class index; None takes the file's categories, by rising id.
@@ -181,7 +181,7 @@ def _records(data: dict[str, Any], files: Sequence[Path], data_dir: Path, name: 
         folder, usable, more = _place(images, image_folders(data_dir, name, path), problems)
         remarks += more
     return RecordSet(
-        title=path.name,
+        title=_title(path, data_dir),
         records=tuple(
             Record(
                 name=image.name,
@@ -209,6 +209,13 @@ def _records(data: dict[str, Any], files: Sequence[Path], data_dir: Path, name: 
         form="xywh",
         learn_difficult=False,
     )
+
+
+def _title(path: Path, data_dir: Path) -> str:
+    """The file's name, with its folder where that is not the usual one."""
+    if path.parent.name == ANNOTATIONS or not path.is_relative_to(data_dir):
+        return path.name
+    return path.relative_to(data_dir).as_posix()
 
 
 def _place(

@@ -31,7 +31,7 @@ def annotation_files(data_dir: Path, json_file: str | Path) -> list[Path]:
 def image_folders(data_dir: Path, name: str, annotation_file: Path) -> list[Path]:
     """The folders that images can be in, there or not, in the order of preference."""
     beside = annotation_file.parent
-    own = () if beside.name == ANNOTATIONS else (beside, beside / "images")
+    own = () if beside.name == ANNOTATIONS else (beside / name, beside, beside / "images")
     folders = (
         *(data_dir / name, data_dir / "images" / name),
         *own,

@@ -25,6 +25,7 @@ ROUNDING = 1e-3  # how far a value may be outside [0, 1]
 _LOOKED_AT = 200  # lines of a length: enough to tell
 _NEARLY_ALL = 0.9  # of the lines, where a few may be broken
 _MOST = 0.5
+_GAP, _GAP_OF_FEW, _FEW = 0.3, 0.6, 10  # between what speaks for either; of fewer lines than these
 _SLACK = 0.1  # of a box: keypoints are set by hand, as boxes are
 _SPREAD = 0.25  # of a box: keypoints closer together than that are not what it was drawn around
 _EDGE = 0.02
@@ -181,10 +182,11 @@ class Lines:
         pose, _, each, share = self._best_pose(count)
         if each == 3 and _visibilities(lines_M) and share >= _MOST:
             return pose
-        simple = float(np.mean([_is_simple(corners) for corners in points])) >= _MOST
-        if simple == (share >= _MOST):
-            return None
-        return outline if simple else pose
+        simple = float(np.mean([_is_simple(corners) for corners in points]))
+        gap = _GAP_OF_FEW if len(lines_M) < _FEW else _GAP
+        if share >= _MOST and share - simple >= gap:
+            return pose
+        return outline if simple >= _MOST and simple - share >= gap else None
 
     def _best_pose(self, count: int) -> tuple[Kind, int, int, float]:
         """As what pose lines make the most sense; its keypoints, numbers of each, share of lines.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from yolox.data.datasets.records import RecordSet
-from yolox.data.doctor.boxes import box_findings, split_stats, tabulate
+from yolox.data.doctor.boxes import box_findings, split_stats, tabulate, unlearnable_findings
 from yolox.data.doctor.facts import Facts
 from yolox.data.doctor.images import (
     copy_findings,
@@ -14,6 +14,7 @@ from yolox.data.doctor.images import (
     problem_findings,
 )
 from yolox.data.doctor.labels import count_objects, label_findings, listed_classes
+from yolox.data.doctor.remarks import remark_findings
 from yolox.data.doctor.report import SEVERITIES, Finding, Report
 
 
@@ -46,6 +47,8 @@ def check(
     found = [
         *problem_findings(records_by_split, classes),
         *emptiness_findings(records_by_split),
+        *unlearnable_findings(tables),
+        *remark_findings(records_by_split, tables),
         *label_findings(counts, listed),
         *file_findings(records_by_split, facts or {}),
         *copy_findings(records_by_split, facts),
@@ -68,7 +71,8 @@ def quick_check(
     """Errors and warnings that no image has to be opened for, one line each, errors first.
 
     What the readers could not use, classes against the list, spelling, images in two splits by
-    their file. Arguments as of `check`.
+    their file. What they remarked is left to `build_samples`, which logs it. Arguments as of
+    `check`.
     """
     found = [
         *problem_findings(records_by_split, classes),
