@@ -42,14 +42,17 @@ class LabelFiles:
         parts = image.parent.relative_to(base).parts
         for i in reversed(range(len(parts))):
             if parts[i].casefold() == "images":
-                yield self._labels_in(base.joinpath(*parts[:i])).joinpath(*parts[i + 1 :])
+                for labels in self._labels_in(base.joinpath(*parts[:i])):
+                    yield labels.joinpath(*parts[i + 1 :])
         yield image.parent
         if below and base.name.casefold() == "images":
-            yield self._labels_in(base.parent).joinpath(*parts)
+            for labels in self._labels_in(base.parent):
+                yield labels.joinpath(*parts)
 
-    def _labels_in(self, folder: Path) -> Path:
+    def _labels_in(self, folder: Path) -> list[Path]:
+        """The folders called labels, the one in small letters first, there or not."""
         names = sorted(name for name in self._listing(folder) if name.casefold() == "labels")
-        return folder / ("labels" if not names or "labels" in names else names[0])
+        return [folder / name for name in dict.fromkeys(["labels", *names])]
 
     def _listing(self, folder: Path) -> frozenset[str]:
         if folder not in self._names:

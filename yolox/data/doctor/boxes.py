@@ -141,8 +141,8 @@ def unlearnable_findings(tables: Mapping[str, BoxTable]) -> list[Finding]:
     """Splits that have objects, none of which training takes."""
     cases = []
     for split, table in tables.items():
-        width, height = _sides(table.inside)
-        bare = (width <= 0) | (height <= 0)
+        sides = (*_sides(table.boxes), *_sides(table.inside))  # the latter are not always known
+        bare = (np.stack(sides) <= 0).any(axis=0)
         if len(bare) and not (table.learnable & ~bare).any():
             crowds = int((~table.learnable).sum())
             example = (
