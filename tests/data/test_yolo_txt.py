@@ -67,7 +67,7 @@ def test_a_class_list_chooses_the_indices(config):
     [
         ("0 0.5 0.5 0.5", "has 4 numbers"),
         ("0", "has 1 numbers"),
-        ("0 .5 .5 .5 .5 1.2", "not all fractions"),
+        ("0 .5 .5 .5 .5 1.2", "a number after the box that is no confidence"),
         ("1_0 .5 .5 .5 .5", "is not all numbers"),
         ("0 .1 .1 .2 .2 .3 .3 .4", "has 8 numbers"),
         ("ant .5 .5 .5 .5", "is not all numbers"),

@@ -17,7 +17,7 @@ def as_number(value: object) -> float | None:
     if isinstance(value, str):
         text = value.strip()
         value = float(text) if _NUMBER.fullmatch(text) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if type(value) is not float and type(value) is not int:  # bool is another type
         return None
     try:
         number = float(value)
@@ -30,7 +30,7 @@ def as_whole(value: object) -> int | None:
     """A whole number of 64 bits, also from ``"7"`` or 7.0; None for anything else."""
     if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
+    if type(value) is int:
         return value if abs(value) < 2**63 else None
     number = as_number(value)
     if number is None or abs(number) >= _EXACT or not number.is_integer():
@@ -43,8 +43,10 @@ def as_flag(value: object) -> bool | None:
 
     None for anything else: a 2 or a "maybe" may mean either.
     """
-    if value is None or isinstance(value, bool):
+    if value is None or value is False or value is True:
         return bool(value)
+    if type(value) is int:
+        return bool(value) if 0 <= value <= 1 else None
     if isinstance(value, str):
         text = value.strip().casefold()
         if text in _NO or text in _YES:

@@ -24,27 +24,32 @@ class LabelFiles:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._names: dict[Path, frozenset[str]] = {}
+        self._places: dict[Path, list[Path]] = {}
 
     def find(self, image: Path) -> tuple[list[Path], Path]:
-        """The label files that are there, the one to read first; and where it was expected."""
-        folders = list(self._folders(image))
+        """The label files that are there, and the one to read, or where it was expected."""
+        parent = image.parent
+        if parent not in self._places:
+            self._places[parent] = list(dict.fromkeys(self._folders(parent)))
+        folders, stem = self._places[parent], image.stem
         found = [
             folder / name
-            for folder in dict.fromkeys(folders)
-            for name in (f"{image.stem}.txt", f"{image.stem}.TXT")
+            for folder in folders
+            for name in (f"{stem}.txt", f"{stem}.TXT")
             if name in self._listing(folder)
         ]
-        return found, folders[0] / f"{image.stem}.txt"
+        return found, found[0] if found else folders[0] / f"{stem}.txt"
 
-    def _folders(self, image: Path) -> Iterator[Path]:
-        below = image.is_relative_to(self._root)
-        base = self._root if below else Path(image.anchor)
-        parts = image.parent.relative_to(base).parts
+    def _folders(self, parent: Path) -> Iterator[Path]:
+        """Where the labels of images in a folder can be."""
+        below = parent.is_relative_to(self._root)
+        base = self._root if below else Path(parent.anchor)
+        parts = parent.relative_to(base).parts
         for i in reversed(range(len(parts))):
             if parts[i].casefold() == "images":
                 for labels in self._labels_in(base.joinpath(*parts[:i])):
                     yield labels.joinpath(*parts[i + 1 :])
-        yield image.parent
+        yield parent
         if below and base.name.casefold() == "images":
             for labels in self._labels_in(base.parent):
                 yield labels.joinpath(*parts)
@@ -76,8 +81,7 @@ class Labels:
 
 def read_labels(image: Path, files: LabelFiles, lines: Lines) -> Labels:
     """One image's lines, and what no line is; `lines` gets to know them."""
-    there, expected = files.find(image)
-    source = there[0] if there else expected
+    there, source = files.find(image)
     faults: list[tuple[str, str]] = []
     found = []
     for number, text in enumerate(_label_lines(source, faults), start=1):
@@ -159,6 +163,11 @@ def _fault(line: Line, kinds: Mapping[int, Kind], classes: int) -> str | None:
         return f"has {line.length + 1} numbers: expected a class and {expected}"
     if not (0 <= line.category < classes and line.category == int(line.category)):
         return f"class {line.category:g}: expected a whole number from 0 to {classes - 1}"
+    if line.length == 5 and line.box_inside and not line.all_inside:
+        return (
+            "has a number after the box that is no confidence, 0 to 1 (an oriented box is given by "
+            "its four corners)"
+        )
     if not (line.all_inside if kinds[line.length].all_fractions else line.box_inside):
         return (
             "is not all fractions: expected 0 to 1 after the class (pixels are divided by the "

@@ -110,24 +110,22 @@ class Lines:
                 f"has {len(values)} numbers: expected a class and 4 of a box, or a class and the "
                 f"x y of at least 3 corners"
             )
-        x, y, width, height = numbers[:4]
-        fractions = [-ROUNDING <= value <= 1 + ROUNDING for value in numbers]
-        hull = None
         self.counts[count] += 1
+        x, y, width, height = numbers[:4]
+        box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        low, high = -ROUNDING, 1 + ROUNDING
+        inside = low <= x <= high and low <= y <= high and low <= width <= high
+        inside = inside and low <= height <= high
+        if count == 4:
+            return Line(number, category, count, box, None, inside, inside)
+        hull = None
         if count >= 6:
             even = count - count % 2
             hull = points_box(numbers[:even:2], numbers[1:even:2])
             if len(self._looked_at[count]) < _LOOKED_AT:
                 self._looked_at[count].append(numbers)
-        return Line(
-            number=number,
-            category=category,
-            length=count,
-            box=(x - width / 2, y - height / 2, x + width / 2, y + height / 2),
-            hull=hull,
-            box_inside=all(fractions[:4]),
-            all_inside=all(fractions),
-        )
+        rest = all(low <= value <= high for value in numbers[4:])
+        return Line(number, category, count, box, hull, inside, inside and rest)
 
     def kinds(self, declared: Declared) -> tuple[dict[int, Kind], str | None]:
         """What lines are by their count of numbers; and why that is not sure, None if it is.

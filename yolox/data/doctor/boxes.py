@@ -142,7 +142,7 @@ def unlearnable_findings(tables: Mapping[str, BoxTable]) -> list[Finding]:
     cases = []
     for split, table in tables.items():
         sides = (*_sides(table.boxes), *_sides(table.inside))  # the latter are not always known
-        bare = (np.stack(sides) <= 0).any(axis=0)
+        bare: Mask = np.any(np.stack(sides) <= 0, axis=0)
         if len(bare) and not (table.learnable & ~bare).any():
             crowds = int((~table.learnable).sum())
             example = (
