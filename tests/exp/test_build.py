@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from tests.helpers import SPECS, shared
 from tests.runs import REPO, new_trainer, read
+from yolox.data import DataError
 from yolox.exp import Exp, ExpError, TrainOptions, get_exp
 from yolox.models import load_model
 from yolox.utils.checkpoint import CheckpointError
@@ -170,3 +172,16 @@ def test_batch_size_of_the_command_line_wins(tiny_exp: Path, tmp_path: Path) -> 
     assert trainer.recipe["batch_size"] == 3
     assert trainer.schedule.lr == pytest.approx(3 * 0.01 / 64)
     assert len(trainer.train_loader) == 3
+
+
+def test_a_run_with_nothing_to_learn_stops_before_it_begins(
+    tiny_exp: Path, devkit: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(devkit, tmp_path / "bare"))
+    for path in (folder / "VOC2007" / "Annotations").iterdir():
+        path.write_text("<annotation></annotation>")
+    with pytest.raises(DataError, match="9 training images have nothing to learn"):
+        new_trainer(
+            tiny_exp, tmp_path / "out", data_dir=str(folder), class_names=("circle",), num_classes=1
+        )
+    assert not (tmp_path / "out").exists()

@@ -35,6 +35,7 @@ ImageSets = Sequence[tuple[str, str]]
 DEFAULT_IMAGE_SETS: ImageSets = (("2007", "trainval"), ("2012", "trainval"))
 CLASSES_FILE = "classes.txt"
 _SETS = Path("ImageSets") / "Main"
+_NAMED = " (a split is named with its year, year/split)"
 
 
 def resolve_classes(
@@ -185,11 +186,12 @@ def _folders(data_dir: Path, image_sets: ImageSets) -> tuple[Path, list[Path]]:
     for root in candidates:
         folders = [_year_folder(root, year) for year in years]
         if any(folder is not None for folder in folders):
-            missing = sorted({f"VOC{y}" for y, f in zip(years, folders, strict=True) if f is None})
+            missing = sorted({y for y, f in zip(years, folders, strict=True) if f is None})
             if missing:
+                lacks = ", ".join(f"VOC{y}" if y else "ImageSets/Main of its own" for y in missing)
                 raise DataError(
-                    f"{root} has no {', '.join(missing)}; it has {names_in(root, 'VOC*')}. Put "
-                    f"the year there, or leave it out of the image sets"
+                    f"{root} has no {lacks}; it has {names_in(root, 'VOC*')}. Put the year there, "
+                    f"or leave it out of the image sets{_NAMED if '' in missing else ''}"
                 )
             return root, [folder for folder in folders if folder is not None]
     wanted = [f"VOC{year}" if year else str(_SETS) for year in years]
@@ -200,6 +202,7 @@ def _folders(data_dir: Path, image_sets: ImageSets) -> tuple[Path, list[Path]]:
         for root in candidates:
             if any(root.glob("VOC*")):
                 problem += f"; {root} has {names_in(root, 'VOC*')}"
+                problem += "" if all(years) else _NAMED
     raise DataError(
         f"{problem}. Expected a VOCdevkit folder such as {data_dir / 'VOCdevkit'} with "
         f"VOC{years[0] or '2007'}/{{Annotations,ImageSets/Main,JPEGImages}} in it, or these three "
