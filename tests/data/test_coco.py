@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,167 @@ def test_names_may_be_paths_with_either_slash(root):
     assert read(root).records.records[1].name == "sub/b.png"
 
 
+@pytest.mark.parametrize(
+    ("flags", "ignored"),
+    [
+        ({"iscrowd": "0"}, False),
+        ({"iscrowd": "false"}, False),
+        ({"iscrowd": None}, False),
+        ({"iscrowd": False, "ignore": "0"}, False),
+        ({"iscrowd": "1"}, True),
+        ({"iscrowd": 1.0}, True),
+        ({"iscrowd": True}, True),
+        ({"iscrowd": 0, "ignore": 1}, True),
+        ({"iscrowd": 0, "ignore": "True"}, True),
+    ],
+)
+def test_flags_may_be_text_numbers_and_bools(root, flags, ignored):
+    rewrite(root, lambda content: content["annotations"][0].update(flags))
+    assert read(root).samples[0].difficult.tolist() == [ignored, True]
+
+
+def test_everything_may_be_text(root):
+    expected = read(root)
+
+    def to_text(value):
+        if isinstance(value, dict):
+            return {key: to_text(v) for key, v in value.items()}
+        return [to_text(v) for v in value] if isinstance(value, list) else str(value)
+
+    path = root / "annotations" / "train.json"
+    path.write_text(json.dumps(to_text(json.loads(path.read_text()))))
+    found = read(root)
+    assert found.class_ids == expected.class_ids
+    for a, b in zip(found.records.records, expected.records.records, strict=True):
+        assert a == b
+
+
+def test_an_object_without_bbox_has_that_of_its_segmentation(root, log):
+    def change(content):
+        first, second = content["annotations"]
+        first.update(bbox=[], segmentation=[[10, 5, 30, 9, 12, 25]])
+        del second["bbox"]
+        second["segmentation"] = {"size": [40, 60], "counts": [0, 2400]}
+
+    rewrite(root, change)
+    np.testing.assert_array_equal(read(root).samples[0].boxes, [[10, 5, 30, 25], [0, 0, 60, 40]])
+    assert any("objects without a bbox (2)" in line for line in log("INFO"))
+    rewrite(root, lambda content: content["annotations"][1].update(segmentation=[[1, 2]]))
+    assert "neither polygons nor a mask" in problems(root)[0][2]
+
+
+def boxes_of(dataset: COCODataset) -> list[list[float]]:
+    return [sample.boxes.tolist() for sample in dataset.samples]
+
+
+def test_a_file_that_was_given_is_the_file_that_is_read(root, log, monkeypatch):
+    """By its path from the data folder, from the current folder, and absolute."""
+    other = root / "fixed" / "train.json"
+    other.parent.mkdir()
+    other.write_text((root / "annotations" / "train.json").read_text())
+    rewrite(root, lambda content: content.update(annotations=[]))
+    assert boxes_of(read(root)) == [[], []]
+    for name in ("fixed/train.json", str(other), other):
+        dataset = COCODataset(root, name, "train")
+        assert [len(boxes) for boxes in boxes_of(dataset)] == [2, 0]
+        assert dataset.records.title == "fixed/train.json"
+    monkeypatch.chdir(root.parent)
+    assert boxes_of(COCODataset(root, "data/fixed/train.json", "train"))[0]
+    assert not any("could mean" in line for line in log("WARNING"))
+    shutil.copy(other, root / "train.json")
+    assert boxes_of(read(root)) == [[], []]
+    assert f"  - {root / 'train.json'}" in log("WARNING")[-2]
+
+
+@pytest.mark.parametrize(
+    ("file_name", "json_name"),
+    [("a.png", "train/_annotations.coco.json"), ("images/a.png", "train/result.json")],
+)
+def test_images_beside_their_file(root, file_name, json_name):
+    """As Roboflow and Label Studio lay them out."""
+    rewrite(root, lambda content: content["images"][0].update(file_name=file_name))
+    (root / "annotations" / "train.json").rename(root / json_name)
+    target = root / "train" / file_name
+    target.parent.mkdir(exist_ok=True)
+    (root / "train" / "a.png").rename(target)
+    dataset = COCODataset(root, json_name, "train2017")
+    assert dataset.samples[0].path == target
+    assert dataset.samples[1].path == root / "train" / "b.png"
+
+
+@pytest.mark.parametrize(
+    "file_name",
+    [
+        "../../label-studio/data/media/upload/3/b.png",
+        "C:\\media\\upload\\b.png",
+        "/data/local-files/?d=pictures/b.png",
+        "s3://bucket/some/b.png",
+        "upload/b%2Epng",
+    ],
+)
+def test_images_are_found_by_the_end_of_what_their_name_was(root, file_name, log):
+    rewrite(root, lambda content: content["images"][1].update(file_name=file_name))
+    assert read(root).samples[1].path == root / "train" / "b.png"
+    assert any("by the end of their file_name (1)" in line for line in log("INFO"))
+
+
+def test_an_end_that_two_images_share_is_neither_s(root):
+    def change(content):
+        content["images"] = [
+            {"id": number, "file_name": f"/{place}/b.png"}
+            for number, place in ((10, "x"), (20, "y"))
+        ]
+
+    rewrite(root, change)
+    assert [what for _, _, what in problems(root)] == [
+        "file_name '/x/b.png' leads out of the image folder",
+        "file_name '/y/b.png' leads out of the image folder",
+    ]
+
+
+def test_the_folder_with_the_most_images_is_theirs_and_another_one_is_told(root, log):
+    (root / "images").mkdir()
+    shutil.copy(root / "train" / "a.png", root / "images")
+    assert [s.path.parent.name for s in read(root).samples] == ["train", "train"]
+    assert f"  - {root / 'images'}" in log("WARNING")[0]
+    (root / "train" / "a.png").rename(root / "images" / "a.png")
+    (root / "train" / "b.png").rename(root / "images" / "b.png")
+    shutil.copy(root / "images" / "a.png", root / "train")
+    assert [s.path.parent.name for s in read(root).samples] == ["images", "images"]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "words"),
+    [
+        ([[10, 5, 58, 25], [30, 20, 60, 40]], "seem to be two corners"),
+        ([[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1]], "seem to be in fractions"),
+        ([[10, 5, 20, 25], [30, 10, 25, 25]], None),
+        ([[0, 0, 60, 40]], None),
+        ([[-5, 0, 75, 40]], None),
+    ],
+)
+def test_boxes_in_another_unit_or_form_are_noticed(root, log, boxes, words):
+    def change(content):
+        content["annotations"] = [{"image_id": 10, "category_id": 3, "bbox": box} for box in boxes]
+
+    rewrite(root, change)
+    read(root)
+    found = [line for line in log("WARNING") if "seem to be" in line]
+    assert len(found) == (words is not None)
+    assert words is None or words in found[0]
+
+
+def test_percent_in_place_of_pixels_is_noticed(tmp_path, log):
+    boxes = [("bee", (i, 10, i + 20, 90), 0) for i in range(20)]
+    read(write_coco(tmp_path, [Picture("a", (300, 400), boxes)], CLASSES))
+    assert "seem to be in percent" in log("WARNING")[0]
+
+
+def test_a_data_folder_that_is_a_file_says_where_it_goes(root):
+    with pytest.raises(DataError, match="set data_dir to its folder"):
+        COCODataset(root / "annotations" / "train.json", "train.json", "train")
+
+
 # --------------------------------------------------------------------------------- what is wrong
 
 
@@ -148,12 +310,15 @@ BAD_OBJECTS = [
     ({"category_id": 1}, "category_id 1 is not among the categories"),
     ({"category_id": None}, "category_id None is not among the categories"),
     ({"bbox": None}, "has no bbox"),
-    ({"bbox": []}, "not four finite numbers"),
+    ({"bbox": []}, "has no bbox"),
     ({"bbox": "1234"}, "not four finite numbers"),
     ({"bbox": [1, 2, 3, 4, 5]}, "not four finite numbers"),
     ({"bbox": [1, 2, 3, "x"]}, "not four finite numbers"),
     ({"bbox": [1, 2, 3, float("nan")]}, "not four finite numbers"),
     ({"bbox": [1, 2, 3, 10**400]}, "not four finite numbers"),
+    ({"bbox": [1, 2, 3, True]}, "not four finite numbers"),
+    ({"iscrowd": 2}, "iscrowd is '2': expected 0 or 1"),
+    ({"ignore": "some"}, "ignore is 'some': expected 0 or 1"),
 ]
 
 
@@ -182,7 +347,9 @@ def test_all_annotations_that_cannot_be_used_are_raised_at_once(root):
         ({"id": 10, "file_name": "c.png"}, "id 10 is that of another entry"),
         ({"id": 30, "file_name": "a.png"}, "'a.png' is that of another entry"),
         ({"id": 30, "file_name": "sub/../a.png"}, "'a.png' is that of another entry"),
-        ({"id": "30", "file_name": "c.png"}, "id is '30': expected a whole number"),
+        ({"id": "thirty", "file_name": "c.png"}, "id is 'thirty': expected a whole number"),
+        ({"id": "10", "file_name": "c.png"}, "id 10 is that of another entry"),
+        ({"id": 30.5, "file_name": "c.png"}, "id is 30.5: expected a whole number"),
         ({"id": True, "file_name": "c.png"}, "id is True"),
         ({"id": 2**63, "file_name": "c.png"}, "expected a whole number"),
         ({"id": 30}, "file_name is None"),
@@ -204,7 +371,7 @@ def test_entries_of_images_that_cannot_be_used(root, entry, words):
 
 
 def test_objects_of_an_entry_that_cannot_be_used_are_no_second_problem(root):
-    rewrite(root, lambda content: content["images"][0].update(file_name="/a.png"))
+    rewrite(root, lambda content: content["images"][0].update(file_name="/c.png"))
     assert [kind for kind, _, _ in problems(root)] == [ENTRY]
 
 

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from tests.data.helpers import VocTree
 from yolox.data import COCO_CLASSES, VOC_CLASSES, DataError
-from yolox.data.datasets.records import ANNOTATION, CLASS_LIST, Problem, Record, RecordSet
+from yolox.data.datasets.records import (
+    ANNOTATION,
+    CLASS_LIST,
+    Problem,
+    Record,
+    RecordSet,
+    remark,
+)
 from yolox.data.doctor import (
     Finding,
     ImageFacts,
@@ -531,6 +538,70 @@ def test_yolo_splits_are_those_of_the_yaml(tmp_path: Path) -> None:
     data.write_text("names: [dog]\n")
     with pytest.raises(DataError, match="train"):
         find_splits(data)
+
+
+def coco_file(path: Path, *objects: dict[str, object]) -> Path:
+    """A COCO file with one image, a.jpg, of 48 × 64 pixels, beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (path.parent / "a.jpg").write_bytes(jpeg())
+    one = {"image_id": 1, "category_id": 3, "bbox": [1, 2, 30, 40]}
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "categories": [{"id": 3, "name": "dog"}],
+        "annotations": [{**one, **fields} for fields in objects],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_the_json_file_that_was_given_is_read(tmp_path: Path) -> None:
+    coco_file(tmp_path / "annotations" / "train.json")
+    fixed = coco_file(tmp_path / "fixed" / "train.json", {}, {})
+    ((name, split),) = find_splits(fixed).items()
+    assert (name, split.records[0].source) == ("train", fixed)
+    assert len(split.records[0].boxes) == 2
+
+
+def test_exports_with_the_json_beside_the_images(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        coco_file(tmp_path / split / "_annotations.coco.json", {})
+    assert list(find_splits(tmp_path)) == ["train", "valid", "test"]
+    assert list(find_splits(tmp_path / "valid")) == ["valid"]
+    coco_file(tmp_path / "studio" / "result.json", {})
+    (tmp_path / "studio" / "notes.json").write_text("{}")
+    assert list(find_splits(tmp_path / "studio")) == ["studio"]
+
+
+def test_a_voc_folder_without_year(tmp_path: Path) -> None:
+    tree = VocTree(tmp_path)
+    tree.add("a", [("dog", (5, 5, 20, 20), 0)])
+    for split in ("default", "dog_default"):
+        tree.split(split, "a")
+    export = tree.voc.rename(tmp_path / "export")
+    splits = find_splits(export)
+    assert list(splits) == ["default"]
+    assert splits["default"].title == "export/default"
+
+
+def test_objects_that_are_all_left_out(tmp_path: Path) -> None:
+    bare = {"bbox": [1, 1, 0, 5]}
+    path = coco_file(tmp_path / "train.json", {"iscrowd": 1}, {"ignore": "1"}, bare)
+    report = check(find_splits(path), None, (64, 64))
+    finding = found(report, "all left out")
+    assert finding.severity == "error"
+    assert "3 objects, of which 2 are crowds or to be ignored and 1 have no area" in str(finding)
+    coco_file(path, {"iscrowd": 1}, {})
+    assert "all left out" not in str(titles(check(find_splits(path), None, (64, 64))))
+
+
+def test_remarks_of_the_readers_and_on_boxes_are_findings() -> None:
+    remarks = remark("warning", "odd things", ["one", "two"], "Look.")
+    split = records(record("a", ("dog", (0.1, 0.2, 0.5, 0.9))), remarks=tuple(remarks))
+    report = check({"train": split, "val": split}, None, (50, 50))
+    finding = found(report, "odd things")
+    assert (finding.severity, finding.splits) == ("warning", {"train": 2, "val": 2})
+    assert finding.examples == ("train: one", "train: two", "val: one", "val: two")
+    assert found(report, "seem to be in fractions").count == 2
 
 
 def test_nothing_found_says_what_was_looked_for(tmp_path: Path) -> None:

@@ -12,12 +12,14 @@ from tests.data.helpers import Picture, write_coco, write_image, write_voc, writ
 from yolox.data import (
     COCODataset,
     DataError,
+    DetectionDataset,
     Problem,
     Record,
     RecordSet,
     VOCDetection,
     YOLODataset,
     build_samples,
+    require_objects,
     resolve_class_list,
 )
 from yolox.data.datasets.files import inside
@@ -154,6 +156,26 @@ def test_problems_are_raised_at_once_by_kind(image):
     assert "f10" not in text
     assert "1 entries of images cannot be used" in text
     assert "list: is odd, too" in text
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_nothing_to_learn_is_an_error_that_says_why(tmp_path, count, log):
+    objects = [("ant", (1, 1, 9, 9), 1)] * count
+    root = write_coco(tmp_path, [Picture("a", (40, 60), objects)], CLASSES)
+    dataset = COCODataset(root, "train.json", "train")
+    assert len(log("WARNING")) == 1
+    with pytest.raises(DataError, match="3 are crowds" if count else "no object is annotated"):
+        require_objects(dataset)
+    with pytest.raises(DataError, match="1 training images have nothing to learn"):
+        require_objects(DetectionDataset(dataset.samples, CLASSES, train_difficult=False))
+
+
+def test_one_object_is_something_to_learn(tmp_path):
+    objects = [("ant", (1, 1, 9, 9), 1), ("bee", (1, 1, 9, 9), 0)]
+    root = write_coco(tmp_path, [Picture("a", (40, 60), objects)], CLASSES)
+    require_objects(COCODataset(root, "train.json", "train"))
+    difficult = [Picture("a", (40, 60), objects[:1])]
+    require_objects(VOCDetection(write_voc(tmp_path, difficult), (("2007", "train"),)))
 
 
 def test_no_images():

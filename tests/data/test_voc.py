@@ -223,7 +223,9 @@ def test_lines_with_flags_extensions_spaces_and_repeats(voc, log):
     voc.add("photo 1", [("dog", (1, 1, 9, 9), 0)])
     voc.split("trainval", "a  1", "b -1", "photo 1", "a.jpg", "")
     assert [s.name for s in read(voc).samples] == ["a", "b", "photo 1"]
-    assert "1 images more than once" in log("WARNING")[0]
+    (warning,) = log("WARNING")
+    assert "images named more than once (1)" in warning
+    assert "- a in VOC2007/trainval" in warning
 
 
 @pytest.mark.parametrize("name", ["c.JPG", "c.jpeg", "c.png", "c.BMP"])
@@ -237,11 +239,70 @@ def test_other_image_extensions(voc, name):
     assert dataset.load_image(0).shape == (30, 50, 3)
 
 
+@pytest.mark.parametrize("year", ["", "2007", "2012"])
+def test_a_folder_without_year_is_read_as_it_is(voc, year):
+    """As CVAT and Datumaro write it."""
+    moved = voc.voc.rename(voc.devkit.parent / "export")
+    (moved / "classes.txt").write_text("dog\ncat\n")
+    sets = ((year, "trainval"),)
+    dataset = VOCDetection(moved, sets)
+    assert dataset.class_names == resolve_classes(moved, sets) == ("dog", "cat")
+    assert [s.name for s in dataset.samples] == ["a", "b"]
+    assert dataset.records.title == "export/trainval"
+
+
+def test_a_folder_of_another_year_is_not_taken_for_it(voc):
+    assert len(VOCDetection(voc.voc, SETS)) == 2
+    with pytest.raises(DataError, match="holds no VOC2012"):
+        VOCDetection(voc.voc, (("2012", "trainval"),))
+
+
+def test_images_in_folders_and_lines_that_are_paths(voc):
+    for name in ("sub/c", "sub/d"):
+        for folder in ("JPEGImages", "Annotations"):
+            (voc.voc / folder / "sub").mkdir(exist_ok=True)
+        voc.add(name, [("dog", (5, 5, 20, 20), 0)])
+    voc.split("trainval", "VOC2007/JPEGImages/a.jpg", "sub/c", "C:\\x\\JPEGImages\\sub\\d.jpg 1")
+    samples = read(voc).samples
+    assert [s.name for s in samples] == ["a", "sub/c", "sub/d"]
+    assert [len(s.boxes) for s in samples] == [2, 1, 1]
+
+
 # -------------------------------------------------------------------------------------- annotations
+
+
+@pytest.mark.parametrize(
+    ("text", "difficult"),
+    [("1", True), (" 1 ", True), ("true", True), ("True", True), ("yes", True), ("1.0", True),
+     ("0", False), ("false", False), ("", False), ("Unspecified", False)],
+)  # fmt: skip
+def test_difficult_may_be_any_yes_or_no(voc, text, difficult):
+    voc.annotation("b", voc_xml([("dog", (5, 5, 20, 20), text)]))
+    assert read(voc).samples[1].difficult.tolist() == [difficult]
+
+
+OUTLINES = [
+    "<polygon><x1>11</x1><y1>6</y1><x2>31</x2><y2>9</y2><x3>12</x3><y3>26</y3></polygon>",
+    "<polygon><pt><x>11</x><y>6</y></pt><pt><x>31</x><y>9</y></pt><pt><x>12</x><y>26</y></pt></polygon>",
+    "<robndbox><cx>21</cx><cy>16</cy><w>20</w><h>20</h><angle>0</angle></robndbox>",
+    "<robndbox><cx>21</cx><cy>16</cy><w>20</w><h>20</h><angle>1.5707963267948966</angle></robndbox>",
+]
+
+
+@pytest.mark.parametrize("outline", OUTLINES)
+def test_an_object_without_bndbox_has_the_box_of_its_outline(voc, outline, log):
+    text = f"<annotation><object><name>dog</name>{outline}</object></annotation>"
+    voc.annotation("b", text)
+    np.testing.assert_allclose(read(voc).samples[1].boxes, [[10, 5, 30, 25]], atol=1e-5)
+    assert any("objects without a <bndbox> (1)" in line for line in log("INFO"))
+
 
 ENTITIES = (
     '<!DOCTYPE x [<!ENTITY e "dog">]><annotation><object><name>&e;</name></object></annotation>'
 )
+
+
+NAMED = ("<annotation><object><name>dog</name>", "</object></annotation>")
 
 
 @pytest.mark.parametrize(
@@ -257,6 +318,13 @@ ENTITIES = (
         (voc_xml([("dog", (1, 2, 3, "nan"), 0)]), "finite"),
         (voc_xml([("dog", (1, 2, 3, ""), 0)]), "not four numbers"),
         (voc_xml([("dog", (1, 2, 3, 4), 0)]).replace("xmin", "left"), "no <xmin>"),
+        (voc_xml([("dog", (1, 2, 3, "4,5"), 0)]), "<ymax> is '4,5'"),
+        (voc_xml([("dog", (1, 2, 3, 4), 2)]), "<difficult> is '2': expected 0 or 1"),
+        (voc_xml([("dog", (1, 2, 3, 4), "maybe")]), "<difficult> is 'maybe'"),
+        (OUTLINES[0].join(NAMED).replace("<y3>26</y3>", ""), "<polygon> that is not 3 or more"),
+        ("<annotations><image id='0'/></annotations>", "found <annotations>"),
+        ("<annotation><objects><object/></objects></annotation>", "with <object> elsewhere"),
+        ("<annotation><Object/></annotation>", "with <object> elsewhere"),
     ],
 )
 def test_broken_annotations_are_collected(voc, text, words):
@@ -290,7 +358,9 @@ def test_boxes_are_clipped_and_empty_ones_reported_once(voc, log):
     np.testing.assert_array_equal(sample.boxes, [[0, 10, 20, 40], [1, 2, 3, 4]])
     assert sample.classes.tolist() == [1, 0]
     assert sample.difficult.tolist() == [False, True]
-    (warning,) = log("WARNING")
+    cut, warning = log("WARNING")
+    assert cut.startswith("1 boxes reach more than 2 pixels over the edge")
+    assert "c: dog (-5, 11, 21, 99)" in cut
     assert warning.startswith("3 boxes")
     assert "c: dog (9, 9, 9, 20)" in warning
 

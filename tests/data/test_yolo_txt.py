@@ -67,7 +67,8 @@ def test_a_class_list_chooses_the_indices(config):
     [
         ("0 0.5 0.5 0.5", "has 4 numbers"),
         ("0", "has 1 numbers"),
-        ("0 .5 .5 .5 .5 .9", "has 6 numbers"),
+        ("0 .5 .5 .5 .5 1.2", "a number after the box that is no confidence"),
+        ("1_0 .5 .5 .5 .5", "is not all numbers"),
         ("0 .1 .1 .2 .2 .3 .3 .4", "has 8 numbers"),
         ("ant .5 .5 .5 .5", "is not all numbers"),
         ("2 .5 .5 .5 .5", "class 2: expected a whole number from 0 to 1"),
@@ -166,17 +167,93 @@ def test_without_such_a_folder_labels_are_beside_the_images(tmp_path, log):
     write_image(tmp_path / "photos" / "a.png")
     config = tmp_path / "data.yaml"
     read(config, NAMES, "train: photos")
-    (warning,) = log("WARNING")
-    assert f"looked for in {tmp_path / 'photos' / 'a.txt'}" in warning
+    for warning in log("WARNING"):
+        assert f"looked for in {tmp_path / 'photos' / 'a.txt'}" in warning
+    assert len(log("WARNING")) == 2
     (tmp_path / "photos" / "a.txt").write_text("0 .5 .5 1 1")
     assert len(read(config).samples[0].boxes) == 1
+    assert len(log("WARNING")) == 2
+
+
+def moved(config: Path, images: str, labels: str) -> list[int]:
+    """The objects of each image after its folders got other names."""
+    root = config.parent
+    for old, new in (("images", images), ("labels", labels)):
+        (root / new).parent.mkdir(parents=True, exist_ok=True)
+        (root / old / "train").rename(root / new)
+    dataset = read(config, NAMES, f"train: {images}")
+    return [len(sample.boxes) for sample in dataset.samples]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("train/images", "train/labels"),
+        ("Images/all", "Labels/all"),
+        ("IMAGES/all", "labels/all"),
+        ("images/images/a", "images/labels/a"),
+        ("images/x/images/a", "labels/x/images/a"),
+        ("photos/a", "photos/a"),
+        ("more/images", "more/images"),
+    ],
+)
+def test_labels_are_below_the_root_or_beside(config, images, labels):
+    if images == labels:
+        for label_file in (config.parent / "labels" / "train").iterdir():
+            label_file.rename(config.parent / "images" / "train" / label_file.name)
+        shutil.rmtree(config.parent / "labels")
+        (config.parent / images).parent.mkdir(parents=True)
+        (config.parent / "images" / "train").rename(config.parent / images)
+        read(config, NAMES, f"train: {images}")
+        assert [len(s.boxes) for s in read(config).samples] == [2, 0]
+    else:
+        assert moved(config, images, labels) == [2, 0]
+
+
+def test_folders_above_the_root_do_not_count(config, tmp_path):
+    root = tmp_path / "images" / "set"
+    root.parent.mkdir()
+    shutil.move(config.parent, root)
+    (root / "images" / "train").rename(root / "photos")
+    shutil.copy(root / "labels" / "train" / "a.txt", root / "photos" / "a.txt")
+    wrong = tmp_path / "labels" / "set" / "photos" / "a.txt"
+    wrong.parent.mkdir(parents=True)
+    wrong.write_text("0 .5 .5 1 1")
+    dataset = read(root / "data.yaml", NAMES, "train: photos")
+    assert len(dataset.samples[0].boxes) == 2
+
+
+def test_label_files_that_are_there_twice_or_of_two_images_are_told(config, log):
+    root = config.parent
+    shutil.copy(root / "labels/train/a.txt", root / "images/train/a.txt")
+    write_image(root / "images" / "train" / "a.jpg", (40, 60))
+    read(config)
+    twice, shared = log("WARNING")
+    assert f"  - {root / 'images/train/a.txt'} is not read" in twice
+    assert f"  - {root / 'labels/train/a.txt'}: 2 images" in shared
+
+
+def test_images_without_label_files_are_counted(config, log):
+    read(config)
+    assert any("images without a label file (1)" in line for line in log("INFO"))
+
+
+def test_another_order_of_the_same_classes_is_told(config, log):
+    (config.parent / "labels" / "train" / "classes.txt").write_text("bee\r\nant\r\n")
+    read(config)
+    (warning,) = log("WARNING")
+    assert "classes.txt: bee, ant" in warning
+    (config.parent / "labels" / "train" / "classes.txt").write_text("ant\nbee\n")
+    read(config)
     assert len(log("WARNING")) == 1
 
 
 def test_repeats_are_read_once(config, log):
     (config.parent / "more.txt").write_text("images/train/b.png\n" * 2)
     assert names(read(config, NAMES, "train: [images/train, more.txt]")) == ["a", "b"]
-    assert "2 images more than once" in log("WARNING")[0]
+    (warning,) = log("WARNING")
+    assert "images named more than once (1)" in warning
+    assert "images/train/b.png" in warning
 
 
 @pytest.mark.parametrize(

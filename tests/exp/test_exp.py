@@ -359,7 +359,19 @@ def test_a_class_missing_in_the_list_is_named_with_its_count(exp: Exp) -> None:
         exp.get_dataset()
 
 
-def test_splits_need_a_year(exp: Exp) -> None:
+def test_splits_need_a_year_where_folders_have_one(exp: Exp) -> None:
     exp.merge(["train_sets", "trainval"])
-    with pytest.raises(ExpError, match="year/split"):
+    with pytest.raises(DataError, match="year/split"):
         exp.resolve_classes()
+    for name in ("a/2007/trainval", "2007/"):
+        exp.merge(["train_sets", name])
+        with pytest.raises(ExpError, match="year/split"):
+            exp.resolve_classes()
+
+
+def test_splits_alone_where_the_folder_has_no_year(exp: Exp, devkit: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(devkit / "VOC2007", tmp_path / "export")
+    exp.merge(["data_dir", str(folder), "train_sets", "trainval", "val_sets", "test"])
+    exp.resolve_classes()
+    assert exp.num_classes == 3
+    assert len(exp.get_dataset()) == 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from loguru import logger
 
 from tests.helpers import SPECS, shared
 from tests.runs import REPO, new_trainer, read
+from yolox.data import DataError
 from yolox.exp import Exp, ExpError, get_exp
 from yolox.jobs.train import TrainOptions
 from yolox.models import load_model
@@ -196,3 +198,16 @@ def test_a_cap_on_objects_is_told_and_none_is_the_default(tiny_exp: Path, tmp_pa
     assert next(iter(trainer.train_loader))[1].shape[1] == 1
     with pytest.raises(ExpError, match="max_labels must be at least 0: -1"):
         new_trainer(tiny_exp, tmp_path / "negative", max_labels=-1)
+
+
+def test_a_run_with_nothing_to_learn_stops_before_it_begins(
+    tiny_exp: Path, devkit: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(devkit, tmp_path / "bare"))
+    for path in (folder / "VOC2007" / "Annotations").iterdir():
+        path.write_text("<annotation></annotation>")
+    with pytest.raises(DataError, match="9 training images have nothing to learn"):
+        new_trainer(
+            tiny_exp, tmp_path / "out", data_dir=str(folder), class_names=("circle",), num_classes=1
+        )
+    assert not (tmp_path / "out").exists()

@@ -13,8 +13,9 @@ from yolox.exp.yolox_base import Exp
 class VOCExp(Exp):
     """Training on ``VOCdevkit/VOC<year>/{Annotations,ImageSets/Main,JPEGImages}``.
 
-    ``train_sets`` and ``val_sets`` name splits as year/split, ``2007/trainval``. Classes come from
-    `class_names`, else from a classes.txt beside the data, else from the annotations.
+    ``train_sets`` and ``val_sets`` name splits as year/split, ``2007/trainval``, or as the split
+    alone, where ``data_dir`` holds Annotations, ImageSets/Main and JPEGImages itself. Classes come
+    from `class_names`, else from a classes.txt beside the data, else from the annotations.
     """
 
     train_sets: tuple[str, ...] = ("2007/trainval",)
@@ -73,7 +74,10 @@ class DOTAExp(VOCExp):
 
 
 def _pairs(sets: tuple[str, ...]) -> list[tuple[str, str]]:
-    pairs = [tuple(name.split("/")) for name in sets]
-    if any(len(pair) != 2 for pair in pairs):
-        raise ExpError(f"splits are named year/split, as 2007/trainval: {', '.join(sets)}")
-    return pairs  # type: ignore[return-value]
+    pairs = [name.rpartition("/")[::2] for name in sets]
+    if any(not split or "/" in year for year, split in pairs):
+        raise ExpError(
+            "splits are named year/split, as 2007/trainval, or by the split alone, as train: "
+            f"{', '.join(sets)}"
+        )
+    return pairs

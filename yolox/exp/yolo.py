@@ -23,7 +23,7 @@ class YOLOExp(Exp):
     def data_file(self) -> Path:
         """The ``data.yaml``."""
         folder = Path(self.data_dir) if self.data_dir else Path(get_yolox_datadir()) / "YOLO"
-        return folder if folder.suffix in (".yaml", ".yml") else folder / self.data_yaml
+        return folder if folder.suffix.lower() in (".yaml", ".yml") else folder / self.data_yaml
 
     def find_classes(self) -> tuple[str, ...]:
         if type(self).get_dataset is YOLOExp.get_dataset:

@@ -29,6 +29,7 @@ from yolox.data import (
     TrainTransform,
     UnknownClassesError,
     ValTransform,
+    annotation_files,
     build_eval_loader,
     build_train_loader,
     get_yolox_datadir,
@@ -179,8 +180,9 @@ class Exp(Fields):
         """The class names of the training data, in the order of the class ids."""
         if type(self).get_dataset is Exp.get_dataset:
             # To evaluate, the annotations of the evaluation images are enough.
-            folder = self.data_folder() / "annotations"
-            alone = (folder / self.val_ann).is_file() and not (folder / self.train_ann).is_file()
+            folder = self.data_folder()
+            here = [bool(annotation_files(folder, a)) for a in (self.train_ann, self.val_ann)]
+            alone = here == [False, True]
             names = (self.eval_records() if alone else self.train_records()).classes
             if names:
                 return names

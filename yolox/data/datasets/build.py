@@ -13,6 +13,7 @@ from loguru import logger
 
 from yolox.data.data_augment import has_area
 from yolox.data.datasets.files import is_file
+from yolox.data.datasets.plausible import box_remarks
 from yolox.data.datasets.records import (
     ANNOTATION,
     BROKEN,
@@ -22,13 +23,17 @@ from yolox.data.datasets.records import (
     Problem,
     Record,
     RecordSet,
+    Remark,
 )
-from yolox.data.datasets.sample import Sample
+from yolox.data.datasets.sample import DetectionDataset, Sample
 from yolox.data.errors import DataError, UnknownClassesError, bullets
 from yolox.data.image_header import ImageError
 from yolox.data.image_size import read_file_header
 
 Size = tuple[int, int]
+
+_SLACK = 2.0  # pixels: conventions of where an image ends differ by as much
+_SHOWN = 3
 
 _SENTENCES = {
     MISSING: "{} images that the data names are not there. Add them, or take their names out of "
@@ -151,10 +156,15 @@ def build_samples(
     if not rows:
         raise DataError(f"{records.title} names no image: name at least one")
     sizes = _true_sizes(records)
-    boxes = _pixel_boxes(rows, sizes)
+    whole, limits = _pixel_boxes(rows, sizes)
+    boxes = np.clip(whole, 0, limits).astype(np.float32)
     kept = has_area(boxes)
+    form, first = records.form, records.first_pixel
+    _tell(records.title, [*records.remarks, *box_remarks(whole, limits, form, first)])
+    _warn_cut(records, kept & (np.abs(whole - boxes).max(axis=1, initial=0) > _SLACK))
     _warn_dropped(records, kept)
     difficult = np.fromiter(chain.from_iterable(row.difficult for row in rows), dtype=np.bool_)
+    _warn_of_nothing(records, kept, difficult)
     if not keep_difficult:
         kept &= ~difficult
     index = {name: i for i, name in enumerate(classes)}
@@ -220,8 +230,10 @@ def _true_sizes(records: RecordSet) -> list[Size]:
     return sizes
 
 
-def _pixel_boxes(rows: Sequence[Record], sizes: Sequence[Size]) -> npt.NDArray[np.float32]:
-    """The boxes (n, 4) of all images in pixels, clipped."""
+def _pixel_boxes(
+    rows: Sequence[Record], sizes: Sequence[Size]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The boxes (n, 4) of all images in pixels, and what to clip them to."""
     counts = [len(row.boxes) for row in rows]
     flat = chain.from_iterable(chain.from_iterable(row.boxes for row in rows))
     boxes = np.fromiter(flat, dtype=np.float64, count=4 * sum(counts)).reshape(-1, 4)
@@ -229,18 +241,88 @@ def _pixel_boxes(rows: Sequence[Record], sizes: Sequence[Size]) -> npt.NDArray[n
     limits = np.repeat(limits.reshape(-1, 4), counts, axis=0)
     relative = np.repeat(np.array([row.relative for row in rows], dtype=np.bool_), counts)
     boxes[relative] *= limits[relative]
-    return np.clip(boxes, 0, limits).astype(np.float32)
+    return boxes, limits
+
+
+# --------------------------------------------------------------------------------- what is told
+
+
+def _tell(title: str, remarks: Iterable[Remark]) -> None:
+    for remark in remarks:
+        logger.log(
+            "WARNING" if remark.severity == "warning" else "INFO",
+            f"{title}: {remark.title} ({len(remark.cases):,}). {remark.advice}"
+            f"{bullets(remark.cases)}",
+        )
+
+
+def _described(records: RecordSet, chosen: npt.NDArray[np.bool_]) -> list[str]:
+    """The chosen ones of all objects, with their corners as the files give them."""
+    objects = [(row, i) for row in records.records for i in range(len(row.names))]
+    found = []
+    for number in np.flatnonzero(chosen):
+        row, i = objects[number]
+        corners = ", ".join(f"{value + records.first_pixel:g}" for value in row.boxes[i])
+        found.append(f"{row.name}: {row.names[i]} ({corners})")
+    return found
+
+
+def _warn_cut(records: RecordSet, cut: npt.NDArray[np.bool_]) -> None:
+    if cut.any():
+        logger.warning(
+            f"{cut.sum()} boxes reach more than {_SLACK:g} pixels over the edge of their image and "
+            f"are cut there:{bullets(_described(records, cut), _SHOWN)}"
+        )
 
 
 def _warn_dropped(records: RecordSet, kept: npt.NDArray[np.bool_]) -> None:
-    if kept.all():
+    if not kept.all():
+        dropped = _described(records, ~kept)
+        logger.warning(
+            f"{len(dropped)} boxes have no area inside their image and are left out:"
+            f"{bullets(dropped)}"
+        )
+
+
+def _warn_of_nothing(
+    records: RecordSet, kept: npt.NDArray[np.bool_], difficult: npt.NDArray[np.bool_]
+) -> None:
+    """Where no object is left that AP can be measured on."""
+    if not len(kept):
+        first = records.records[0]
+        logger.warning(
+            f"no image of {records.title} has an object; those of {first.name} were looked for in "
+            f"{first.source}"
+        )
+    elif not (kept & ~difficult).any():
+        logger.warning(
+            f"no object of {records.title} counts, so that there is no AP on it: of "
+            f"{len(kept):,}, {(~kept).sum():,} have no area, {(kept & difficult).sum():,} are "
+            "crowds, difficult or to be ignored"
+        )
+
+
+# ------------------------------------------------------------------------------- nothing to learn
+
+
+def require_objects(dataset: DetectionDataset) -> None:
+    """Raises DataError if no image of the data set has an object to learn, and says why."""
+    samples = dataset.samples
+    if any(len(dataset.labels(index)) for index in range(len(samples))):
         return
-    objects = [(row, i) for row in records.records for i in range(len(row.names))]
-    dropped = []
-    for number in np.flatnonzero(~kept):
-        row, i = objects[number]
-        corners = ", ".join(f"{value + records.first_pixel:g}" for value in row.boxes[i])
-        dropped.append(f"{row.name}: {row.names[i]} ({corners})")
-    logger.warning(
-        f"{len(dropped)} boxes have no area inside their image and are left out:{bullets(dropped)}"
+    records = getattr(dataset, "records", None)
+    title = f"{records.title}: " if isinstance(records, RecordSet) else ""
+    rows = records.records if isinstance(records, RecordSet) else ()
+    left = sum(len(sample.boxes) for sample in samples)
+    annotated = sum(len(row.names) for row in rows) or left
+    why = "no object is annotated in them"
+    if annotated:
+        why = (
+            f"of {annotated:,} objects, {annotated - left:,} were left out and {left:,} are crowds "
+            "or to be ignored"
+        )
+    raise DataError(
+        f"{title}the {len(samples):,} training images have nothing to learn: {why}. Check that "
+        "this is the split that was meant, and that its annotations are read as they are meant: "
+        "tools/check_data.py"
     )

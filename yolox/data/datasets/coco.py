@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from yolox.data.datadir import get_yolox_datadir
-from yolox.data.datasets.build import build_samples, class_list_fault, resolve_class_list
-from yolox.data.datasets.files import inside, is_file, names_in
+from yolox.data.datasets.build import build_samples, resolve_class_list
+from yolox.data.datasets.coco_entries import (
+    CocoImage,
+    add_objects,
+    read_categories,
+    read_images,
+)
+from yolox.data.datasets.coco_files import (
+    ANNOTATIONS,
+    annotation_files,
+    image_folders,
+    place_images,
+)
+from yolox.data.datasets.files import is_file, names_in
 from yolox.data.datasets.records import (
-    ANNOTATION,
-    CLASS_LIST,
     ENTRY,
     Problem,
     Record,
     RecordSet,
+    Remark,
+    remark,
 )
 from yolox.data.datasets.sample import DetectionDataset, Transform
 from yolox.data.errors import DataError, bullets
 from yolox.utils.documents import DocumentError, read_data_json
 
-Box = tuple[float, float, float, float]
-
 NO_CATEGORY = -1
 
 
-@dataclass(kw_only=True)
-class _Image:
-    """One entry of "images", and its objects as they are found."""
-
-    name: str
-    size: tuple[int, int] | None
-    names: list[str] = field(default_factory=list)
-    boxes: list[Box] = field(default_factory=list)
-    crowd: list[bool] = field(default_factory=list)
-    faulty: bool = False
-
-
-def read_coco(data_dir: str | Path, json_file: str, name: str) -> RecordSet:
+def read_coco(data_dir: str | Path, json_file: str | Path, name: str) -> RecordSet:
     """The images and objects of one JSON file; arguments as for `COCODataset`.
 
-    Crowds are marked difficult. Raises DataError if the file is not there or is no COCO file, or if
-    no image is found; everything else that is wrong is among the problems.
+    Crowds, and what is to be ignored, are marked difficult. Raises DataError if the file is not
+    there or is no COCO file, or if no image is found; everything else that is wrong is among the
+    problems.
     """
-    path = Path(data_dir) / "annotations" / json_file
-    return _records(_load(path), path, Path(data_dir), name)
+    folder = Path(data_dir)
+    files = _files(folder, json_file)
+    return _records(_load(files[0]), files, folder, name)
 
 
 class COCODataset(DetectionDataset):
@@ -56,16 +54,20 @@ class COCODataset(DetectionDataset):
     Args:
         data_dir: the folder that holds ``annotations``; None is ``COCO`` in the folder of data
             sets, see ``get_yolox_datadir``.
-        json_file: in ``annotations``. It may lack annotations, as those of test images do.
-        name: of the folder of images: ``data_dir/name``, ``data_dir/images/name``,
-            ``data_dir/images`` or ``data_dir``, the first that holds any of them.
+        json_file: in ``annotations``, in ``data_dir``, or any path. It may lack annotations, as
+            those of test images do.
+        name: of the folder of images: ``data_dir/name``, ``data_dir/images/name``, the folder of a
+            ``json_file`` that is not in ``annotations``, or ``name`` or ``images`` in it,
+            ``data_dir/images`` or ``data_dir``: the one that holds the most of them.
         img_size: (height, width) of the network's input.
         preproc, cache, cache_type: see ``DetectionDataset``.
         classes: names by class index; None takes the file's categories, by rising id.
 
-    Crowds are difficult: evaluation neither rewards nor punishes them, training leaves them out.
-    Image ids are the file's. Boxes are clipped to the image; those without area there are dropped,
-    with one warning. Raises DataError for what cannot be used, listing all cases of a kind.
+    Crowds and objects to ignore are difficult: evaluation neither rewards nor punishes them,
+    training leaves them out. Numbers and flags may be given as text. An object without "bbox" has
+    the box of its "segmentation". Image ids are the file's. Boxes are clipped to the image; those
+    without area there are dropped, with one warning. Raises DataError for what cannot be used,
+    listing all cases of a kind.
     """
 
     def __init__(
@@ -83,15 +85,21 @@ class COCODataset(DetectionDataset):
         self.data_dir = Path(get_yolox_datadir()) / "COCO" if data_dir is None else Path(data_dir)
         self.json_file = json_file
         self.name = name
-        path = self.data_dir / "annotations" / json_file
-        data = _load(path)
-        self.records = _records(data, path, self.data_dir, name)
+        files = _files(self.data_dir, json_file)
+        data = _load(files[0])
+        self.records = _records(data, files, self.data_dir, name)
         names = resolve_class_list(self.records, classes)
-        categories, _ = _categories(data["categories"], path)
+        categories, _ = read_categories(data["categories"], files[0])
         self._category_ids = {category: number for number, category in categories.items()}
         samples = build_samples(self.records, names)
         super().__init__(
-            samples, names, img_size, preproc, cache, cache_type, train_difficult=False
+            samples,
+            names,
+            img_size,
+            preproc,
+            cache,
+            cache_type,
+            train_difficult=self.records.learn_difficult,
         )
 
     @property
@@ -103,17 +111,31 @@ class COCODataset(DetectionDataset):
 # -------------------------------------------------------------------------------- files and folders
 
 
+def _files(data_dir: Path, json_file: str | Path) -> list[Path]:
+    """The files that the name can mean, the one to read first. Raises DataError for none."""
+    if data_dir.is_file():
+        raise DataError(
+            f"the data folder {data_dir} is a file: set data_dir to its folder {data_dir.parent}, "
+            f"and name the file in train_ann or val_ann"
+        )
+    files = annotation_files(data_dir, json_file)
+    if not files:
+        place = data_dir / ANNOTATIONS
+        place = place if place.is_dir() else data_dir
+        there = (
+            f"JSON files there: {names_in(place, '*.json' if place != data_dir else '**/*.json')}"
+        )
+        raise DataError(
+            f"annotation file {data_dir / ANNOTATIONS / json_file} is not there. "
+            f"{there if data_dir.is_dir() else f'Nor is the data folder {data_dir}'}. Expected "
+            f"it in annotations of the data folder, or in the data folder: set data_dir and the "
+            f"file's name (train_ann, val_ann) to what is there"
+        )
+    return files
+
+
 def _load(path: Path) -> dict[str, Any]:
     """The JSON file. Raises DataError unless it has lists of images and categories."""
-    if not is_file(path):
-        data_dir = path.parent.parent
-        folder = f"JSON files there: {names_in(path.parent, '*.json')}"
-        raise DataError(
-            f"annotation file {path} is not there. "
-            f"{folder if data_dir.is_dir() else f'Nor is the data folder {data_dir}'}. Expected "
-            f"annotations/{path.name} in the data folder, with the images beside annotations: set "
-            f"data_dir and the file's name to what is there"
-        )
     try:
         data = read_data_json(path)
     except OSError as error:
@@ -136,34 +158,30 @@ def _kind(data: Mapping[str, Any], key: str) -> str:
     return f"a {type(data[key]).__name__}" if key in data else "not there"
 
 
-def _image_folder(data_dir: Path, name: str, images: Sequence[str]) -> Path:
-    """The folder that holds any of the images. Raises DataError if none does."""
-    folders = (data_dir / name, data_dir / "images" / name, data_dir / "images", data_dir)
-    for folder in dict.fromkeys(folders):
-        if folder.is_dir() and any(is_file(folder / image) for image in images):
-            return folder
-    raise DataError(
-        f"none of the {len(images)} images, the first of which is {images[0]}, is there. Put them "
-        f"into one of these folders, or name theirs:"
-        f"{bullets([str(folder) for folder in dict.fromkeys(folders)])}"
-    )
-
-
 # ------------------------------------------------------------------------------------------ content
 
 
-def _records(data: dict[str, Any], path: Path, data_dir: Path, name: str) -> RecordSet:
+def _records(data: dict[str, Any], files: Sequence[Path], data_dir: Path, name: str) -> RecordSet:
+    """What the first of the files says; the others are of the same name, and not read."""
+    path = files[0]
     if not data["images"]:
         raise DataError(f"annotation file {path} names no image: 'images' is empty")
     problems: list[Problem] = []
-    categories, faults = _categories(data["categories"], path)
-    images, known = _images(data["images"], path, problems)
-    _add_objects(data.get("annotations", []), images, known, categories, path, problems)
-    folder = (
-        _image_folder(data_dir, name, [i.name for i in images.values()]) if images else data_dir
+    remarks = remark(
+        "warning",
+        "annotation files that the name could mean, too",
+        map(str, files[1:]),
+        f"{path} is read: give the whole path if another one is meant.",
     )
+    categories, faults = read_categories(data["categories"], path)
+    images, known = read_images(data["images"], path, problems)
+    without = add_objects(data.get("annotations", []), images, known, categories, path, problems)
+    folder, usable = data_dir, images
+    if images:
+        folder, usable, more = _place(images, image_folders(data_dir, name, path), problems)
+        remarks += more
     return RecordSet(
-        title=path.name,
+        title=_title(path, data_dir),
         records=tuple(
             Record(
                 name=image.name,
@@ -173,129 +191,72 @@ def _records(data: dict[str, Any], path: Path, data_dir: Path, name: str) -> Rec
                 size=image.size,
                 names=() if image.faulty else tuple(image.names),
                 boxes=() if image.faulty else tuple(image.boxes),
-                difficult=() if image.faulty else tuple(image.crowd),
+                difficult=() if image.faulty else tuple(image.ignored),
             )
-            for image_id, image in images.items()
+            for image_id, image in usable.items()
         ),
         classes=tuple(categories.values()),
         problems=(*faults, *problems),
+        remarks=(
+            *remarks,
+            *remark(
+                "note",
+                "objects without a bbox",
+                without,
+                "They have the box of their segmentation; nothing to do.",
+            ),
+        ),
+        form="xywh",
+        learn_difficult=False,
     )
 
 
-def _categories(entries: list[Any], path: Path) -> tuple[dict[int, str], list[Problem]]:
-    """Names by category id, by rising id; and what is wrong with them."""
-    found: dict[int, str] = {}
-    faults: list[str] = []
-    for i, entry in enumerate(entries):
-        fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
-        number, name = fields.get("id"), fields.get("name")
-        if not _is_id(number) or not isinstance(name, str) or not name.strip():
-            faults.append(f"categories[{i}]: expected a whole number as id, and a name")
-        elif number in found:
-            faults.append(f"categories[{i}]: the id {number} is taken by {found[number]!r}")
-        else:
-            found[number] = name.strip()
-    found = dict(sorted(found.items()))
-    fault = class_list_fault(list(found.values())) if not faults else None
-    faults += [f"categories: {fault}"] if fault else []
-    return found, [Problem(kind=CLASS_LIST, where=str(path), what=what) for what in faults]
+def _title(path: Path, data_dir: Path) -> str:
+    """The file's name, with its folder where that is not the usual one."""
+    if path.parent.name == ANNOTATIONS or not path.is_relative_to(data_dir):
+        return path.name
+    return path.relative_to(data_dir).as_posix()
 
 
-def _images(
-    entries: list[Any], path: Path, problems: list[Problem]
-) -> tuple[dict[int, _Image], set[int]]:
-    """Images by id, in the order of the file; and all ids there are, of faulty entries, too."""
-    images: dict[int, _Image] = {}
-    known: set[int] = set()
+def _place(
+    images: Mapping[int, CocoImage], folders: Sequence[Path], problems: list[Problem]
+) -> tuple[Path, dict[int, CocoImage], list[Remark]]:
+    """The folder of the images, those that can be in it with their path there, and remarks."""
+    written = [image.name for image in images.values()]
+    folder, places, by_end = place_images(written, folders)
+    usable: dict[int, CocoImage] = {}
     taken: set[str] = set()
-    for i, entry in enumerate(entries):
-        number: Any = entry.get("id") if isinstance(entry, dict) else None
-        what, name = _image_fault(entry, known)
-        if what is None and name in taken:
-            what = f"file_name {name!r} is that of another entry, too"
-        if what is not None:
-            problems.append(Problem(kind=ENTRY, where=f"{path}: images[{i}]", what=what))
+    for (number, image), place in zip(images.items(), places, strict=True):
+        if place is None or place in taken:
+            what = f"file_name {place!r} is that of another entry, too"
+            if place is None:
+                what = f"file_name {image.name!r} leads out of the image folder"
+            problems.append(Problem(kind=ENTRY, where=image.where, what=what))
         else:
-            images[number] = _Image(name=name, size=_size(entry))
-            taken.add(name)
-        if _is_id(number):
-            known.add(number)
-    return images, known
+            image.name = place
+            taken.add(place)
+            usable[number] = image
+    first = next(iter(usable.values()), None)
+    also = [f for f in folders if first and _other_file(f / first.name, folder / first.name)]
+    return (
+        folder,
+        usable,
+        [
+            *remark(
+                "note",
+                "images found by the end of their file_name",
+                [f"{written[i]}: {folder / (places[i] or '')}" for i in by_end],
+                "The whole of it is not there: look at some of them (--sheet).",
+            ),
+            *remark(
+                "warning",
+                "other folders with images of these names",
+                map(str, also),
+                f"Those of {folder} are read: name another with train_name or val_name.",
+            ),
+        ],
+    )
 
 
-def _image_fault(entry: Any, known: set[int]) -> tuple[str | None, str]:
-    """What is wrong with an entry of "images", None if nothing is; and the image's path."""
-    if not isinstance(entry, dict):
-        return "is not an object", ""
-    number, name = entry.get("id"), entry.get("file_name")
-    if not _is_id(number):
-        return f"id is {number!r}: expected a whole number", ""
-    if number in known:
-        return f"id {number} is that of another entry, too", ""
-    if not isinstance(name, str) or not name.strip():
-        return f"file_name is {name!r}: expected a path below the image folder", ""
-    place = inside(Path(), name)
-    if place is None:
-        return f"file_name {name!r} leads out of the image folder", ""
-    return None, place.as_posix()
-
-
-def _is_id(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-
-
-def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
-    """(height, width) as the entry says, None if it does not."""
-    try:
-        height, width = int(entry["height"]), int(entry["width"])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-    return (height, width) if height > 0 and width > 0 else None
-
-
-def _add_objects(
-    entries: list[Any],
-    images: Mapping[int, _Image],
-    known: set[int],
-    categories: Mapping[int, str],
-    path: Path,
-    problems: list[Problem],
-) -> None:
-    """Put each annotation to its image; an image with an unusable one is marked faulty."""
-    for i, entry in enumerate(entries):
-        try:
-            image_id, category = entry["image_id"], categories[entry["category_id"]]
-            x, y, width, height = map(float, entry["bbox"])
-            usable = image_id in known and isinstance(entry["bbox"], list)
-            usable &= math.isfinite(x + y + width + height)
-        except (KeyError, TypeError, ValueError, OverflowError):
-            usable = False
-        if not usable:
-            where, image = f"{path}: annotations[{i}]", _image_of(entry, images)
-            what = _object_fault(entry, known, categories)
-            problems.append(Problem(kind=ANNOTATION, where=where, what=what))
-            if image is not None:
-                image.faulty = True
-        elif image_id in images:  # the entry of another image may be faulty itself
-            image = images[image_id]
-            image.names.append(category)
-            image.boxes.append((x, y, x + width, y + height))
-            image.crowd.append(bool(entry.get("iscrowd")))
-
-
-def _image_of(entry: Any, images: Mapping[int, _Image]) -> _Image | None:
-    number = entry.get("image_id") if isinstance(entry, dict) else None
-    return images.get(number) if isinstance(number, int) else None
-
-
-def _object_fault(entry: Any, known: set[int], categories: Mapping[int, str]) -> str:
-    """What is wrong with an annotation that cannot be used."""
-    if not isinstance(entry, dict):
-        return "is not an object"
-    if not isinstance(entry.get("image_id"), int) or entry["image_id"] not in known:
-        return f"image_id {entry.get('image_id')!r} is not among the images"
-    if not isinstance(entry.get("category_id"), int) or entry["category_id"] not in categories:
-        return f"category_id {entry.get('category_id')!r} is not among the categories"
-    if entry.get("bbox") is None:
-        return "has no bbox"
-    return f"bbox is not four finite numbers, x, y, width, height: {str(entry['bbox'])[:80]}"
+def _other_file(path: Path, read: Path) -> bool:
+    return is_file(path) and is_file(read) and not path.samefile(read)

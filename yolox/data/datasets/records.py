@@ -1,15 +1,19 @@
 """What annotations say, before anything of it is believed: the form that every reader produces.
 
 A reader turns files into a `RecordSet` and complains only of what makes reading impossible (a
-missing folder, an unreadable list of images). `build_samples` is strict: it turns records into
-samples to train on, or raises with everything that is wrong. The data doctor reads the same
-records and reports instead of raising.
+missing folder, an unreadable list of images). What it had to interpret it remarks. `build_samples`
+is strict: it turns records into samples to train on and logs the remarks, or raises with everything
+that is wrong. The data doctor reads the same records and reports instead of raising.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+Form = Literal["xyxy", "xywh", "cxcywh"]
 
 # What kinds of problems there are; each is raised with a sentence of its own.
 MISSING = "image is not there"
@@ -63,6 +67,31 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Remark:
+    """How something was read that could have been meant otherwise.
+
+    Attributes:
+        severity: "warning" for what is likely a mistake, "note" for what is worth knowing.
+        title: what was found, in the plural.
+        cases: each with its place.
+        advice: how it was read, and what to do if that is not what was meant.
+    """
+
+    severity: Literal["warning", "note"]
+    title: str
+    cases: tuple[str, ...]
+    advice: str
+
+
+def remark(
+    severity: Literal["warning", "note"], title: str, cases: Iterable[str], advice: str
+) -> list[Remark]:
+    """A remark, or nothing where there are no cases."""
+    found = tuple(cases)
+    return [Remark(severity=severity, title=title, cases=found, advice=advice)] if found else []
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecordSet:
     """All images of one or more splits.
 
@@ -73,12 +102,19 @@ class RecordSet:
             categories); None where it states none.
         problems: what could not be read; the images concerned are not among the records, or come
             without objects.
+        remarks: what was read, but could have been meant otherwise.
         first_pixel: the coordinate of the first pixel in the files (1 in VOC), by which messages
             give boxes.
+        form: how the files give a box: corners ("xyxy"), a corner and the sides ("xywh"), or the
+            centre and the sides ("cxcywh").
+        learn_difficult: difficult objects are trained on; False where they are crowds (COCO).
     """
 
     title: str
     records: tuple[Record, ...]
     classes: tuple[str, ...] | None
     problems: tuple[Problem, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     first_pixel: int = 0
+    form: Form = "xyxy"
+    learn_difficult: bool = True

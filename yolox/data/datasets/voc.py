@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
-
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
-from loguru import logger
 
 from yolox.data.datasets.build import (
     build_samples,
@@ -18,7 +14,7 @@ from yolox.data.datasets.build import (
     class_list_fault,
     resolve_class_list,
 )
-from yolox.data.datasets.files import IMAGE_EXTENSIONS, names_in, read_lines
+from yolox.data.datasets.files import IMAGE_EXTENSIONS, inside, names_in, read_lines
 from yolox.data.datasets.records import (
     ANNOTATION,
     CLASS_LIST,
@@ -27,16 +23,19 @@ from yolox.data.datasets.records import (
     Problem,
     Record,
     RecordSet,
+    Remark,
+    remark,
 )
 from yolox.data.datasets.sample import DetectionDataset, Transform
+from yolox.data.datasets.voc_xml import read_xml
 from yolox.data.errors import DataError
-from yolox.utils.documents import MOST_XML, DocumentError, read_bounded
 
 ImageSets = Sequence[tuple[str, str]]
 
 DEFAULT_IMAGE_SETS: ImageSets = (("2007", "trainval"), ("2012", "trainval"))
 CLASSES_FILE = "classes.txt"
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_SETS = Path("ImageSets") / "Main"
+_NAMED = " (a split is named with its year, year/split)"
 
 
 def resolve_classes(
@@ -51,11 +50,12 @@ def resolve_classes(
     """
     if classes is not None:
         return checked_classes(classes)
-    root = _devkit(Path(data_dir), image_sets)
-    listed, faults = _listed_classes(Path(data_dir), root, image_sets)
+    root, folders = _folders(Path(data_dir), image_sets)
+    listed, faults = _listed_classes([Path(data_dir), root, *folders])
     if listed is None and not faults:
         return resolve_class_list(read_voc(data_dir, image_sets))
-    alone = RecordSet(title=_title(image_sets), records=(), classes=listed, problems=tuple(faults))
+    title = _title(folders, image_sets)
+    alone = RecordSet(title=title, records=(), classes=listed, problems=tuple(faults))
     return resolve_class_list(alone)
 
 
@@ -65,17 +65,19 @@ def read_voc(data_dir: str | Path, image_sets: ImageSets) -> RecordSet:
     Raises DataError for folders or split files that are not there; everything else that is wrong
     is among the problems.
     """
-    root = _devkit(Path(data_dir), image_sets)
+    root, folders = _folders(Path(data_dir), image_sets)
     records: list[Record] = []
     problems: list[Problem] = []
-    for year, split in image_sets:
-        _read_split(root / f"VOC{year}", split, records, problems)
-    listed, faults = _listed_classes(Path(data_dir), root, image_sets)
+    remarks: list[Remark] = []
+    for folder, (_, split) in zip(folders, image_sets, strict=True):
+        remarks += _read_split(folder, split, records, problems)
+    listed, faults = _listed_classes([Path(data_dir), root, *folders])
     return RecordSet(
-        title=_title(image_sets),
+        title=_title(folders, image_sets),
         records=tuple(records),
         classes=listed,
         problems=(*problems, *faults),
+        remarks=tuple(remarks),
         first_pixel=1,
     )
 
@@ -114,9 +116,10 @@ class VOCDetection(DetectionDataset):
     """A data set in the layout of Pascal VOC.
 
     Args:
-        data_dir: the VOCdevkit folder (holding VOC<year>/{Annotations,ImageSets/Main,JPEGImages})
-            or the folder that holds VOCdevkit.
-        image_sets: (year, split) pairs, read one after the other.
+        data_dir: the VOCdevkit folder (holding VOC<year>/{Annotations,ImageSets/Main,JPEGImages}),
+            the folder that holds VOCdevkit, or one that holds these three itself.
+        image_sets: (year, split) pairs, read one after the other. In a folder that is no VOC<year>
+            but holds a split itself, the year may be anything, as "".
         img_size: (height, width) of the network's input.
         preproc: see ``DetectionDataset``.
         target_transform: may give the class list and leave out difficult objects, too.
@@ -145,7 +148,7 @@ class VOCDetection(DetectionDataset):
     ) -> None:
         classes, keep = _settle(target_transform or AnnotationTransform(), classes, keep_difficult)
         self.name = dataset_name
-        self.data_dir = _devkit(Path(data_dir), image_sets)
+        self.data_dir, _ = _folders(Path(data_dir), image_sets)
         self.image_sets = tuple((str(year), str(split)) for year, split in image_sets)
         self.records = read_voc(data_dir, image_sets)
         names = resolve_class_list(self.records, classes)
@@ -174,67 +177,94 @@ def _settle(
 # ------------------------------------------------------------------------------- folders and splits
 
 
-def _devkit(data_dir: Path, image_sets: ImageSets) -> Path:
-    """The folder that holds VOC<year>, for the data folder as a person gave it."""
+def _folders(data_dir: Path, image_sets: ImageSets) -> tuple[Path, list[Path]]:
+    """The folder above those of the image sets, for the data folder as given; and theirs."""
     if not image_sets:
         raise DataError("no image sets given: expected pairs such as ('2007', 'trainval')")
-    years = [f"VOC{year}" for year, _ in image_sets]
+    years = [str(year) for year, _ in image_sets]
     candidates = [data_dir, data_dir / "VOCdevkit"]
     for root in candidates:
-        if any((root / year).is_dir() for year in years):
-            missing = sorted({year for year in years if not (root / year).is_dir()})
+        folders = [_year_folder(root, year) for year in years]
+        if any(folder is not None for folder in folders):
+            missing = sorted({y for y, f in zip(years, folders, strict=True) if f is None})
             if missing:
+                lacks = ", ".join(f"VOC{y}" if y else "ImageSets/Main of its own" for y in missing)
                 raise DataError(
-                    f"{root} has no {', '.join(missing)}; it has {names_in(root, 'VOC*')}. Put "
-                    f"the year there, or leave it out of the image sets"
+                    f"{root} has no {lacks}; it has {names_in(root, 'VOC*')}. Put the year there, "
+                    f"or leave it out of the image sets{_NAMED if '' in missing else ''}"
                 )
-            return root
+            return root, [folder for folder in folders if folder is not None]
+    wanted = [f"VOC{year}" if year else str(_SETS) for year in years]
     if not data_dir.is_dir():
         problem = f"the data folder {data_dir} is not there"
     else:
-        problem = f"the data folder {data_dir} holds no {' or '.join(dict.fromkeys(years))}"
+        problem = f"the data folder {data_dir} holds no {' or '.join(dict.fromkeys(wanted))}"
         for root in candidates:
             if any(root.glob("VOC*")):
                 problem += f"; {root} has {names_in(root, 'VOC*')}"
+                problem += "" if all(years) else _NAMED
     raise DataError(
         f"{problem}. Expected a VOCdevkit folder such as {data_dir / 'VOCdevkit'} with "
-        f"{years[0]}/{{Annotations,ImageSets/Main,JPEGImages}} in it: put the data there, set "
-        f"data_dir to where it is, or make the built-in demo data with `make demo`"
+        f"VOC{years[0] or '2007'}/{{Annotations,ImageSets/Main,JPEGImages}} in it, or these three "
+        f"in the data folder: put the data there, set data_dir to where it is, or make the "
+        f"built-in demo data with `make demo`"
     )
 
 
-def _title(image_sets: ImageSets) -> str:
-    return ", ".join(f"VOC{year}/{split}" for year, split in image_sets)
+def _year_folder(root: Path, year: str) -> Path | None:
+    """The folder of a year: VOC<year>, or the root where it is that or has no year; else None."""
+    if year and (root / f"VOC{year}").is_dir():
+        return root / f"VOC{year}"
+    other_year = re.fullmatch(r"VOC\d{4}", root.name) and root.name != f"VOC{year}"
+    return root if (root / _SETS).is_dir() and not (year and other_year) else None
 
 
-def _read_split(folder: Path, split: str, records: list[Record], problems: list[Problem]) -> None:
+def _title(folders: Sequence[Path], image_sets: ImageSets) -> str:
+    pairs = zip(folders, image_sets, strict=True)
+    return ", ".join(f"{folder.name}/{split}" for folder, (_, split) in pairs)
+
+
+def _read_split(
+    folder: Path, split: str, records: list[Record], problems: list[Problem]
+) -> list[Remark]:
     """Append what one split names, in its order, and what is wrong with it."""
     images = _Images(folder / "JPEGImages")
-    path = folder / "ImageSets" / "Main" / f"{split}.txt"
-    lines = _split_lines(path)
-    names = list(dict.fromkeys(images.name_of(line) for line in lines))
-    if len(names) < len(lines):
-        logger.warning(
-            f"{folder.name}/{split} names {len(lines) - len(names)} images more than once; "
-            f"each is read once"
-        )
+    path = folder / _SETS / f"{split}.txt"
+    lines = [images.name_of(line) for line in _split_lines(path)]
+    names = dict.fromkeys(lines)
+    outlined: list[str] = []
     for name in names:
-        if "/" in name or "\\" in name:
+        place = inside(Path(), name)
+        if place is None:
             what = f"{name} is a path: expected the plain name of a file in JPEGImages"
             problems.append(Problem(kind=ENTRY, where=str(path), what=what))
             continue
-        image = images.find(name)
+        image = images.find(place.as_posix())
         if image is None:
             what = f"not in {images.folder} (looked for {', '.join(IMAGE_EXTENSIONS)})"
             where = f"{name} ({folder.name}/{split})"
             problems.append(Problem(kind=MISSING, where=where, what=what))
             continue
-        source = folder / "Annotations" / f"{image.stem}.xml"
+        own = image.relative_to(images.folder).with_suffix("").as_posix()
+        source = folder / "Annotations" / f"{own}.xml"
         try:
-            records.append(_parse(source, image))
+            record, numbers = read_xml(source, image)
+            outlined += [f"{source}: object {number}" for number in numbers]
         except DataError as error:
             problems.append(Problem(kind=ANNOTATION, where=str(source), what=str(error)))
-            records.append(Record(name=image.stem, image=image, source=source))
+            record = Record(name=own, image=image, source=source)
+        records.append(dataclasses.replace(record, name=own))
+    title = f"{folder.name}/{split}"
+    twice = [f"{name} in {title}" for name, count in Counter(lines).items() if count > 1]
+    return [
+        *remark("warning", "images named more than once", twice, "Each is read once."),
+        *remark(
+            "note",
+            "objects without a <bndbox>",
+            outlined,
+            "They have the box around their outline; nothing to do.",
+        ),
+    ]
 
 
 def _split_lines(path: Path) -> list[str]:
@@ -263,97 +293,44 @@ class _Images:
         images.sort(key=lambda path: (-rank[path.suffix.lower()], path.name))
         self._exact = {path.stem: path for path in images}
         self._folded = {path.stem.lower(): path for path in images}
+        self._below: dict[str, _Images] = {}
 
     def find(self, name: str) -> Path | None:
+        """The image of a stem, which may be in a folder below."""
+        below, slash, name = name.rpartition("/")
+        if slash:
+            folder = inside(self.folder, below)
+            if folder is None:
+                return None
+            if below not in self._below:
+                self._below[below] = _Images(folder)
+            return self._below[below].find(name)
         return self._exact.get(name) or self._folded.get(name.lower())
 
     def name_of(self, line: str) -> str:
-        """The image name in a split's line: all of it, or without a flag or an extension."""
+        """The image name in a split's line: all of it, or without a flag, folder or extension."""
         if self.find(line) is not None:
             return line
         name = re.sub(r"\s+(-1|0|1)$", "", line)  # the class splits of VOC: "name 1"
+        whole = name.replace("\\", "/")
+        if f"/{self.folder.name}/" in whole:  # a path to the image, from wherever
+            name = whole.rpartition(f"/{self.folder.name}/")[2]
         stem, dot, extension = name.rpartition(".")
         if self.find(name) is None and f"{dot}{extension}".lower() in IMAGE_EXTENSIONS:
             return stem
         return name
 
 
-# -------------------------------------------------------------------------------------- annotations
-
-
-def _parse(source: Path, image: Path) -> Record:
-    """One XML file. Raises DataError with what is wrong in it (without the path)."""
-    try:
-        root: Element = fromstring(read_bounded(source, MOST_XML))
-    except FileNotFoundError:
-        raise DataError("the file is not there") from None
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})") from None
-    except DocumentError as error:
-        raise DataError(f"cannot be read: {error}") from None
-    except DefusedXmlException:
-        raise DataError("defines XML entities, which are refused as unsafe") from None
-    except (ParseError, ValueError, LookupError) as error:
-        raise DataError(f"is not well-formed XML ({error})") from None
-    names: list[str] = []
-    boxes: list[tuple[float, float, float, float]] = []
-    difficult: list[bool] = []
-    for number, obj in enumerate(root.findall("object"), start=1):
-        name = (obj.findtext("name") or "").strip()
-        if not name:
-            raise DataError(f"object {number} has no <name>")
-        names.append(name)
-        boxes.append(_parse_box(obj, number))
-        difficult.append((obj.findtext("difficult") or "0").strip() == "1")
-    return Record(
-        name=image.stem,
-        image=image,
-        source=source,
-        size=_parse_size(root),
-        names=tuple(names),
-        boxes=tuple(boxes),
-        difficult=tuple(difficult),
-    )
-
-
-def _parse_box(obj: Element, number: int) -> tuple[float, float, float, float]:
-    bndbox = obj.find("bndbox")
-    if bndbox is None:
-        raise DataError(f"object {number} has no <bndbox>")
-    # by one pass over the children: findtext four times is slower than the rest of the parse
-    texts = {child.tag: child.text for child in bndbox}
-    try:
-        x1, y1, x2, y2 = (float(texts[corner] or "") - 1 for corner in _CORNERS)
-    except KeyError as error:
-        raise DataError(f"object {number}: <bndbox> has no <{error.args[0]}>") from None
-    except ValueError as error:
-        raise DataError(f"object {number}: <bndbox> is not four numbers ({error})") from None
-    if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        raise DataError(f"object {number}: <bndbox> is not four finite numbers")
-    return x1, y1, x2, y2
-
-
-def _parse_size(root: Element) -> tuple[int, int] | None:
-    """(height, width) as the file says, None if it does not."""
-    try:
-        height = int(float(root.findtext("size/height") or 0))
-        width = int(float(root.findtext("size/width") or 0))
-    except (ValueError, OverflowError):
-        return None
-    return (height, width) if height > 0 and width > 0 else None
-
-
 # ------------------------------------------------------------------------------------------ classes
 
 
 def _listed_classes(
-    data_dir: Path, root: Path, image_sets: ImageSets
+    folders: Sequence[Path],
 ) -> tuple[tuple[str, ...] | None, list[Problem]]:
-    """The classes of the ``classes.txt`` files beside the data, None if there is none to be used.
+    """The classes of the ``classes.txt`` files of folders, None if there is none to be used.
 
     Problems are lists that are faulty in themselves, or differ from the first one.
     """
-    folders = [data_dir, root, *(root / f"VOC{year}" for year, _ in image_sets)]
     first: tuple[Path, tuple[str, ...]] | None = None
     problems: list[Problem] = []
     for path in dict.fromkeys(folder / CLASSES_FILE for folder in folders):

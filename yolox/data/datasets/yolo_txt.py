@@ -3,31 +3,48 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loguru import logger
-
 from yolox.data.datasets.build import build_samples, class_list_fault, resolve_class_list
-from yolox.data.datasets.files import IMAGE_EXTENSIONS, inside, is_file, read_lines
+from yolox.data.datasets.files import IMAGE_EXTENSIONS, inside, is_file, names_in, read_lines
 from yolox.data.datasets.records import (
     ANNOTATION,
     CLASS_LIST,
     ENTRY,
     Problem,
-    Record,
     RecordSet,
+    Remark,
+    remark,
 )
 from yolox.data.datasets.sample import DetectionDataset, Transform
+from yolox.data.datasets.values import as_whole
+from yolox.data.datasets.yolo_labels import (
+    LabelFiles,
+    Labels,
+    file_remarks,
+    kind_remarks,
+    labelled_records,
+    read_labels,
+)
+from yolox.data.datasets.yolo_lines import Declared, Lines
 from yolox.data.errors import DataError
 from yolox.utils.documents import DocumentError, read_yaml
 
-Box = tuple[float, float, float, float]
-
 SPLITS = ("train", "val", "test")
-_ROUNDING = 1e-3  # how far a value may be outside [0, 1]
+_TASKS = {
+    "detect": "detect",
+    "detection": "detect",
+    "segment": "segment",
+    "segmentation": "segment",
+    "pose": "pose",
+    "keypoints": "pose",
+    "obb": "obb",
+}
+_OTHER_LISTS = ("classes.txt", "obj.names")  # that tools write beside labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +56,14 @@ class _Config:
         root: the data set's folder.
         entries: folders and lists of images of the split.
         names: class names by index.
+        declared: what it says of the labels.
     """
 
     path: Path
     root: Path
     entries: tuple[str, ...]
     names: tuple[str, ...]
+    declared: Declared
 
 
 def read_yolo(data_yaml: str | Path, split: str) -> RecordSet:
@@ -61,17 +80,13 @@ def read_yolo(data_yaml: str | Path, split: str) -> RecordSet:
         for image in _entry_images(_resolve(entry, config), config, problems)
     ]
     unique = list(dict.fromkeys(images))
-    if len(unique) < len(images):
-        logger.warning(
-            f"{split} of {config.path} names {len(images) - len(unique)} images more than once; "
-            f"each is read once"
-        )
-    records = tuple(_record(image, config, problems) for image in unique)
-    if records and not any(record.names for record in records) and not problems:
-        logger.warning(
-            f"no image of {split} of {config.path} has an object; the labels of {unique[0]} were "
-            f"looked for in {records[0].source}"
-        )
+    twice = [str(path) for path, count in Counter(images).items() if count > 1]
+    lines, files = Lines(), LabelFiles(config.root)
+    labels = [read_labels(image, files, lines) for image in unique]
+    kinds, doubt = lines.kinds(config.declared)
+    if doubt:
+        problems.append(Problem(kind=ANNOTATION, where=str(config.path), what=doubt))
+    records = labelled_records(labels, kinds, config.root, config.names, problems)
     fault = class_list_fault(config.names)
     if fault:
         problems.append(Problem(kind=CLASS_LIST, where=f"{config.path}: names", what=fault))
@@ -80,6 +95,13 @@ def read_yolo(data_yaml: str | Path, split: str) -> RecordSet:
         records=records,
         classes=config.names,
         problems=tuple(problems),
+        remarks=(
+            *remark("warning", "images named more than once", twice, "Each is read once."),
+            *file_remarks(labels),
+            *kind_remarks(labels, kinds),
+            *_list_remarks(labels, config),
+        ),
+        form="xyxy" if any(kinds[n].hull for n in lines.counts if n in kinds) else "cxcywh",
     )
 
 
@@ -100,9 +122,13 @@ class YOLODataset(DetectionDataset):
     Folders and lists may be given as absolute paths; relative ones, and every image of a list, must
     lie in the data set's folder. A leading ``../`` that would leave it is left out where the path
     is there without, for some exporters write the paths so. The labels of ``images/a.jpg`` are in
-    ``labels/a.txt`` (the last folder called images counts) or, without such a folder, beside the
-    image; an image without that file is background. A line is ``class cx cy width height`` in
-    fractions of the image, or ``class x y x y x y ...``, a polygon, whose bounding box is taken.
+    ``labels/a.txt`` (only folders below the data set's count) or beside the image; an image without
+    such a file is background.
+
+    A line is ``class cx cy width height`` in fractions of the image, a confidence behind it or not;
+    ``class x y x y x y ...``, a polygon or an oriented box, whose bounding box is taken; or a box
+    and keypoints, of which the box is taken. ``kpt_shape`` or ``task`` of the file say which, or
+    all lines of the split together; see `Lines.kinds`. What they were taken for is logged.
 
     Boxes are clipped to the image; those without area there are dropped, with one warning. Raises
     DataError for what cannot be used, listing all cases of a kind.
@@ -155,7 +181,24 @@ def _config(path: Path, split: str) -> _Config:
     count = content.get("nc", len(names))
     if count != len(names):
         raise DataError(f"{path}: nc is {count!r}, but names are {len(names)}: mend one of them")
-    return _Config(path=path, root=root, entries=tuple(entries), names=names)
+    return _Config(
+        path=path, root=root, entries=tuple(entries), names=names, declared=_declared(content, path)
+    )
+
+
+def _declared(content: dict[Any, Any], path: Path) -> Declared:
+    """What the file says of its labels. Raises DataError for keypoints of another shape."""
+    shape, task = content.get("kpt_shape"), content.get("task")
+    keypoints = None
+    if shape is not None:
+        numbers = [as_whole(value) for value in shape] if isinstance(shape, list) else []
+        if len(numbers) != 2 or not numbers[0] or numbers[0] < 1 or numbers[1] not in (2, 3):
+            raise DataError(
+                f"{path}: kpt_shape is {shape!r}: expected the number of keypoints and 2 (x y) or "
+                f"3 (x y visibility), as [17, 3]"
+            )
+        keypoints = (numbers[0], numbers[1])
+    return Declared(keypoints=keypoints, task=_TASKS.get(str(task).strip().casefold()))
 
 
 def _load(path: Path) -> dict[Any, Any]:
@@ -164,7 +207,8 @@ def _load(path: Path) -> dict[Any, Any]:
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}): expected a data.yaml with train, val and "
-            f"names; give the path of the data set's"
+            f"names; give the path of the data set's. YAML files there: "
+            f"{names_in(path.parent, '*.y*ml')}"
         ) from None
     except DocumentError as error:
         raise DataError(f"{path} cannot be read: {error}") from None
@@ -257,77 +301,26 @@ def _entry_images(place: Path, config: _Config, problems: list[Problem]) -> list
     return images
 
 
-# ------------------------------------------------------------------------------------------- labels
+# ---------------------------------------------------------------------------------------- remarks
 
 
-def _record(image: Path, config: _Config, problems: list[Problem]) -> Record:
-    """One image with its labels; without objects if a line of them cannot be used."""
-    source = _label_file(image)
-    within = image.is_relative_to(config.root)
-    names: list[str] = []
-    boxes: list[Box] = []
-    faults: list[tuple[str, str]] = []
-    for number, line in enumerate(_label_lines(source, faults), start=1):
-        values = line.split()
-        if not values:
+def _list_remarks(labels: Sequence[Labels], config: _Config) -> list[Remark]:
+    """Other lists of the same classes in another order, which the labels may follow."""
+    folders = dict.fromkeys([config.root, *(label.source.parent for label in labels)])
+    cases = []
+    for path in (folder / name for folder in folders for name in _OTHER_LISTS):
+        if not is_file(path):
             continue
         try:
-            index, box = _parse(values, len(config.names))
-        except DataError as error:
-            faults.append((f"{source}:{number}", str(error)))
+            names = read_lines(path)
+        except DataError:
             continue
-        names.append(config.names[index])
-        boxes.append(box)
-    problems += [Problem(kind=ANNOTATION, where=where, what=what) for where, what in faults]
-    return Record(
-        name=image.relative_to(config.root).as_posix() if within else str(image),
-        image=image,
-        source=source,
-        names=() if faults else tuple(names),
-        boxes=() if faults else tuple(boxes),
-        difficult=() if faults else (False,) * len(names),
-        relative=True,
+        if sorted(names) == sorted(config.names) and tuple(names) != config.names:
+            cases.append(f"{path}: {', '.join(names[:10])}{', …' if len(names) > 10 else ''}")
+    return remark(
+        "warning",
+        "lists of the same classes in another order",
+        cases,
+        f"The order of {config.path.name} counts: if the labels were written by the other one, "
+        "copy it there.",
     )
-
-
-def _label_file(image: Path) -> Path:
-    """``.../images/x/a.jpg`` -> ``.../labels/x/a.txt``, by the last folder called images."""
-    parts = list(image.parts[:-1])
-    if "images" in parts:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts, f"{image.stem}.txt")
-
-
-def _label_lines(source: Path, faults: list[tuple[str, str]]) -> list[str]:
-    """The lines of a label file, none if it is not there."""
-    try:
-        return source.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        faults.append((str(source), f"cannot be read ({error.strerror})"))
-    except UnicodeDecodeError:
-        faults.append((str(source), "is not text"))
-    return []
-
-
-def _parse(values: Sequence[str], classes: int) -> tuple[int, Box]:
-    """Class index and box (x1 y1 x2 y2, fractions) of a line. Raises DataError if it has none."""
-    try:
-        index, *numbers = map(float, values)
-    except ValueError as error:
-        raise DataError(f"is not all numbers ({error})") from None
-    if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
-        raise DataError(
-            f"has {len(values)} numbers: expected a class and 4 of a box, or a class and the x y "
-            f"of at least 3 corners"
-        )
-    if not (0 <= index < classes and index == int(index)):
-        raise DataError(f"class {values[0]}: expected a whole number from 0 to {classes - 1}")
-    if not all(-_ROUNDING <= number <= 1 + _ROUNDING for number in numbers):
-        raise DataError("is not all fractions: expected 0 to 1 after the class")
-    if len(numbers) > 4:
-        xs, ys = numbers[::2], numbers[1::2]
-        return int(index), (min(xs), min(ys), max(xs), max(ys))
-    x, y, width, height = numbers
-    return int(index), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)

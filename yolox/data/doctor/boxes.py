@@ -40,7 +40,9 @@ class BoxTable:
         names: class name of each.
         boxes: float64 (N, 4), x1 y1 x2 y2 as written, in pixels, 0-based; NaN where they are
             fractions of an image whose size is not known.
+        limits: float64 (N, 4), width, height, width, height of the image; NaN where not known.
         inside: float64 (N, 4), clipped to the image; NaN where its size is not known.
+        learnable: bool (N,), may be trained on (not a crowd).
         ratio: float64 (N,), pixels at the network's input size a pixel; NaN likewise.
     """
 
@@ -50,7 +52,9 @@ class BoxTable:
     ordinal: npt.NDArray[np.int64]
     names: Sequence[str]
     boxes: Floats
+    limits: Floats
     inside: Floats
+    learnable: Mask
     ratio: Floats
 
     def where(self, i: int) -> str:
@@ -83,7 +87,11 @@ def tabulate(split: RecordSet, facts: Facts, input_size: tuple[int, int]) -> Box
         ordinal=np.array([i for n in counts for i in range(1, n + 1)], dtype=np.int64),
         names=[name for record in records for name in record.names],
         boxes=boxes,
+        limits=full,
         inside=np.clip(boxes, 0, full),
+        learnable=np.array(
+            [split.learn_difficult or not flag for r in records for flag in r.difficult], dtype=bool
+        ),
         ratio=ratio_N,
     )
 
@@ -127,6 +135,27 @@ def _class_stats(size: Floats, image: npt.NDArray[np.int64]) -> ClassStats:
 
 
 # ----------------------------------------------------------------------------------------- findings
+
+
+def unlearnable_findings(tables: Mapping[str, BoxTable]) -> list[Finding]:
+    """Splits that have objects, none of which training takes."""
+    cases = []
+    for split, table in tables.items():
+        sides = (*_sides(table.boxes), *_sides(table.inside))  # the latter are not always known
+        bare: Mask = np.any(np.stack(sides) <= 0, axis=0)
+        if len(bare) and not (table.learnable & ~bare).any():
+            crowds = int((~table.learnable).sum())
+            example = (
+                f"{split}: {len(bare):,} objects, of which {crowds:,} are crowds or to be ignored "
+                f"and {int((bare & table.learnable).sum()):,} have no area"
+            )
+            cases.append((split, example))
+    return finding(
+        "error",
+        "splits whose objects are all left out",
+        cases,
+        "There is nothing to learn, or no AP: look at their flags (iscrowd, ignore) and corners.",
+    )
 
 
 def box_findings(tables: Mapping[str, BoxTable], input_size: tuple[int, int]) -> list[Finding]:

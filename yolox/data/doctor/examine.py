@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from yolox.data.datasets.records import RecordSet
-from yolox.data.doctor.boxes import box_findings, split_stats, tabulate
+from yolox.data.doctor.boxes import box_findings, split_stats, tabulate, unlearnable_findings
 from yolox.data.doctor.facts import Facts
 from yolox.data.doctor.images import (
     copy_findings,
@@ -15,6 +15,7 @@ from yolox.data.doctor.images import (
 )
 from yolox.data.doctor.labels import count_objects, label_findings, listed_classes
 from yolox.data.doctor.numbers import number_findings
+from yolox.data.doctor.remarks import remark_findings
 from yolox.data.doctor.report import SEVERITIES, Finding, Report
 
 
@@ -50,6 +51,8 @@ def check(
     found = [
         *problem_findings(records_by_split, classes),
         *emptiness_findings(records_by_split),
+        *unlearnable_findings(tables),
+        *remark_findings(records_by_split, tables),
         *label_findings(counts, listed),
         *file_findings(records_by_split, facts or {}),
         *copy_findings(records_by_split, facts),
@@ -73,7 +76,8 @@ def quick_check(
     """Errors and warnings that no image has to be opened for, one line each, errors first.
 
     What the readers could not use, classes against the list, spelling, images in two splits by
-    their file. Arguments as of `check`.
+    their file. What they remarked is left to `build_samples`, which logs it. Arguments as of
+    `check`.
     """
     found = [
         *problem_findings(records_by_split, classes),

@@ -13,42 +13,52 @@ from yolox.data.errors import DataError
 from yolox.utils.documents import DocumentError, read_yaml
 
 _YAML = (".yaml", ".yml")
+_ROBOFLOW = "_annotations.coco.json"
+_NAMED = (_ROBOFLOW, "result.json")  # that name no split; the second is Label Studio's
 _USUAL = ("train", "trainval", "val", "test")  # the one to train on first
 
 
 def find_splits(path: Path) -> dict[str, RecordSet]:
     """The splits of the data set at a path, the one to train on first.
 
-    A folder with VOC<year> folders, or one of these: splits train, val, test of all years
-    together, trainval where these are not both there. A folder with COCO's ``annotations``, or
-    one JSON file: each file a split. A ``data.yaml``, or its folder: the splits that it names.
+    A folder with VOC<year> folders, or one of these, or one laid out like these: splits train, val,
+    test of all years together, trainval where these are not both there. A folder with COCO's
+    ``annotations``, with one ``_annotations.coco.json`` a folder, or with JSON files in it: each
+    file a split; or one JSON file, which is the one that is read. A ``data.yaml``, or its folder:
+    the splits that it names.
 
     Raises DataError where none of these is there, or what is there cannot be read at all.
     """
-    if path.suffix in _YAML and path.is_file():
+    if path.suffix.lower() in _YAML and path.is_file():
         return _yolo_splits(path)
-    if path.suffix == ".json" and path.is_file():
-        return _coco_splits(path.parent.parent, [path])
-    for root in (path, path / "VOCdevkit", path.parent):
-        years = [path] if root == path.parent else sorted(root.glob("VOC*"))
-        years = [year for year in years if _main(year).is_dir() and year.name.startswith("VOC")]
-        if years:
+    if path.suffix.lower() == ".json" and path.is_file():
+        return _coco_splits([path])
+    if _main(path).is_dir():
+        return _voc_splits(path.parent if _is_year(path) else path, [path])
+    for root in (path, path / "VOCdevkit"):
+        if years := [year for year in sorted(root.glob("VOC*")) if _main(year).is_dir()]:
             return _voc_splits(root, years)
-    if files := sorted((path / "annotations").glob("*.json")):
-        instances = [file for file in files if file.name.startswith("instances")]
-        return _coco_splits(path, instances or files)
+    if files := _instances(path / "annotations"):
+        return _coco_splits(files)
     if files := [file for name in _YAML if (file := path / f"data{name}").is_file()]:
         return _yolo_splits(files[0])
+    if files := sorted(path.glob(f"*/{_ROBOFLOW}")) or _instances(path):
+        return _coco_splits(files)
     there = "is there, but none of these" if path.exists() else "is not there"
     raise DataError(
         f"no data set at {path}, which {there}. Looked for: VOC<year>/ImageSets/Main in it, in "
-        f"{path / 'VOCdevkit'} and as a year itself; annotations/*.json (COCO) or a .json file; "
-        f"data.yaml (YOLO) or another .yaml file. Name one of these, or an Exp with -f"
+        f"{path / 'VOCdevkit'} and as a year itself, or ImageSets/Main; annotations/*.json (COCO), "
+        f"*/{_ROBOFLOW} or a .json file; data.yaml (YOLO) or another .yaml file. Name one of "
+        f"these, or an Exp with -f"
     )
 
 
 def _main(year: Path) -> Path:
     return year / "ImageSets" / "Main"
+
+
+def _is_year(folder: Path) -> bool:
+    return folder.name.startswith("VOC") and len(folder.name) > len("VOC")
 
 
 def _voc_splits(root: Path, years: list[Path]) -> dict[str, RecordSet]:
@@ -57,8 +67,10 @@ def _voc_splits(root: Path, years: list[Path]) -> dict[str, RecordSet]:
         stems = {file.stem for file in _main(year).glob("*.txt")}
         if {"train", "val"} <= stems:
             stems.discard("trainval")  # the two of them together
-        for split in _in_order(stems & set(_USUAL) or stems):
-            found.setdefault(split, []).append((year.name.removeprefix("VOC"), split))
+        whole = {stem for stem in stems if stem.rpartition("_")[2] not in stems - {stem}}
+        for split in _in_order(stems & set(_USUAL) or whole):
+            name = "" if year == root else year.name.removeprefix("VOC")
+            found.setdefault(split, []).append((name, split))
     if not found:
         raise DataError(
             f"no split in {', '.join(str(_main(year)) for year in years)}: expected files such as "
@@ -67,9 +79,25 @@ def _voc_splits(root: Path, years: list[Path]) -> dict[str, RecordSet]:
     return {split: read_voc(root, found[split]) for split in _in_order(found)}
 
 
-def _coco_splits(data_dir: Path, files: list[Path]) -> dict[str, RecordSet]:
-    by_name = {file.stem.removeprefix("instances_"): file for file in files}
-    return {name: read_coco(data_dir, by_name[name].name, name) for name in _in_order(by_name)}
+def _instances(folder: Path) -> list[Path]:
+    """The JSON files of a folder that hold boxes, as far as their names tell."""
+    files = sorted(folder.glob("*.json"))
+    named = (file for file in files if file.name.startswith("instances") or file.name in _NAMED)
+    return list(named) or files
+
+
+def _coco_splits(files: list[Path]) -> dict[str, RecordSet]:
+    by_name = {_split_name(file): file.absolute() for file in files}
+    return {
+        name: read_coco(by_name[name].parent.parent, by_name[name], name)
+        for name in _in_order(by_name)
+    }
+
+
+def _split_name(file: Path) -> str:
+    if file.name in _NAMED:
+        return file.absolute().parent.name
+    return file.stem.removeprefix("instances_")
 
 
 def _yolo_splits(data_yaml: Path) -> dict[str, RecordSet]:

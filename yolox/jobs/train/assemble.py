@@ -11,7 +11,7 @@ from loguru import logger
 from torch import nn
 
 from yolox.core import Trainer, TrainSettings, make_fabric
-from yolox.data import DetectionDataset, RecordSet, label_cap
+from yolox.data import DetectionDataset, RecordSet, label_cap, require_objects
 from yolox.data.doctor import quick_check
 from yolox.evaluators import DETECTION_LIMIT, objects_beyond_limit
 from yolox.exp.follow import KEEPS
@@ -66,6 +66,8 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
             f"the training data make no batch of {batch_size}: lower the batch size, or have the "
             "Exp's loader keep a smaller last one"
         )
+    if isinstance(dataset := _images_of(loader), DetectionDataset):
+        require_objects(dataset)
     evaluator = exp.get_evaluator(batch_size, several)
     if fabric.is_global_zero:
         _look_at_data(exp, loader, evaluator)
@@ -149,18 +151,23 @@ def _tell_unused_classes(loader: Any, start: Start) -> None:
         )
 
 
+def _images_of(loader: Any) -> Any:
+    """The data set that a loader reads, or that its mosaics are made of."""
+    dataset = getattr(loader, "dataset", None)
+    return getattr(dataset, "dataset", dataset)
+
+
 def _look_at_data(exp: Exp, loader: Any, evaluator: Any) -> None:
     """Warn of what the data doctor finds without opening images, where it can see the records."""
-    train = getattr(loader, "dataset", None)
     splits = {
-        "train": getattr(getattr(train, "dataset", train), "records", None),
+        "train": getattr(_images_of(loader), "records", None),
         "val": getattr(getattr(evaluator, "dataset", None), "records", None),
     }
     records = {name: found for name, found in splits.items() if isinstance(found, RecordSet)}
     if records:
         for line in quick_check(records, exp.class_names or None):
             logger.warning(f"data: {line} (tools/check_data.py tells more)")
-    _tell_cut_objects(train)
+    _tell_cut_objects(getattr(loader, "dataset", None))
     _tell_coco_limit(evaluator)
 
 

@@ -1,0 +1,143 @@
+"""The XML file of an image, as Pascal VOC and those who follow it write it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from yolox.data.datasets.outlines import Box, points_box
+from yolox.data.datasets.records import Record
+from yolox.data.datasets.values import as_flag, as_number
+from yolox.data.errors import DataError
+from yolox.utils.documents import MOST_XML, DocumentError, read_bounded
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_TURNED = ("cx", "cy", "w", "h", "angle")
+
+
+def read_xml(source: Path, image: Path) -> tuple[Record, list[int]]:
+    """An image's objects, and the numbers (from 1) of those that have an outline but no box.
+
+    The box of these is that around their <polygon> or <robndbox>. Raises DataError with what is
+    wrong in the file (without its path).
+    """
+    root = _root(source)
+    names: list[str] = []
+    boxes: list[Box] = []
+    difficult: list[bool] = []
+    outlined: list[int] = []
+    for number, obj in enumerate(root.findall("object"), start=1):
+        name = (obj.findtext("name") or "").strip()
+        if not name:
+            raise DataError(f"object {number} has no <name>")
+        names.append(name)
+        bndbox = obj.find("bndbox")
+        if bndbox is None:
+            outlined.append(number)
+        boxes.append(_outline(obj, number) if bndbox is None else _bndbox(bndbox, number))
+        difficult.append(_difficult(obj, number))
+    record = Record(
+        name=image.stem,
+        image=image,
+        source=source,
+        size=_size(root),
+        names=tuple(names),
+        boxes=tuple(boxes),
+        difficult=tuple(difficult),
+    )
+    return record, outlined
+
+
+def _root(source: Path) -> Element:
+    try:
+        root: Element = fromstring(read_bounded(source, MOST_XML))
+    except FileNotFoundError:
+        raise DataError("the file is not there") from None
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})") from None
+    except DocumentError as error:
+        raise DataError(f"cannot be read: {error}") from None
+    except DefusedXmlException:
+        raise DataError("defines XML entities, which are refused as unsafe") from None
+    except (ParseError, ValueError, LookupError) as error:
+        raise DataError(f"is not well-formed XML ({error})") from None
+    if root.find("object") is None:
+        inner = next(
+            (tag for tag in map(_plain_tag, root.iter()) if tag in ("object", "bndbox")), ""
+        )
+        if inner or _plain_tag(root) != "annotation":
+            raise DataError(
+                f"is not in VOC's format: expected <annotation> with each <object> directly in it, "
+                f"found <{root.tag}>{f' with <{inner}> elsewhere' if inner else ''}"
+            )
+    return root
+
+
+def _plain_tag(element: Element) -> str:
+    """Without a namespace, in small letters."""
+    return str(element.tag).rpartition("}")[2].casefold()
+
+
+def _difficult(obj: Element, number: int) -> bool:
+    text = obj.findtext("difficult")
+    flag = as_flag(text)
+    if flag is None:
+        raise DataError(f"object {number}: <difficult> is {text!r}: expected 0 or 1")
+    return flag
+
+
+def _bndbox(bndbox: Element, number: int) -> Box:
+    # by one pass over the children: findtext four times is slower than the rest of the parse
+    texts = {child.tag: child.text for child in bndbox}
+    x1, y1, x2, y2 = _numbers(texts, _CORNERS, f"object {number}: <bndbox>", "four")
+    return x1 - 1, y1 - 1, x2 - 1, y2 - 1
+
+
+def _numbers(
+    texts: dict[str, str | None], names: tuple[str, ...], where: str, words: str
+) -> list[float]:
+    found = []
+    for name in names:
+        if name not in texts:
+            raise DataError(f"{where} has no <{name}>")
+        number = as_number(texts[name])
+        if number is None:
+            what = f"is not {words} numbers, all of them finite: <{name}> is {texts[name]!r}"
+            raise DataError(f"{where} {what}")
+        found.append(number)
+    return found
+
+
+def _outline(obj: Element, number: int) -> Box:
+    """Around a polygon, as <x1> <y1> <x2> ... or as <pt>s of <x> <y>; or around a turned box."""
+    polygon, turned = obj.find("polygon"), obj.find("robndbox")
+    if turned is not None:
+        texts = {child.tag: child.text for child in turned}
+        x, y, width, height, angle = _numbers(
+            texts, _TURNED, f"object {number}: <robndbox>", "five"
+        )
+        cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+        half_x, half_y = (width * cos + height * sin) / 2, (width * sin + height * cos) / 2
+        return x - half_x - 1, y - half_y - 1, x + half_x - 1, y + half_y - 1
+    if polygon is None:
+        raise DataError(f"object {number} has no <bndbox>")
+    values = [(_plain_tag(leaf), as_number(leaf.text)) for leaf in polygon.iter() if not len(leaf)]
+    xs, ys = ([value for tag, value in values if tag.startswith(axis)] for axis in "xy")
+    if len(xs) != len(ys) or len(xs) < 3 or None in (*xs, *ys):
+        raise DataError(
+            f"object {number} has no <bndbox>, and a <polygon> that is not 3 or more points"
+        )
+    x1, y1, x2, y2 = points_box([x for x in xs if x is not None], [y for y in ys if y is not None])
+    return x1 - 1, y1 - 1, x2 - 1, y2 - 1
+
+
+def _size(root: Element) -> tuple[int, int] | None:
+    """(height, width) as the file says, None if it does not."""
+    height, width = (as_number(root.findtext(f"size/{side}")) for side in ("height", "width"))
+    if height is None or width is None or height < 1 or width < 1:
+        return None
+    return int(height), int(width)
