@@ -19,7 +19,7 @@ from yolox.pruning.report import (
 )
 from yolox.pruning.sparsity import Sparsity, SparsityConfig, make_sparsity
 from yolox.pruning.surgery import apply_plan, mask_plan
-from yolox.pruning.verify import verify_pruned
+from yolox.pruning.verify import verify_plan
 
 __all__ = [
     "CRITERIA",
@@ -55,5 +55,5 @@ __all__ = [
     "stages_table",
     "threshold_hint",
     "trace_groups",
-    "verify_pruned",
+    "verify_plan",
 ]
