@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from yolox.pruning.allocate import Costs, allocate
+from yolox.pruning.apart import CutRefusedError
 from yolox.pruning.compensate import absorb_constants, refit
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.cost import mac_costs, memory_costs, param_costs
@@ -19,7 +20,6 @@ from yolox.pruning.plan import PruningPlan, make_plan
 from yolox.pruning.report import PruneReport, report_change
 from yolox.pruning.select import select_groups
 from yolox.pruning.surgery import apply_plan, mask_plan
-from yolox.pruning.twins import CutRefusedError
 from yolox.pruning.verify import find_culprits, verify_plan
 
 

@@ -33,13 +33,13 @@ def redraw(model: nn.Module, seed: int, skip: Container[str] = ()) -> None:
         for key, parameter in module.named_parameters(name, recurse=False):
             if key in skip or not parameter.is_floating_point():
                 continue
-            old = parameter.clone() if parameter.numel() <= len(parameter) else None
+            fan_in = parameter.numel() / (len(parameter) if parameter.dim() else 1)
             if key.endswith("bias"):
                 _fill(parameter, pool, generator)
-            elif old is None:
-                fan_in = parameter.numel() / len(parameter)
+            elif fan_in > 1:
                 _fill(parameter, pool, generator, (3 / fan_in) ** 0.5)
             else:
+                old = parameter.clone()
                 _fill(parameter, pool, generator)
                 _away_from_zero(parameter)
                 if not isinstance(module, _BatchNorm):

@@ -85,7 +85,8 @@ def copy_kept(
     Raises:
         PruningError: the small model has a tensor of another shape than the plan leaves.
     """
-    values, cuts = _tensors(whole), {}
+    values = _tensors(whole)
+    cuts: dict[str, dict[int, Tensor]] = {}
     for name, axis, channels in removed_channels(groups, plan):
         layer = whole.get_submodule(name)
         size, dim = _axis_size(layer, axis), AXIS_DIMS[axis]
@@ -105,13 +106,13 @@ def copy_kept(
                 f"{tuple(shape) or 'none'}"
             )
         value = values[key]
-        *first, last = sorted(cuts.get(key, {}).items()) or [(0, None)]
-        for dim, kept in first:
+        own_cuts = list(cuts.get(key, {}).items())
+        for dim, kept in own_cuts[:-1]:
             value = value.index_select(dim, kept)
-        if last[1] is None:
-            tensor.copy_(value)
+        if own_cuts:
+            torch.index_select(value, *own_cuts[-1], out=tensor.detach())
         else:
-            torch.index_select(value, *last, out=tensor.detach())
+            tensor.copy_(value)
 
 
 def kept_channels(size: int, removed: Tensor) -> Tensor:

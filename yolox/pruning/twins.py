@@ -3,71 +3,38 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from yolox.pruning.config import PruningError
+from yolox.pruning.apart import (
+    TOLERANCE,
+    CutRefusedError,
+    Probe,
+    channels_apart,
+    differs,
+    flatten,
+    outputs_apart,
+)
 from yolox.pruning.groups import Group
+from yolox.pruning.ops import SEED, Ops, same_chance
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.redraw import noise, random_images, redraw
 from yolox.pruning.surgery import copy_kept, kept_channels, removed_channels, silence
 from yolox.pruning.watch import describe, one_line, watch_calls
 
-TOLERANCE = 1e-9  # relative, in float64: only the order of summation may differ
 # Over its whole depth a model magnifies rounding itself: so many times what the last bit of its
 # weights does, and never more than this. A wrong cut is apart in the first digits.
 NOISE_FACTOR = 10
 WORST_TOLERANCE = 1e-6
 MAX_EVALUATED = 8  # modules that may need more than images to run in training mode
 LARGE = 1_000_000  # values of a weight
-SEED = 0
-TINY = torch.finfo(torch.float64).tiny
-
-aten = torch.ops.aten
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """One way in which both models are run.
-
-    Attributes:
-        draw: number of the redrawn weights; 0 are the trained ones.
-        training: mode.
-        noise: whether each layer's output is replaced with noise, or goes on as it is.
-        batch: images.
-        resized: at another size than the example's.
-    """
-
-    draw: int
-    training: bool
-    noise: bool
-    batch: int = 2
-    resized: bool = False
-
-    def __str__(self) -> str:
-        weights = f"redrawn weights {self.draw}" if self.draw else "its own weights"
-        return f"with {weights}, in {'training' if self.training else 'evaluation'} mode"
-
-
-class CutRefusedError(PruningError):
-    """The pruned model is not what the masked one is, or that cannot be checked.
-
-    Attributes:
-        probe: with which it showed, where with one.
-    """
-
-    probe: Probe | None = None
 
 
 @dataclass
@@ -108,7 +75,7 @@ class Twins:
         silence(self._masked, groups, plan)
         self._draw = 0
         self._drawn: frozenset[str] = frozenset()
-        self._ops = _Ops()
+        self._ops = Ops()
         self._tape: _Tape | None = None
         self._evaluated: dict[str, str] = {}
         self._used: set[int] = set()
@@ -137,13 +104,13 @@ class Twins:
         if isinstance(expected, Exception):
             raise self._cannot_run(expected)
         outputs = self._call_small(self._example)
-        worst, allowed = _outputs_apart(outputs, expected), TOLERANCE
+        worst, allowed = outputs_apart(outputs, expected), TOLERANCE
         if worst > TOLERANCE:
             # What rounding alone can do is measured on the masked model.
             _nudge(self._masked)
             nudged = self._call_masked(self._example)
             assert not isinstance(nudged, Exception)
-            rounding = _outputs_apart(nudged, expected)
+            rounding = outputs_apart(nudged, expected)
             allowed = min(max(TOLERANCE, NOISE_FACTOR * rounding), WORST_TOLERANCE)
             self._load(self._draw)
         return worst, allowed
@@ -167,7 +134,7 @@ class Twins:
                 f"masked one does ({probe}), so the cut is refused"
             )
         self._tape = None
-        worst = _outputs_apart(outputs, expected)
+        worst = outputs_apart(outputs, expected)
         if worst > TOLERANCE:
             raise CutRefusedError(differs(worst, f"its outputs ({probe}{self._ops})"))
 
@@ -236,9 +203,10 @@ class Twins:
         """Outputs, or why there are none."""
         self._running[self._masked].clear()
         self._ops.names.clear()
+        images = images.clone()  # a model may write into them
         try:
-            with _same_chance(), self._ops:
-                outputs = _flatten(self._masked(images.clone()))
+            with same_chance(), self._ops:
+                outputs = flatten(self._masked(images))
         except CutRefusedError:
             raise
         except Exception as error:  # whatever a model of another's may raise
@@ -250,9 +218,10 @@ class Twins:
         running = self._running[self._small]
         running.clear()
         self._ops.names.clear()
+        images = images.clone()
         try:
-            with _same_chance(), self._ops:
-                return _flatten(self._small(images.clone()))
+            with same_chance(), self._ops:
+                return flatten(self._small(images))
         except CutRefusedError:
             raise
         except Exception as error:
@@ -282,6 +251,7 @@ class Twins:
         """A layer of the masked model: note what it puts out, and what goes on from here."""
         tape = self._tape
         if tape is None:
+            self._ops.names.clear()
             return None
         with self._ops.paused():
             kept = kept_channels(output.shape[dim], removed)
@@ -304,6 +274,7 @@ class Twins:
         """A layer of the pruned model: compare, and go on with what the masked one went on with."""
         tape = self._tape
         if tape is None:
+            self._ops.names.clear()
             return None
         step = tape.steps[tape.read] if tape.read < len(tape.steps) else None
         if step is None or step.layer != name:
@@ -313,57 +284,11 @@ class Twins:
             )
         where = f"{describe(self._small, name)} ({tape.probe}{self._ops})"
         with self._ops.paused():
-            worst = _channels_apart(output, step.expected, dim)
+            worst = channels_apart(output, step.expected, dim)
             if worst > TOLERANCE:
                 raise CutRefusedError(differs(worst, where))
             tape.read += 1
             return step.carried.clone()
-
-
-class _Ops(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes operations and the tensors they read, and lets dropout keep everything.
-
-    Attributes:
-        names: operations since the last layer.
-        storages: addresses of all that was read.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.names: list[str] = []
-        self.storages: set[int] = set()
-
-    def __str__(self) -> str:
-        return f", after {', '.join(dict.fromkeys(self.names))}" if self.names else ""
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Operations of the comparison itself are none of the model's."""
-        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-        try:
-            yield
-        finally:
-            self.names.clear()
-            self.__enter__()  # type: ignore[no-untyped-call]
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        packet = func.overloadpacket
-        self.names.append(packet.__name__)
-        for arg in args:
-            for value in arg if isinstance(arg, (list, tuple)) else (arg,):
-                if isinstance(value, Tensor):
-                    self.storages.add(value.untyped_storage().data_ptr())
-        # Dropout draws a mask of its input's shape, which no seed makes the same in two models of
-        # different widths: each value takes its mean.
-        if func is aten.bernoulli_.float:
-            return args[0].fill_(args[1])
-        if packet in (aten.dropout, aten.feature_dropout, aten.alpha_dropout):
-            return args[0].clone()
-        if packet is aten.native_dropout:
-            return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
-        return func(*args, **(kwargs or {}))
 
 
 def _in_float64(model: nn.Module) -> nn.Module:
@@ -376,21 +301,6 @@ def _in_float64(model: nn.Module) -> nn.Module:
         is_parameter = isinstance(tensor, nn.Parameter)
         copies[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if is_parameter else new
     return copy.deepcopy(model, copies)
-
-
-@contextmanager
-def _same_chance() -> Iterator[None]:
-    """Random numbers from a fixed seed; afterwards the generators are as they were."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            random.seed(SEED)
-            np.random.seed(SEED)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def _set_mode(model: nn.Module, training: bool, evaluated: dict[str, str]) -> None:
@@ -416,64 +326,3 @@ def _nudge(model: nn.Module) -> None:
     for parameter in model.parameters():
         sign = torch.randint(0, 2, parameter.shape, generator=generator) * 2.0 - 1
         parameter.mul_(1 + sign.double() * torch.finfo(torch.float64).eps)
-
-
-def _outputs_apart(outputs: Sequence[Any], expected: Sequence[Any]) -> float:
-    """Largest relative difference of any channel, be it the second or the last dimension."""
-    worst = 0.0
-    if len(outputs) != len(expected):
-        raise CutRefusedError(
-            f"the pruned model has {len(outputs)} outputs, expected {len(expected)}"
-        )
-    for small, reference in zip(outputs, expected, strict=True):
-        if not (isinstance(small, Tensor) and isinstance(reference, Tensor)):
-            worst = max(worst, 0.0 if small == reference else float("inf"))
-            continue
-        if small.shape != reference.shape:
-            raise CutRefusedError(
-                f"output shapes differ: {tuple(small.shape)}, expected {tuple(reference.shape)}, "
-                "so the cut is refused"
-            )
-        dims = {min(1, reference.dim() - 1), reference.dim() - 1} if reference.dim() else {None}
-        apart = max(_channels_apart(small, reference, dim) for dim in dims)
-        # What a model rounds itself is judged to that precision.
-        if reference.is_floating_point() and apart <= 8 * torch.finfo(reference.dtype).eps:
-            apart = min(apart, TOLERANCE)
-        worst = max(worst, apart)
-    return worst
-
-
-def _channels_apart(small: Tensor, reference: Tensor, dim: int | None) -> float:
-    """Largest difference in a channel over the largest value there, in the worst channel."""
-    if small.shape != reference.shape:
-        return float("inf")
-    if not reference.numel():
-        return 0.0
-    rows = [
-        t.double().movedim(dim, 0).flatten(1) if dim is not None else t.double().view(1, 1)
-        for t in (small, reference)
-    ]
-    apart = rows[0] - rows[1]
-    relative = apart.abs().amax(1) / rows[1].abs().amax(1).clamp(min=TINY)
-    if relative.isfinite().all():
-        return float(relative.max())
-    # Values that are not finite have to be the same ones.
-    same = (rows[0] == rows[1]) | (rows[0].isnan() & rows[1].isnan())
-    scale = torch.where(rows[1].isfinite(), rows[1].abs(), 0.0).amax(1).clamp(min=TINY)
-    return float((torch.where(same, 0.0, apart.abs().nan_to_num(torch.inf)).amax(1) / scale).max())
-
-
-def differs(worst: float, where: str, allowed: float = TOLERANCE) -> str:
-    return (
-        f"the pruned model differs from the masked one by {worst:.1e} in {where}; at most "
-        f"{allowed:.0e} of a channel is summation order, so the cut is refused"
-    )
-
-
-def _flatten(output: Any) -> list[Any]:
-    """The tensors of an output, and whatever else it holds, in their order."""
-    if isinstance(output, dict):
-        output = list(output.values())
-    if not isinstance(output, (list, tuple)):
-        return [output]
-    return [leaf for value in output for leaf in _flatten(value)]

@@ -15,11 +15,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from yolox.pruning.apart import CutRefusedError, Probe, differs
 from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import apply_plan
-from yolox.pruning.twins import CutRefusedError, Probe, Twins, differs
+from yolox.pruning.twins import Twins
 
 MAX_CULPRITS = 3
 
