@@ -155,7 +155,7 @@ def test_the_judge_sees_a_cut_that_was_not_verified(
 def test_a_refusal_names_layer_and_op() -> None:
     for name, told in {
         "flip": r"in b\.0 \(Conv2d\) .*flip.*--ignore.*a\.0 .*FlipBackward0",
-        "index": r"does not run.* in the model \(Wrap\), after silu, index.*IndexBackward0",
+        "index": r"does not run.*in the model \(Wrap\), after silu, index.*IndexBackward0",
         "head added as it trains": r"in aux \(Conv2d\)",
         "head never used": r"aux\.weight, aux\.bias took part neither in evaluation nor",
         "weight norm": r"b\.0 \(its weight is computed by _WeightNorm\)",
