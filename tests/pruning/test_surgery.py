@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ from yolox.pruning import (
     mask_plan,
     prune_model,
     trace_groups,
-    verify_pruned,
+    verify_plan,
 )
 
 
@@ -123,7 +124,7 @@ def test_random_plans_on_foreign_nets(net: type[nn.Module]) -> None:
     for seed in range(8):
         plan = random_plan(groups, random.Random(seed))
         small = apply_plan(model, groups, plan)
-        assert verify_pruned(small, mask_plan(model, groups, plan), x) < 1e-9
+        assert verify_plan(model, groups, plan, x, pruned=small) < 1e-9
         assert_untouched(model, before)
         assert all(len(p) for p in small.parameters())
 
@@ -150,10 +151,9 @@ def test_verification_sees_one_wrong_channel() -> None:
     model = enliven(build_model(SPECS["yolox-nano"])).eval()
     x = image()
     groups = trace_groups(model, x)
-    masked = mask_plan(model, groups, plan_of(groups, {groups[5].name: (1,)}))
     other = apply_plan(model, groups, plan_of(groups, {groups[5].name: (2,)}))
     with pytest.raises(PruningError, match="differs from the masked one"):
-        verify_pruned(other, masked, x)
+        verify_plan(model, groups, plan_of(groups, {groups[5].name: (1,)}), x, pruned=other)
 
 
 def test_verification_sees_wrong_channels_of_an_untrained_model() -> None:
@@ -163,10 +163,10 @@ def test_verification_sees_wrong_channels_of_an_untrained_model() -> None:
     x = image()
     groups = trace_groups(model, x)
     for group in groups[:: len(groups) // 3]:
-        masked = mask_plan(model, groups, plan_of(groups, {group.name: (1,)}))
-        verify_pruned(apply_plan(model, groups, plan_of(groups, {group.name: (1,)})), masked, x)
+        plan, other = (plan_of(groups, {group.name: (slot,)}) for slot in (1, 2))
+        verify_plan(model, groups, plan, x)
         with pytest.raises(PruningError, match="differs"):
-            verify_pruned(apply_plan(model, groups, plan_of(groups, {group.name: (2,)})), masked, x)
+            verify_plan(model, groups, plan, x, pruned=apply_plan(model, groups, other))
 
 
 def test_verification_tells_rounding_that_a_model_magnifies_from_a_wrong_channel() -> None:
@@ -174,35 +174,49 @@ def test_verification_tells_rounding_that_a_model_magnifies_from_a_wrong_channel
     model = enliven(build_model(dataclasses.replace(SLIM_SPECS["yolox-x"], act="relu"))).eval()
     x = image()
     groups = trace_groups(model, x)
-    nudged = copy.deepcopy(model).double()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in nudged.parameters():
-            noise = torch.rand(parameter.shape, generator=generator, dtype=torch.float64) - 0.5
-            parameter.mul_(1 + 4 * 2**-52 * noise)
-    assert 1e-9 < verify_pruned(nudged, model, x) < 1e-6
     for group in groups[:: len(groups) // 2]:
-        masked = mask_plan(model, groups, plan_of(groups, {group.name: (1,)}))
+        plan, other = (plan_of(groups, {group.name: (slot,)}) for slot in (1, 2))
+        nudged = apply_plan(model, groups, plan).double()
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in nudged.parameters():
+                noise = torch.rand(parameter.shape, generator=generator, dtype=torch.float64) - 0.5
+                parameter.mul_(1 + 4 * 2**-52 * noise)
+        assert 0 < verify_plan(model, groups, plan, x, pruned=nudged) < 1e-9
         with pytest.raises(PruningError, match="differs"):
-            verify_pruned(apply_plan(model, groups, plan_of(groups, {group.name: (2,)})), masked, x)
+            verify_plan(model, groups, plan, x, pruned=apply_plan(model, groups, other))
 
 
 def test_verification_refuses_nan() -> None:
     model = enliven(ResNet()).eval()
-    broken = copy.deepcopy(model)
+    x = image(size=16)
+    groups = trace_groups(model, x)
+    plan = plan_of(groups, {groups[0].name: (1,)})
+    broken = apply_plan(model, groups, plan)
     nn.init.constant_(broken.fc.bias, float("nan"))
     with pytest.raises(PruningError, match="differs"):
-        verify_pruned(broken, model, image(size=16))
+        verify_plan(model, groups, plan, x, pruned=broken)
+    nn.init.constant_(model.fc.bias, float("nan"))
+    with pytest.raises(PruningError, match=r"fc \(Linear\) gives infinite or undefined values"):
+        verify_plan(model, groups, plan, x)
 
 
-def test_verification_touches_neither_model() -> None:
-    model, other = enliven(ResNet()).train(), enliven(ResNet()).train()
-    before = snapshot(model)
-    verify_pruned(model, other, image(size=16))
+def test_verification_touches_neither_model_nor_any_global_state() -> None:
+    model = enliven(ResNet()).train()
+    x = image(size=16)
+    groups = trace_groups(model, x)
+    plan = plan_of(groups, {groups[0].name: (1,)})
+    other = apply_plan(model, groups, plan)
+    before, smaller = snapshot(model), snapshot(other)
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    verify_plan(model, groups, plan, x, pruned=other)
     assert_untouched(model, before)
-    assert_untouched(other, before)
+    assert_untouched(other, smaller)
     assert model.training
     assert other.training
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
+    assert torch.get_default_dtype() == torch.float32
 
 
 @pytest.mark.parametrize("training", [True, False])

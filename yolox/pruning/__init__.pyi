@@ -19,7 +19,7 @@ from .report import (
 )
 from .sparsity import Sparsity, SparsityConfig, make_sparsity
 from .surgery import apply_plan, mask_plan
-from .verify import verify_pruned
+from .verify import verify_plan, verify_pruned
 
 __all__ = [
     "CRITERIA",
@@ -55,5 +55,6 @@ __all__ = [
     "stages_table",
     "threshold_hint",
     "trace_groups",
+    "verify_plan",
     "verify_pruned",
 ]

@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from yolox.pruning.groups import PRODUCERS, Group
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import mask_plan, removed_channels
+from yolox.pruning.watch import fixed_layers
 
 SAMPLES = 16_384  # positions of a feature map, over all images, that a layer is refitted on
 STILL = 0.05  # deviation of what a batch norm sends out, up to which a channel is a constant
@@ -103,6 +104,8 @@ def _constants(
 
     def look(name: str, x: Tensor) -> None:
         # The inside of the map: padding of depthwise layers on the way touches the borders.
+        if isinstance(modules[name], nn.Linear):  # the last dimension holds the channels
+            x = x.flatten(1, -2).transpose(1, 2) if x.dim() > 2 else x
         seen[name] = (x if x.dim() == 2 else x.flatten(2).median(dim=2).values)[0]
 
     for name in readers:
@@ -247,6 +250,7 @@ def _observe(
     runs: Counter[str] = Counter()
     generator = torch.Generator().manual_seed(seed)
     watched = copy.deepcopy(whole)
+    fixed = fixed_layers(whole)  # such a weight is not the layer's own to fit
 
     def sample(name: str, output: Tensor) -> None:
         runs[name] += 1
@@ -263,7 +267,7 @@ def _observe(
         moments[name] = _moments(x)
 
     for name, layer in watched.named_modules():
-        if isinstance(layer, nn.Conv2d) and _refittable(layer):
+        if isinstance(layer, nn.Conv2d) and _refittable(layer) and name not in fixed:
             layer.register_forward_hook(lambda _m, _a, out, name=name: sample(name, out))
         elif isinstance(layer, _BatchNorm) and layer.running_mean is not None:
             _before(layer, partial(measure, name))

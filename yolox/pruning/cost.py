@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from yolox.pruning.groups import PRODUCERS, Axis, Group
-from yolox.utils.model_utils import count_macs
+from yolox.utils.model_utils import count_macs, run_shapes
 
 AXES: tuple[Axis, Axis] = ("in", "out")
 
@@ -224,17 +222,18 @@ def param_costs(model: nn.Module) -> dict[str, LayerCost]:
 
 def memory_costs(model: nn.Module, count_input: Tensor) -> dict[str, LayerCost]:
     """Values that each convolution or linear layer writes, on an input (1, 3, H, W)."""
-    shell = copy.deepcopy(model).to("meta").float().eval()
     costs: dict[str, LayerCost] = {}
 
-    def record(name: str, output: Tensor) -> None:
-        width = output.shape[1] if output.dim() > 2 else output.shape[-1]
+    def record(name: str, layer: nn.Module, output: Tensor) -> None:
+        width = output.shape[-1 if isinstance(layer, nn.Linear) else 1]
         costs[name] = LayerCost(cost=output.numel(), outputs=width, inputs=None)
 
-    for name, layer in _layers(shell):
-        layer.register_forward_hook(lambda _m, _a, output, name=name: record(name, output))
-    with torch.no_grad():
-        shell(count_input.to("meta").float())
+    def watch(shell: nn.Module, x: Tensor) -> None:
+        for name, layer in _layers(shell):
+            layer.register_forward_hook(lambda m, _a, output, name=name: record(name, m, output))
+        shell(x)
+
+    run_shapes(model, count_input, watch)
     return costs
 
 

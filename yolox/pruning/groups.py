@@ -16,9 +16,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch_pruning
+from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch_pruning.dependency import OPTYPE
+
+from yolox.pruning.config import PruningError
+from yolox.pruning.watch import describe, fixed_layers, one_line, watch_calls
+from yolox.utils.model_utils import replace_module
 
 Axis = Literal["in", "out"]
 Indices = NDArray[np.int64]
@@ -78,7 +83,8 @@ def trace_groups(model: nn.Module, example_input: Tensor) -> list[Group]:
     """Find the groups of coupled channels; the model is not touched.
 
     Channels that reach the model's output keep their number, as do those that pass through an op
-    whose channel order the graph does not tell (split, slice, grouped but not depthwise conv).
+    whose channel order the graph does not tell (split, slice, grouped but not depthwise conv), and
+    those of `fixed_layers`, which are named in a warning.
 
     Args:
         model: any module that torch-pruning can trace.
@@ -88,42 +94,37 @@ def trace_groups(model: nn.Module, example_input: Tensor) -> list[Group]:
         Groups of prunable channels, in module order.
 
     Raises:
-        ValueError: the model cannot be traced, or nothing in it can be pruned.
+        PruningError: the model cannot be traced, or nothing in it can be pruned.
     """
+    fixed = fixed_layers(model)
     twin = copy.deepcopy(model).float().cpu().eval().requires_grad_(True)
+    # One slope for all channels has no channels of its own, and one such layer may run anywhere.
+    twin = replace_module(twin, nn.PReLU, nn.LeakyReLU, lambda m, new: m if _slopes(m) else new())
     graph = torch_pruning.DependencyGraph()
-    running = _watch_calls(twin)
+    running = watch_calls(twin)
     try:
         with torch.enable_grad():
             graph.build_dependency(twin, example_input.detach().float().cpu(), verbose=False)
+        names = {module: name for name, module in twin.named_modules()}
+        whole = {module for module, name in names.items() if name in fixed}
+        groups = _collect(_Elements.of_graph(graph, whole), names)
     except Exception as error:
-        where = f", in {running[-1]}" if running else ""
-        raise ValueError(
+        where = f", in {describe(twin, running[-1])}" if running else ""
+        raise PruningError(
             f"the model cannot be traced for pruning with an input of shape "
-            f"{tuple(example_input.shape)}{where}: {type(error).__name__}: {error}"
+            f"{tuple(example_input.shape)}{where}: {type(error).__name__}: {one_line(error)}"
         ) from error
-    names = {module: name for name, module in twin.named_modules()}
-    groups = _collect(_Elements.of_graph(graph), names)
+    if fixed:
+        why = "; ".join(f"{name} {reason}" for name, reason in fixed.items())
+        logger.warning(f"these layers keep their channels: {why}")
     if not groups:
-        raise ValueError("the model has no prunable channels: every one reaches its output")
+        why = f", or belongs to a layer that keeps its channels: {why}" if fixed else ""
+        raise PruningError(f"the model has no prunable channels: every one reaches its output{why}")
     return groups
 
 
-def _watch_calls(model: nn.Module) -> list[str]:
-    """The modules that are running, outermost first, as the model is called."""
-    running: list[str] = []
-
-    def enter(module: nn.Module, _args: Any) -> None:
-        running.append(f"{names[module] or 'the model'} ({type(module).__name__})")
-
-    def leave(_module: nn.Module, _args: Any, _output: Any) -> None:
-        running.pop()
-
-    names = {module: name for name, module in model.named_modules()}
-    for module in names:
-        module.register_forward_pre_hook(enter)
-        module.register_forward_hook(leave)
-    return running
+def _slopes(module: nn.Module) -> bool:
+    return isinstance(module, nn.PReLU) and module.num_parameters > 1
 
 
 @dataclass
@@ -136,12 +137,15 @@ class _Elements:
     fixed: list[Indices] = field(default_factory=list)
 
     @classmethod
-    def of_graph(cls, graph: Any) -> _Elements:
+    def of_graph(cls, graph: Any, whole: set[nn.Module]) -> _Elements:
+        """Args: the library's graph; layers that keep all their channels."""
         elements = cls()
         nodes = list(graph.module_to_node.values())
         widths = _Widths()
         for node in nodes:
             elements._add_ports(node, widths)
+            if node.module in whole:
+                elements.fixed += [elements.ports[node, axis] for axis in ("in", "out")]
         for node in nodes:
             elements._tie_inputs(node, widths)
             if not node.outputs:

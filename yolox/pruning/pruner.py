@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from yolox.pruning.allocate import Costs, allocate
+from yolox.pruning.apart import CutRefusedError
 from yolox.pruning.compensate import absorb_constants, refit
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.cost import mac_costs, memory_costs, param_costs
@@ -19,7 +20,7 @@ from yolox.pruning.plan import PruningPlan, make_plan
 from yolox.pruning.report import PruneReport, report_change
 from yolox.pruning.select import select_groups
 from yolox.pruning.surgery import apply_plan, mask_plan
-from yolox.pruning.verify import find_culprits, verify_pruned
+from yolox.pruning.verify import find_culprits, verify_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,11 +201,10 @@ def carry_out(
 ) -> PruneResult:
     """Apply a plan to a compensated model, prove the result, and count it; as in `prune_model`."""
     pruned = apply_plan(model, groups, plan)
-    masked = mask_plan(model, groups, plan)
     try:
-        difference = verify_pruned(pruned, masked, example_input)
-    except PruningError as error:
-        culprits = find_culprits(model, groups, plan, example_input)
+        difference = verify_plan(model, groups, plan, example_input, pruned=pruned)
+    except CutRefusedError as error:
+        culprits = find_culprits(model, groups, plan, example_input, error.probe)
         raise PruningError(
             f"{error}. Leave out what cannot be traced (--ignore): {culprits or 'not one alone'}"
         ) from error

@@ -253,11 +253,11 @@ def report_change(
     layers = []
     for name, layer in before.named_modules():
         if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
-            small = after.get_submodule(name)
+            small: Any = after.get_submodule(name)
             layers.append(
                 LayerChange(
                     name=name,
-                    channels=(len(layer.weight), len(small.get_parameter("weight"))),
+                    channels=(len(layer.weight), len(small.weight)),
                     params=(count_params(layer), count_params(small)),
                     macs=(macs[0].get(name, 0), macs[1].get(name, 0)),
                 )

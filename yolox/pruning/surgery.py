@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Axis, Group
 from yolox.pruning.plan import PruningPlan
+
+AXIS_DIMS: dict[Axis, int] = {"in": 1, "out": 0}  # of a weight
 
 
 def removed_channels(
@@ -51,26 +54,94 @@ def mask_plan(model: nn.Module, groups: Sequence[Group], plan: PruningPlan) -> n
     """
     plan.check(groups)
     masked = copy.deepcopy(model)
-    with torch.no_grad():
-        for name, axis, channels in removed_channels(groups, plan):
-            if axis == "in":
-                masked.get_parameter(f"{name}.weight")[:, channels] = 0
+    silence(masked, groups, plan)
     return masked
+
+
+@torch.no_grad()
+def silence(
+    model: nn.Module, groups: Sequence[Group], plan: PruningPlan, skip: Container[str] = ()
+) -> None:
+    """`mask_plan` in place; parameters to `skip` are silent already."""
+    for name, axis, channels in removed_channels(groups, plan):
+        if axis == "in" and f"{name}.weight" not in skip:
+            weight = model.get_parameter(f"{name}.weight")
+            weight.index_fill_(1, channels.to(weight.device), 0)
+
+
+@torch.no_grad()
+def copy_kept(
+    small: nn.Module,
+    whole: nn.Module,
+    groups: Sequence[Group],
+    plan: PruningPlan,
+    skip: Container[str] = (),
+) -> None:
+    """Give a model that the plan was applied to the values of one that is whole, in place.
+
+    Args:
+        skip: tensors that have their values already.
+
+    Raises:
+        PruningError: the small model has a tensor of another shape than the plan leaves.
+    """
+    values = _tensors(whole)
+    cuts: dict[str, dict[int, Tensor]] = {}
+    for name, axis, channels in removed_channels(groups, plan):
+        layer = whole.get_submodule(name)
+        size, dim = _axis_size(layer, axis), AXIS_DIMS[axis]
+        kept = kept_channels(size, channels)
+        for key, tensor in _tensors(layer, recurse=False).items():
+            if _has_axis(tensor, dim, size):
+                cuts.setdefault(f"{name}.{key}", {})[dim] = kept
+    for key, tensor in _tensors(small).items():
+        if key in skip:
+            continue
+        shape = list(values[key].shape) if key in values else []
+        for dim, kept in cuts.get(key, {}).items():
+            shape[dim] = len(kept)
+        if key not in values or list(tensor.shape) != shape:
+            raise PruningError(
+                f"{key} of the pruned model has shape {tuple(tensor.shape)}; the plan leaves "
+                f"{tuple(shape) or 'none'}"
+            )
+        value = values[key]
+        own_cuts = list(cuts.get(key, {}).items())
+        for dim, kept in own_cuts[:-1]:
+            value = value.index_select(dim, kept)
+        if own_cuts:
+            torch.index_select(value, *own_cuts[-1], out=tensor.detach())
+        else:
+            tensor.copy_(value)
+
+
+def kept_channels(size: int, removed: Tensor) -> Tensor:
+    """The channels that stay, of as many as there were."""
+    kept = torch.ones(size, dtype=torch.bool)
+    kept[removed] = False
+    return kept.nonzero().squeeze(1)
+
+
+def _tensors(module: nn.Module, *, recurse: bool = True) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return {
+        **dict(module.named_parameters(recurse=recurse)),
+        **dict(module.named_buffers(recurse=recurse)),
+    }
+
+
+def _has_axis(tensor: Tensor, dim: int, size: int) -> bool:
+    # A bias has no input axis, num_batches_tracked no axis at all.
+    return tensor.dim() > dim and tensor.shape[dim] == size
 
 
 def _cut(module: nn.Module, axis: Axis, channels: Tensor) -> None:
     """Remove channels of one layer on one axis, parameters, buffers and counts; in place."""
-    dim = 1 if axis == "in" else 0
-    size = _axis_size(module, axis)
-    kept = torch.ones(size, dtype=torch.bool)
-    kept[channels] = False
-    index = kept.nonzero().squeeze(1)
-    for name, tensor in [
-        *module.named_parameters(recurse=False),
-        *module.named_buffers(recurse=False),
-    ]:
-        if tensor.dim() <= dim or tensor.shape[dim] != size:
-            continue  # a bias has no input axis, num_batches_tracked no axis at all
+    dim, size = AXIS_DIMS[axis], _axis_size(module, axis)
+    index = kept_channels(size, channels)
+    for name, tensor in _tensors(module, recurse=False).items():
+        if not _has_axis(tensor, dim, size):
+            continue
         smaller = tensor.detach().index_select(dim, index.to(tensor.device)).clone()
         if isinstance(tensor, nn.Parameter):
             setattr(module, name, nn.Parameter(smaller, requires_grad=tensor.requires_grad))

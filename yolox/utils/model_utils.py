@@ -33,16 +33,37 @@ def count_macs(model: nn.Module, example_input: Tensor) -> dict[str, int]:
         children, and ``""`` is the whole model. FLOPs are twice as many.
     """
     counter = FlopCounterMode(display=False)
-    # Shapes alone decide: on the meta device nothing is computed.
-    shell = copy.deepcopy(model).to("meta").float().eval()
-    with torch.no_grad(), counter:
-        shell(example_input.to("meta").float())
+
+    def count(shell: nn.Module, x: Tensor) -> None:
+        nonlocal counter
+        counter = FlopCounterMode(display=False)
+        with counter:
+            shell(x)
+
+    run_shapes(model, example_input, count)
     prefix = type(model).__name__
     macs = {"": counter.get_total_flops() // 2}
     for name, by_op in counter.get_flop_counts().items():
         if name.startswith(prefix + "."):
             macs[name.removeprefix(prefix + ".")] = sum(by_op.values()) // 2
     return macs
+
+
+@torch.no_grad()
+def run_shapes(
+    model: nn.Module, example_input: Tensor, run: Callable[[nn.Module, Tensor], object]
+) -> None:
+    """Let `run` call a copy of a model in evaluation mode where shapes alone matter.
+
+    On the meta device nothing is computed. A model that reads values or makes tensors elsewhere as
+    it runs does not go there; then `run` is called again with a copy on the CPU.
+    """
+    shell = copy.deepcopy(model).float().eval()
+    try:
+        with torch.device("meta"):
+            run(shell.to("meta"), example_input.to("meta").float())
+    except (RuntimeError, NotImplementedError):
+        run(copy.deepcopy(model).cpu().float().eval(), example_input.detach().cpu().float())
 
 
 def batch_norm_scales(model: nn.Module) -> dict[str, npt.NDArray[np.float64]]:

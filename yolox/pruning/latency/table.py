@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from loguru import logger
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from yolox.pruning.groups import Axis, Group
 from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair
 from yolox.utils.documents import read_json
 from yolox.utils.files import replacing
+from yolox.utils.model_utils import run_shapes
 from yolox.utils.progress import track
 
 TABLE_FORMAT = "yolox-layer-latencies"
@@ -65,11 +65,9 @@ def conv_layers(model: nn.Module, example_input: Tensor) -> dict[str, ConvLayer]
 
     The activation is that of the unit which a convolution is the ``conv`` of.
     """
-    shell = copy.deepcopy(model).to("meta").float().eval()
     layers: dict[str, ConvLayer] = {}
 
-    def record(name: str, conv: nn.Conv2d, size: tuple[int, int]) -> None:
-        parent = shell.get_submodule(name.rpartition(".")[0])
+    def record(parent: nn.Module, name: str, conv: nn.Conv2d, size: tuple[int, int]) -> None:
         behind = getattr(parent, "act", None) if getattr(parent, "conv", None) is conv else None
         kind = ConvKind(
             kernel=_two(conv.kernel_size),
@@ -81,13 +79,16 @@ def conv_layers(model: nn.Module, example_input: Tensor) -> dict[str, ConvLayer]
         )
         layers[name] = ConvLayer(kind=kind, inputs=conv.in_channels, outputs=conv.out_channels)
 
-    for name, conv in shell.named_modules():
-        if isinstance(conv, nn.Conv2d) and conv.groups in (1, conv.in_channels):
-            conv.register_forward_hook(
-                lambda own, args, _out, name=name: record(name, own, tuple(args[0].shape[2:]))
-            )
-    with torch.no_grad():
-        shell(example_input.to("meta").float())
+    def watch(shell: nn.Module, x: Tensor) -> None:
+        for name, conv in shell.named_modules():
+            if isinstance(conv, nn.Conv2d) and conv.groups in (1, conv.in_channels):
+                note = partial(record, shell.get_submodule(name.rpartition(".")[0]), name)
+                conv.register_forward_hook(
+                    lambda own, args, _out, note=note: note(own, tuple(args[0].shape[2:]))
+                )
+        shell(x)
+
+    run_shapes(model, example_input, watch)
     return layers
 
 

@@ -1,0 +1,328 @@
+"""A masked and a pruned model run side by side in float64, and held against each other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from yolox.pruning.apart import (
+    TOLERANCE,
+    CutRefusedError,
+    Probe,
+    channels_apart,
+    differs,
+    flatten,
+    outputs_apart,
+)
+from yolox.pruning.groups import Group
+from yolox.pruning.ops import SEED, Ops, same_chance
+from yolox.pruning.plan import PruningPlan
+from yolox.pruning.redraw import noise, random_images, redraw
+from yolox.pruning.surgery import copy_kept, kept_channels, removed_channels, silence
+from yolox.pruning.watch import describe, one_line, watch_calls
+
+# Over its whole depth a model magnifies rounding itself: so many times what the last bit of its
+# weights does, and never more than this. A wrong cut is apart in the first digits.
+NOISE_FACTOR = 10
+WORST_TOLERANCE = 1e-6
+MAX_EVALUATED = 8  # modules that may need more than images to run in training mode
+LARGE = 1_000_000  # values of a weight
+
+
+@dataclass
+class _Step:
+    """What a layer put out, and what both models go on with, on the channels that are kept."""
+
+    layer: str
+    expected: Tensor
+    carried: Tensor
+
+
+@dataclass
+class _Tape:
+    """The layers of one run in their order: written by the masked model, read by the pruned one."""
+
+    probe: Probe
+    generator: torch.Generator
+    steps: list[_Step] = field(default_factory=list)
+    read: int = 0
+
+
+class Twins:
+    """The whole model, masked, and the pruned one, with all layers watched."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        pruned: nn.Module,
+        groups: Sequence[Group],
+        plan: PruningPlan,
+        example_input: Tensor,
+    ) -> None:
+        """Args: as `verify_plan`; the models are copied."""
+        self._model, self._pruned = model, pruned
+        self._groups, self._plan = groups, plan
+        self._example = example_input.detach().cpu().double()
+        self._masked, self._small = _in_float64(model), _in_float64(pruned)
+        silence(self._masked, groups, plan)
+        self._draw = 0
+        self._drawn: frozenset[str] = frozenset()
+        self._ops = Ops()
+        self._tape: _Tape | None = None
+        self._evaluated: dict[str, str] = {}
+        self._used: set[int] = set()
+        self._running = {twin: watch_calls(twin) for twin in (self._masked, self._small)}
+        none = torch.empty(0, dtype=torch.int64)
+        gone = {name: ids for name, axis, ids in removed_channels(groups, plan) if axis == "out"}
+        for name, layer in self._masked.named_modules():
+            dim = _channel_dim(layer)
+            if dim is not None:
+                layer.register_forward_hook(partial(self._write, name, dim, gone.get(name, none)))
+                other = self._small.get_submodule(name)
+                other.register_forward_hook(partial(self._read, name, dim))
+
+    def compare_outputs(self) -> tuple[float, float]:
+        """On the example, with its own weights and in evaluation mode, from end to end.
+
+        Returns:
+            The largest relative difference of an output channel, and what rounding may make of it.
+
+        Raises:
+            CutRefusedError: a model does not run.
+        """
+        self._masked.eval()
+        self._small.eval()
+        expected = self._call_masked(self._example)
+        if isinstance(expected, Exception):
+            raise self._cannot_run(expected)
+        outputs = self._call_small(self._example)
+        worst, allowed = outputs_apart(outputs, expected), TOLERANCE
+        if worst > TOLERANCE:
+            # What rounding alone can do is measured on the masked model.
+            _nudge(self._masked)
+            nudged = self._call_masked(self._example)
+            assert not isinstance(nudged, Exception)
+            rounding = outputs_apart(nudged, expected)
+            allowed = min(max(TOLERANCE, NOISE_FACTOR * rounding), WORST_TOLERANCE)
+            self._load(self._draw)
+        return worst, allowed
+
+    def compare_layers(self, probe: Probe) -> None:
+        """Hold each layer's output, and at last the model's, against what it has to be.
+
+        Raises:
+            CutRefusedError: one differs, or the models cannot be run in that way.
+        """
+        if probe.draw != self._draw:
+            self._load(probe.draw)
+        images, expected = self._record(probe)
+        assert self._tape is not None
+        _set_mode(self._small, probe.training, self._evaluated)
+        outputs = self._call_small(images)
+        left = self._tape.steps[self._tape.read :]
+        if left:
+            raise CutRefusedError(
+                f"the pruned model does not run {describe(self._masked, left[0].layer)}, which the "
+                f"masked one does ({probe}), so the cut is refused"
+            )
+        self._tape = None
+        worst = outputs_apart(outputs, expected)
+        if worst > TOLERANCE:
+            raise CutRefusedError(differs(worst, f"its outputs ({probe}{self._ops})"))
+
+    def check_all_used(self) -> None:
+        """Raise `CutRefusedError` for parameters that took part in no run and were not compared."""
+        unused = [
+            name
+            for name, parameter in self._masked.named_parameters()
+            if parameter.numel() and parameter.untyped_storage().data_ptr() not in self._used
+        ]
+        if unused:
+            more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+            raise CutRefusedError(
+                f"{', '.join(unused[:3])}{more} took part neither in evaluation nor in training "
+                f"mode{self._what_stayed()}, so what the cut does there cannot be checked and is "
+                "refused: take these layers out of the model, or let its forward run them"
+            )
+
+    def _load(self, draw: int) -> None:
+        """Give both models redrawn weights, or their own."""
+        skip = self._drawn
+        if draw:
+            redraw(self._masked, draw, skip)
+            copy_kept(self._small, self._masked, self._groups, self._plan, skip)
+            # A million random values need no second draw, which would take most of the time.
+            sizes = ((name, p.numel()) for name, p in self._masked.named_parameters())
+            self._drawn = frozenset(name for name, size in sizes if size >= LARGE)
+        else:
+            self._masked.load_state_dict(self._model.state_dict())
+            self._small.load_state_dict(self._pruned.state_dict())
+        silence(self._masked, self._groups, self._plan, skip)
+        self._draw = draw
+
+    def _record(self, probe: Probe) -> tuple[Tensor, list[Any]]:
+        """The masked model's outputs on random images; its layers' are on the tape."""
+        for shape in self._shapes(probe):
+            generator = torch.Generator().manual_seed(SEED)
+            images = random_images(shape, generator)
+            evaluated = dict(self._evaluated)
+            while True:
+                _set_mode(self._masked, probe.training, evaluated)
+                self._tape = _Tape(probe, generator)
+                outputs = self._call_masked(images)
+                if not isinstance(outputs, Exception):
+                    self._evaluated = evaluated
+                    return images, outputs
+                error, where = outputs, self._running[self._masked][-1]
+                if self._tape.steps:
+                    self._load(probe.draw)  # batch norms may have taken up statistics
+                if not probe.training or where in evaluated or len(evaluated) >= MAX_EVALUATED:
+                    break
+                # Such as a detector that wants targets: it stays in evaluation mode, its layers
+                # are in training mode.
+                evaluated[where] = one_line(error)
+        raise self._cannot_run(error, probe)
+
+    def _shapes(self, probe: Probe) -> Iterator[tuple[int, ...]]:
+        channels, *size = self._example.shape[1:]
+        if probe.resized and size:
+            for first in (size[0] // 2, size[0] * 2):
+                if first:
+                    yield (probe.batch, channels, first, *size[1:])
+        yield (probe.batch, channels, *size)  # a model may take one size only
+
+    def _call_masked(self, images: Tensor) -> list[Any] | Exception:
+        """Outputs, or why there are none."""
+        self._running[self._masked].clear()
+        self._ops.names.clear()
+        images = images.clone()  # a model may write into them
+        try:
+            with same_chance(), self._ops:
+                outputs = flatten(self._masked(images))
+        except CutRefusedError:
+            raise
+        except Exception as error:  # whatever a model of another's may raise
+            return error
+        self._used |= self._ops.storages
+        return outputs
+
+    def _call_small(self, images: Tensor) -> list[Any]:
+        running = self._running[self._small]
+        running.clear()
+        self._ops.names.clear()
+        images = images.clone()
+        try:
+            with same_chance(), self._ops:
+                return flatten(self._small(images))
+        except CutRefusedError:
+            raise
+        except Exception as error:
+            where = describe(self._small, running[-1]) if running else "the model"
+            raise CutRefusedError(
+                f"the pruned model does not run, so the cut is refused: {one_line(error)} (in "
+                f"{where}{self._ops})"
+            ) from error
+
+    def _cannot_run(self, error: Exception, probe: Probe | None = None) -> CutRefusedError:
+        where = describe(self._masked, (self._running[self._masked] or [""])[-1])
+        how = probe or "in evaluation mode"
+        return CutRefusedError(
+            f"the model does not run {how} in float64, so the cut cannot be checked and is "
+            f"refused: {type(error).__name__}: {one_line(error)} (in {where}{self._ops})"
+        )
+
+    def _what_stayed(self) -> str:
+        if not self._evaluated:
+            return ""
+        parts = (f"{describe(self._masked, n)}: {why}" for n, why in self._evaluated.items())
+        return f" (on images alone training mode fails in {'; '.join(parts)})"
+
+    def _write(
+        self, name: str, dim: int, removed: Tensor, _layer: nn.Module, _args: Any, output: Tensor
+    ) -> Tensor | None:
+        """A layer of the masked model: note what it puts out, and what goes on from here."""
+        tape = self._tape
+        if tape is None:
+            self._ops.names.clear()
+            return None
+        with self._ops.paused():
+            kept = kept_channels(output.shape[dim], removed)
+            expected = output.index_select(dim, kept)
+            if not expected.sum().isfinite():
+                raise CutRefusedError(
+                    f"{describe(self._masked, name)} gives infinite or undefined values "
+                    f"({tape.probe}), so the cut cannot be checked and is refused"
+                )
+            if not tape.probe.noise:
+                tape.steps.append(_Step(name, expected, expected))
+                return None
+            signal = noise(output, dim, removed, tape.probe.draw, tape.generator)
+            tape.steps.append(_Step(name, expected, signal.index_select(dim, kept)))
+            return signal
+
+    def _read(
+        self, name: str, dim: int, _layer: nn.Module, _args: Any, output: Tensor
+    ) -> Tensor | None:
+        """A layer of the pruned model: compare, and go on with what the masked one went on with."""
+        tape = self._tape
+        if tape is None:
+            self._ops.names.clear()
+            return None
+        step = tape.steps[tape.read] if tape.read < len(tape.steps) else None
+        if step is None or step.layer != name:
+            raise CutRefusedError(
+                f"the pruned model runs {describe(self._small, name)} where the masked one does "
+                f"not ({tape.probe}), so the cut is refused"
+            )
+        where = f"{describe(self._small, name)} ({tape.probe}{self._ops})"
+        with self._ops.paused():
+            worst = channels_apart(output, step.expected, dim)
+            if worst > TOLERANCE:
+                raise CutRefusedError(differs(worst, where))
+            tape.read += 1
+            return step.carried.clone()
+
+
+def _in_float64(model: nn.Module) -> nn.Module:
+    """A copy on the CPU, without one in the model's own precision on the way."""
+    copies: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        new = tensor.detach().to("cpu", copy=True)
+        if tensor.is_floating_point():
+            new = tensor.detach().to("cpu", torch.float64, copy=True)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        copies[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if is_parameter else new
+    return copy.deepcopy(model, copies)
+
+
+def _set_mode(model: nn.Module, training: bool, evaluated: dict[str, str]) -> None:
+    for name, module in model.named_modules():
+        # Random slopes: see dropout.
+        module.training = training and name not in evaluated and not isinstance(module, nn.RReLU)
+
+
+def _channel_dim(layer: nn.Module) -> int | None:
+    """The dimension of a layer's output that its own channels are on; None: it has none."""
+    if isinstance(layer, _ConvNd):
+        return -1 - len(layer.kernel_size)
+    if isinstance(layer, nn.Linear):
+        return -1
+    if isinstance(layer, _BatchNorm) or (isinstance(layer, nn.PReLU) and layer.num_parameters > 1):
+        return 1
+    return None
+
+
+def _nudge(model: nn.Module) -> None:
+    """Move each parameter of a float64 model by one rounding up or down, in place."""
+    generator = torch.Generator().manual_seed(SEED)
+    for parameter in model.parameters():
+        sign = torch.randint(0, 2, parameter.shape, generator=generator) * 2.0 - 1
+        parameter.mul_(1 + sign.double() * torch.finfo(torch.float64).eps)
