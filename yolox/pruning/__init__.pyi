@@ -19,7 +19,7 @@ from .report import (
 )
 from .sparsity import Sparsity, SparsityConfig, make_sparsity
 from .surgery import apply_plan, mask_plan
-from .verify import verify_plan, verify_pruned
+from .verify import verify_plan
 
 __all__ = [
     "CRITERIA",
@@ -56,5 +56,4 @@ __all__ = [
     "threshold_hint",
     "trace_groups",
     "verify_plan",
-    "verify_pruned",
 ]
