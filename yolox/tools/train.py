@@ -10,6 +10,7 @@ from pathlib import Path
 from loguru import logger
 
 from yolox.core import end_with_parent, is_supervised, told_once
+from yolox.jobs.train import LOGGERS, choose_logger
 from yolox.tools import cli
 from yolox.tools.processes import join_machines, start_processes
 from yolox.utils.dist import get_rank
@@ -67,9 +68,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-l",
         "--logger",
-        choices=("tensorboard", "wandb", "mlflow"),
-        default="tensorboard",
-        help="accepted for old command lines; curves are TensorBoard's files",
+        choices=LOGGERS,
+        default=LOGGERS[0],
+        help="where curves go beside TensorBoard's files; options follow as Exp fields do: "
+        "wandb-project NAME, see docs/run_loggers.md",
     )
     cli.add_device_arguments(parser)
     cli.add_exp_arguments(parser)
@@ -86,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if "sparsity" in args.opts[::2]:
                 raise UserError("--sparsity and the field sparsity are one: give one of them")
             args.opts = ["sparsity", str(args.sparsity), *args.opts]
+        args.run_logger, args.opts = choose_logger(args.logger, args.opts)
         exp = cli.load_exp(args)
         join_machines(args)
         words = sys.argv[1:] if argv is None else argv
@@ -93,8 +96,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         trainer = exp.get_trainer(args)
     setup_logger(trainer.settings.output_dir, get_rank())
-    if args.logger != "tensorboard":
-        logger.info(f"-l {args.logger}: curves are written as TensorBoard files, import them there")
     logger.info(
         f"{exp.exp_name}: {exp.num_classes} classes ({', '.join(exp.class_names)}), "
         f"{len(trainer.image_names)} training images, {trainer.settings.max_epoch} epochs, "

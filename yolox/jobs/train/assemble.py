@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from yolox.data import RecordSet
 from yolox.data.doctor import quick_check
 from yolox.exp.yolox_base import Exp
 from yolox.jobs.train.finetune import Teaching, average_of, fine_tuning, require_same_teacher
+from yolox.jobs.train.loggers import evaluation_pictures, plain_fields
 from yolox.jobs.train.official import epoch_loader, image_names, input_sizes, optimizer_of
 from yolox.jobs.train.sparsity import sparsity_of, sparsity_recipe
 from yolox.jobs.train.start import Start, TrainOptions, starting_point
@@ -108,6 +110,9 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
         recipe=recipe,
         resume=start.resume,
         objective=objective,
+        loggers=[options.run_logger] if options.run_logger else [],
+        fields=plain_fields(exp) | recipe,
+        pictures=partial(evaluation_pictures, exp, evaluator),
     )
 
 
@@ -160,6 +165,7 @@ def trainer_of_command(exp: Exp, args: argparse.Namespace) -> Trainer:
         cache=args.cache,
         teacher=args.distill,
         given=tuple(args.opts[::2]),
+        run_logger=args.run_logger,
     )
     trainer = build_trainer(exp, fabric, options)
     if fabric.is_global_zero:

@@ -12,6 +12,7 @@ import torch
 from loguru import logger
 from torch import nn
 
+from yolox.core.loggers import RunLogger
 from yolox.exp.follow import require_same_classes
 from yolox.exp.yolox_base import Exp
 from yolox.jobs.train.official import spec_of
@@ -47,6 +48,7 @@ class TrainOptions:
         cache: keep decoded images in ``"ram"`` or on ``"disk"``.
         teacher: checkpoint, or name of published weights, to distil from.
         given: Exp fields that a person set for this run; fine-tuning leaves them as they are.
+        run_logger: where curves go beside TensorBoard's files.
     """
 
     checkpoint: Path | None = None
@@ -59,6 +61,7 @@ class TrainOptions:
     cache: str | None = None
     teacher: Path | None = None
     given: tuple[str, ...] = ()
+    run_logger: RunLogger | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
