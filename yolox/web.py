@@ -16,7 +16,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from loguru import logger
 from numpy.typing import NDArray
 
@@ -45,7 +44,8 @@ _POLICY = (
 )
 _FONT = ("system-ui", "sans-serif")
 _CSS = """
-.gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
+.gradio-container { width: 100%; max-width: 1500px !important; margin: 0 auto !important; }
+.html-container:has(.model) { padding: 0 !important; }
 .model h3 { margin: 0; font-size: 1.05rem; overflow-wrap: anywhere; }
 .model p { margin: .2rem 0 0; }
 .model .facts { opacity: .75; font-size: .85rem; }
@@ -140,13 +140,13 @@ def headline(candidate: Candidate, shown: Shown | None, threshold: float) -> str
         facts.insert(0, f"{shown.milliseconds:.0f} ms")
         counts = Counter(shown.classes[shown.scores >= threshold].tolist())
         words = [
-            f"{count} {shown.names[k] if shown.names else f'of class {k}'}"
+            (f"{count} × " if count > 1 else "") + (shown.names[k] if shown.names else f"class {k}")
             for k, count in counts.most_common()
         ]
         found = ", ".join(words) or f"nothing with a score of {threshold:.2f} or more"
     return (
         f'<div class="model"><h3>{escape(candidate.label)}</h3>'
-        f'<p class="facts">{escape(" · ".join(facts))}</p><p>{escape(found)}</p></div>'
+        f'<p class="facts">{escape(" · ".join(fact.replace(" ", "\N{NO-BREAK SPACE}") for fact in facts))}</p><p>{escape(found)}</p></div>'
     )
 
 
@@ -159,7 +159,7 @@ def drawn(shown: Shown, threshold: float) -> NDArray[np.uint8]:
 
 def build_page(candidates: Sequence[Candidate], conf: float = CONF) -> Any:
     """The page, a ``gradio.Blocks``; `conf` is where the threshold stands at first."""
-    gr = _gradio()
+    gr = import_gradio()
 
     def outputs(seen: Sequence[Shown] | None, threshold: float) -> list[Any]:
         shown = seen or [None] * len(candidates)
@@ -218,7 +218,7 @@ def serve(candidates: Sequence[Candidate], *, host: str, port: int, conf: float 
     Raises:
         UserError: Gradio is not installed, or the port cannot be had.
     """
-    gr = _gradio()
+    gr = import_gradio()
     require_port(host, port)
     with tempfile.TemporaryDirectory(prefix="yolox_web_") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -263,9 +263,9 @@ def require_port(host: str, port: int) -> None:
         ) from error
 
 
-def _gradio() -> Any:
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+def import_gradio() -> Any:
+    """Gradio, told to report to nobody; `UserError` where it is not installed."""
+    os.environ.update(_ENVIRONMENT)
     return import_extra("gradio", "the page")
 
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from yolox.predict import CONF, NMS
 from yolox.tools import cli
-from yolox.utils.extras import import_extra
-from yolox.web import HOST, PORT, load_candidates, require_port, serve
+from yolox.web import HOST, PORT, import_gradio, load_candidates, require_port, serve
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -46,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, serve."""
     args = make_parser().parse_args(argv)
     # Before models are loaded, which takes a while.
-    import_extra("gradio", "the page")
+    import_gradio()
     require_port(args.host, args.port)
     device = {None: "auto", "gpu": "cuda"}.get(args.device, args.device)
     candidates = load_candidates(args.ckpt, nms=args.nms, size=args.tsize, device=device)

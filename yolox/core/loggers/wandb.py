@@ -82,9 +82,8 @@ class Wandb:
             mode=options.mode,
             dir=folder,
             resume="allow",
-            settings=self._wandb.Settings(
-                console="off"
-            ),  # the log and its progress bar stay as they are
+            # The log and its progress bar stay as they are.
+            settings=self._wandb.Settings(console="off"),
         )
         self._run.config.update(dict(run.fields), allow_val_change=True)
         self._run.define_metric("iteration")
