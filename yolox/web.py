@@ -134,10 +134,10 @@ def look(candidates: Sequence[Candidate], image: NDArray[np.uint8]) -> list[Show
 
 def headline(candidate: Candidate, shown: Shown | None, threshold: float) -> str:
     """A model's name, its facts, and what it found, as HTML; names are escaped."""
-    facts = list(candidate.facts)
+    facts = [fact.replace(" ", "\N{NO-BREAK SPACE}") for fact in candidate.facts]
     found = ""
     if shown is not None:
-        facts.insert(0, f"{shown.milliseconds:.0f} ms")
+        facts.insert(0, f"{shown.milliseconds:.0f}\N{NO-BREAK SPACE}ms")
         counts = Counter(shown.classes[shown.scores >= threshold].tolist())
         words = [
             (f"{count} × " if count > 1 else "") + (shown.names[k] if shown.names else f"class {k}")
@@ -146,7 +146,7 @@ def headline(candidate: Candidate, shown: Shown | None, threshold: float) -> str
         found = ", ".join(words) or f"nothing with a score of {threshold:.2f} or more"
     return (
         f'<div class="model"><h3>{escape(candidate.label)}</h3>'
-        f'<p class="facts">{escape(" · ".join(fact.replace(" ", "\N{NO-BREAK SPACE}") for fact in facts))}</p><p>{escape(found)}</p></div>'
+        f'<p class="facts">{escape(" · ".join(facts))}</p><p>{escape(found)}</p></div>'
     )
 
 
