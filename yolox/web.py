@@ -162,7 +162,7 @@ def build_page(candidates: Sequence[Candidate], conf: float = CONF) -> Any:
     gr = import_gradio()
 
     def outputs(seen: Sequence[Shown] | None, threshold: float) -> list[Any]:
-        shown = seen or [None] * len(candidates)
+        shown: Sequence[Shown | None] = seen or [None] * len(candidates)
         texts = [headline(c, s, threshold) for c, s in zip(candidates, shown, strict=True)]
         pictures = [gr.update(value=s and drawn(s, threshold), visible=bool(s)) for s in shown]
         return [*texts, *pictures]

@@ -277,7 +277,7 @@ def test_wandb_gets_the_run_and_its_second_half(
         (run,) = {(r.run.run_id, r.run.project) for r in records if r.HasField("run")}
         assert run == (ids["id"], "P")
         items = [
-            {i.key or "/".join(i.nested_key): i.value_json for i in r.history.item}
+            {i.key or i.nested_key[0]: i.value_json for i in r.history.item}
             for r in records
             if r.HasField("history")
         ]
