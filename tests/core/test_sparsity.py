@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tests.e2e.forks import Forked, two_ranks
 from tests.runs import STEPS, command, differences, error_lines, new_trainer, read, write_exp
 from yolox.core import Trainer
+from yolox.core.loggers import RunInfo, RunLoggers, TensorBoard
 from yolox.core.penalty import PenaltyWatch
-from yolox.core.record import Curves
 from yolox.exp import Exp
 from yolox.jobs.train import TrainOptions
 from yolox.jobs.train.sparsity import sparsity_of
@@ -352,7 +352,7 @@ def test_a_penalty_that_ruins_the_model_is_told_once(
     sink = logger.add(told.append, level="WARNING")
     try:
         for done, (loss, ap, best) in enumerate(epochs, start=1):
-            watch.epoch(done, Curves(None), loss=loss, ap=ap, best=best)
+            watch.epoch(done, RunLoggers(()), loss=loss, ap=ap, best=best)
     finally:
         logger.remove(sink)
     assert len(told) == bool(words)
@@ -411,10 +411,10 @@ def test_a_run_without_it_has_no_trace_of_it(trained: Path) -> None:
 
 def test_histograms_hold_every_value(tmp_path: Path) -> None:
     values = torch.tensor([[0.0, 0.0, 0.25], [0.5, 0.75, 2.0]])
-    with Curves(tmp_path) as curves:
-        curves.histogram(7, "all", values)
-        curves.histogram(8, "all", torch.ones(5))
-    events = EventAccumulator(str(tmp_path), {"histograms": 0})
+    with RunLoggers([TensorBoard()], RunInfo(folder=tmp_path, fields={}, resumed=False)) as loggers:
+        loggers.histogram(7, "all", values)
+        loggers.histogram(8, "all", torch.ones(5))
+    events = EventAccumulator(str(tmp_path / "tensorboard"), {"histograms": 0})
     events.Reload()
     first, second = events.Histograms("all")
     told = first.histogram_value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from html import escape, unescape
 from pathlib import Path
@@ -13,18 +12,13 @@ from typing import Any
 import cv2
 import pytest
 
+from tests.browser import BROWSER, FLAGS
 from tests.report.made_up import HOSTILE, full_report
 from yolox.report import render
 from yolox.utils.printable import printable
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 
-_FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--hide-scrollbars", "--enable-logging=stderr", "--v=0"),
-)
 # Before anything else: errors, and whatever the page's policy stopped.
 _COLLECT = """<script>
 window.complaints = [];
@@ -66,7 +60,7 @@ document.body.textContent = "RESULT" + JSON.stringify({opened: states, complaint
 def _browse(folder: Path, page: Path, *flags: str) -> Any:
     assert BROWSER is not None
     run = subprocess.run(
-        [BROWSER, *_FLAGS, f"--user-data-dir={folder / 'profile'}", *flags, page.as_uri()],
+        [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", *flags, page.as_uri()],
         capture_output=True,
         text=True,
         timeout=120,

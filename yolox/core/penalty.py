@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from loguru import logger
 
-from yolox.core.record import Curves
+from yolox.core.loggers import RunLoggers
 from yolox.core.settings import Regularizer
 
 RISE = 1.2  # of the loss, over its lowest epoch, that a penalty is to be blamed for
@@ -92,7 +92,7 @@ class PenaltyWatch:
     def epoch(
         self,
         done: int,
-        curves: Curves,
+        loggers: RunLoggers,
         *,
         loss: float | None,
         ap: float | None,
@@ -110,7 +110,7 @@ class PenaltyWatch:
             best: the highest AP50-95 before; negative where there was none.
         """
         for name, values in self._regularizer.histograms().items():
-            curves.histogram(done * self._steps, name, values)
+            loggers.histogram(done * self._steps, name, values)
         signs = []
         if loss is not None:
             self._high = self._high + 1 if loss > RISE * self._lowest else 0

@@ -1,29 +1,15 @@
-"""What a run tells of itself: mean losses, speed, and curves for TensorBoard."""
+"""What a run tells of itself: mean losses and speed."""
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
-from typing import IO
 
-import numpy as np
 import torch
-from loguru import logger
-from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
-from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]
-    HistogramProto,
-    Summary,
-)
-from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from torch import Tensor
 
 from yolox.core.step import loss_names
 from yolox.utils.dist import gather_values
-
-_BINS = 40
 
 
 class Meter:
@@ -57,73 +43,6 @@ class Meter:
         result = means, self._images / seconds, seconds / self._batches
         self._reset()
         return result
-
-
-class Curves:
-    """TensorBoard's files. Where they cannot be written, training goes on without them.
-
-    Written at once and in this thread: TensorBoard's own writer has one whose errors cannot be
-    caught.
-
-    Args:
-        folder: of the files; None writes none.
-    """
-
-    def __init__(self, folder: Path | None) -> None:
-        self._file: IO[bytes] | None = None
-        if folder is not None:
-            name = f"events.out.tfevents.{time.time_ns() / 1e9:.6f}.{socket.gethostname()}"
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                self._file = (folder / name).open("wb")
-            except OSError as error:
-                self._give_up(error)
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-
-    def add(self, iteration: int, values: Mapping[str, float]) -> None:
-        """A point of several curves."""
-        points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        summary = Summary(value=points)
-        self._write(Event(wall_time=time.time(), step=iteration, summary=summary))
-
-    def histogram(self, iteration: int, tag: str, values: Tensor) -> None:
-        """The distribution of finite values, any shape, at least one."""
-        numbers = values.detach().double().cpu().numpy().ravel()
-        counts, edges = np.histogram(numbers, bins=_BINS)
-        proto = HistogramProto(
-            min=numbers.min(),
-            max=numbers.max(),
-            num=len(numbers),
-            sum=numbers.sum(),
-            sum_squares=(numbers**2).sum(),
-            # A bucket reaches down to the limit before it: the first one is empty.
-            bucket_limit=edges.tolist(),
-            bucket=[0, *counts.tolist()],
-        )
-        summary = Summary(value=[Summary.Value(tag=tag, histo=proto)])
-        self._write(Event(wall_time=time.time(), step=iteration, summary=summary))
-
-    def __enter__(self) -> Curves:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file:
-            self._file.close()
-
-    def _write(self, event: Event) -> None:
-        if self._file:
-            try:
-                RecordWriter(self._file).write(event.SerializeToString())
-                self._file.flush()
-            except OSError as error:
-                self._give_up(error)
-
-    def _give_up(self, error: OSError) -> None:
-        if self._file:
-            with suppress(OSError):
-                self._file.close()
-        self._file = None
-        logger.warning(f"no more TensorBoard curves ({error}): training goes on without them")
 
 
 def clock(seconds: float) -> str:

@@ -14,9 +14,10 @@ from loguru import logger
 from torch import Tensor, nn
 
 from yolox.core.failures import PeerLostError
+from yolox.core.loggers import Pictures, RunInfo, RunLogger, RunLoggers, TensorBoard
 from yolox.core.optim import start_momentum
 from yolox.core.penalty import PenaltyWatch, take_step
-from yolox.core.record import Curves, Meter, clock
+from yolox.core.record import Meter, clock
 from yolox.core.saving import BEST, LATEST, CheckpointFolder
 from yolox.core.settings import Regularizer, TrainLoader, TrainResult, TrainSettings
 from yolox.core.signals import Interrupted
@@ -60,6 +61,10 @@ class Trainer:
         objective: what computes the losses from (images, targets), as `Distillation`, and holds the
             model; None: the model itself. The average, evaluations and a checkpoint's model are of
             the model alone; what else it holds is trained and resumed too.
+        loggers: where the run's curves go beside TensorBoard's files.
+        fields: all settings of the run, as plain values, for those loggers.
+        pictures: detections of a model drawn into the first so many evaluation images, for loggers
+            that want some; called on the first process.
     """
 
     fabric: Fabric
@@ -79,6 +84,9 @@ class Trainer:
     recipe: dict[str, Any] = field(default_factory=dict)
     resume: dict[str, Any] | None = None
     objective: nn.Module | None = None
+    loggers: Sequence[RunLogger] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Callable[[nn.Module, int], Pictures] | None = None
 
     def train(self) -> TrainResult:
         """Train to the end; writes ``latest_ckpt.pth`` each epoch and ``best_ckpt.pth``.
@@ -131,14 +139,22 @@ class Trainer:
             best = dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50)
             self._report_resume(self._epoch, self.resume["recipe"])
         self._watch = self._watch_penalty()
-        curves = settings.output_dir / "tensorboard" if self.fabric.is_global_zero else None
-        with Curves(curves) as scalars:
+        with self._run_loggers() as loggers:
             while self._epoch < settings.max_epoch:
-                losses = self._train_epoch(self._epoch, scalars)
-                best = self._finish_epoch(self._epoch, losses, best, scalars)
+                losses = self._train_epoch(self._epoch, loggers)
+                best = self._finish_epoch(self._epoch, losses, best, loggers)
                 self._epoch += 1
+            if best.best_checkpoint.is_file():
+                loggers.best_checkpoint(best.best_checkpoint)
         logger.info(f"training done: best AP50-95 {best.ap50_95:.3f}, in {best.best_checkpoint}")
         return best
+
+    def _run_loggers(self) -> RunLoggers:
+        """All of them in the first process, none in the others."""
+        folder, resumed = self.settings.output_dir, self.resume is not None
+        run = RunInfo(folder=folder, fields=self.fields, resumed=resumed)
+        first = self.fabric.is_global_zero
+        return RunLoggers([TensorBoard(), *self.loggers] if first else (), run)
 
     def _set_up(self) -> None:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -174,7 +190,7 @@ class Trainer:
         if changes and self.fabric.is_global_zero:
             logger.warning(f"settings changed since the run was stopped: {', '.join(changes)}")
 
-    def _train_epoch(self, epoch: int, scalars: Curves) -> dict[str, float]:
+    def _train_epoch(self, epoch: int, loggers: RunLoggers) -> dict[str, float]:
         """An epoch's steps; the means of its losses where there is a penalty to judge by them."""
         mosaic = epoch < self.settings.max_epoch - self.settings.no_aug_epochs
         if self.model.head.use_l1 == mosaic:
@@ -200,7 +216,7 @@ class Trainer:
             for each in meters:
                 each.add(losses, len(images) * self.fabric.world_size)
             if number % self.settings.print_interval == 0 or number == steps:
-                self._log_interval(epoch, number, steps, lr, images, meter, scalars)
+                self._log_interval(epoch, number, steps, lr, images, meter, loggers)
         return whole.read()[0] if self.regularizer else {}
 
     def _device_batches(self) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
@@ -248,7 +264,7 @@ class Trainer:
         lr: float,
         images: Tensor,
         meter: Meter,
-        scalars: Curves,
+        loggers: RunLoggers,
     ) -> None:
         means, speed, seconds = meter.read()
         left = (self.settings.max_epoch - epoch) * steps - number
@@ -262,7 +278,7 @@ class Trainer:
             f"lr {lr:.3e}  size {height}×{width}  {speed:.1f} img/s  eta {clock(left * seconds)}"
             + (f"  {self.regularizer.text()}" if self.regularizer else "")
         )
-        scalars.add(
+        loggers.scalars(
             epoch * steps + number,
             {f"train/{name}": value for name, value in means.items()}
             | {"train/lr": lr, "train/images_per_second": speed}
@@ -270,7 +286,7 @@ class Trainer:
         )
 
     def _finish_epoch(
-        self, epoch: int, losses: Mapping[str, float], best: TrainResult, scalars: Curves
+        self, epoch: int, losses: Mapping[str, float], best: TrainResult, loggers: RunLoggers
     ) -> TrainResult:
         """Evaluate where it is due, and save; the best evaluation so far, on every process."""
         done = epoch + 1
@@ -292,12 +308,14 @@ class Trainer:
                 alike = done <= plain_epochs or plain_epochs <= 0
                 self._watch.epoch(
                     done,
-                    scalars,
+                    loggers,
                     loss=sum(losses[name] for name in _OWN_LOSSES) if alike else None,
                     ap=figures and figures[0],
                     best=best.ap50_95,
                 )
-            best = self._conclude(done, figures, best, scalars)
+            if due and self.pictures and (number := loggers.num_pictures):
+                loggers.pictures(done * len(self.train_loader), self.pictures(models[-1], number))
+            best = self._conclude(done, figures, best, loggers)
         return from_first_process(best)
 
     def _conclude(
@@ -305,7 +323,7 @@ class Trainer:
         done: int,
         figures: tuple[float, float, str] | None,
         best: TrainResult,
-        scalars: Curves,
+        loggers: RunLoggers,
     ) -> TrainResult:
         """Report an evaluation, save, and return the best one that is on the disk."""
         new = best
@@ -314,7 +332,9 @@ class Trainer:
             logger.info(f"epoch {done}: AP50-95 {ap50_95:.4f}  AP50 {ap50:.4f}")
             if done == self.settings.max_epoch:
                 logger.info(f"\n{summary}")
-            scalars.add(done * len(self.train_loader), {"val/AP50-95": ap50_95, "val/AP50": ap50})
+            loggers.scalars(
+                done * len(self.train_loader), {"val/AP50-95": ap50_95, "val/AP50": ap50}
+            )
             if ap50_95 > best.ap50_95:
                 new = dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50)
         state = capture_state(

@@ -33,6 +33,7 @@ COMMANDS = {
     "check-data": ("check_data", "what is in a data set, and what is wrong with it"),
     "convert-dota": ("convert_dota", "cut DOTA's images into tiles"),
     "plot-bn": ("plot_bn", "draw the scales of batch norms"),
+    "web": ("web", "a page in the browser to try models on"),
     "quickstart": ("quickstart", "all of it on built-in data, in five minutes"),
 }
 

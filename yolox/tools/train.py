@@ -11,6 +11,7 @@ from loguru import logger
 
 from yolox.core import Trainer, end_with_parent, is_supervised, told_once
 from yolox.exp import Exp
+from yolox.jobs.train import choose_logger
 from yolox.tools import cli
 from yolox.tools.flags.train import make_parser
 from yolox.tools.processes import join_machines, start_processes
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             cli.refuse_both(args, ("--sparsity", "sparsity"))
             args.opts = ["sparsity", str(args.sparsity), *args.opts]
         _check_flags(args)
+        args.run_logger, args.opts = choose_logger(args.logger, args.opts)
         exp = cli.load_exp(args)
         join_machines(args)
         words = sys.argv[1:] if argv is None else argv
@@ -57,8 +59,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _train(trainer: Trainer, exp: Exp, args: argparse.Namespace) -> None:
     """Say what is trained, and train."""
     setup_logger(trainer.settings.output_dir, get_rank())
-    if args.logger != "tensorboard":
-        logger.info(f"-l {args.logger}: curves are written as TensorBoard files, import them there")
     logger.info(
         f"{exp.exp_name}: {exp.num_classes} classes "
         f"({', '.join(map(printable, exp.class_names))}), "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from yolox.exp.follow import KEEPS
 from yolox.exp.idle import idle_in_training, tell_idle
 from yolox.exp.yolox_base import Exp
 from yolox.jobs.train.finetune import Teaching, average_of, fine_tuning, require_same_teacher
+from yolox.jobs.train.loggers import evaluation_pictures, plain_fields
 from yolox.jobs.train.official import (
     epoch_loader,
     image_names,
@@ -121,6 +123,9 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
         recipe=recipe,
         resume=start.resume,
         objective=objective,
+        loggers=[options.run_logger] if options.run_logger else [],
+        fields=plain_fields(exp) | recipe,
+        pictures=partial(evaluation_pictures, exp, evaluator),
     )
 
 
@@ -218,6 +223,7 @@ def trainer_of_command(exp: Exp, args: argparse.Namespace) -> Trainer:
         start_epoch=args.start_epoch,
         cache=args.cache,
         teacher=args.distill,
+        run_logger=args.run_logger,
     )
     trainer = build_trainer(exp, fabric, options)
     if fabric.is_global_zero:

@@ -12,6 +12,7 @@ import torch
 from loguru import logger
 from torch import nn
 
+from yolox.core.loggers import RunLogger
 from yolox.data import rows_by_name
 from yolox.exp.follow import classes_of, take_classes
 from yolox.exp.yolox_base import Exp
@@ -47,6 +48,7 @@ class TrainOptions:
         start_epoch: epochs taken as done by a resumed run, over the checkpoint's own number.
         cache: keep decoded images in ``"ram"`` or on ``"disk"``.
         teacher: checkpoint, or name of published weights, to distil from.
+        run_logger: where curves go beside TensorBoard's files.
     """
 
     checkpoint: Path | None = None
@@ -58,6 +60,7 @@ class TrainOptions:
     start_epoch: int | None = None
     cache: str | None = None
     teacher: Path | None = None
+    run_logger: RunLogger | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

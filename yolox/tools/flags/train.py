@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from yolox.tools.flags import parts
+from yolox.utils.choices import LOGGERS
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -61,9 +62,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-l",
         "--logger",
-        choices=("tensorboard", "wandb", "mlflow"),
-        default="tensorboard",
-        help="accepted for old command lines; curves are TensorBoard's files",
+        choices=LOGGERS,
+        default=LOGGERS[0],
+        help="where curves go beside TensorBoard's files; options follow as Exp fields do: "
+        "wandb-project NAME, see docs/run_loggers.md",
     )
     parts.add_device_arguments(parser)
     parts.add_exp_arguments(parser)

@@ -1,0 +1,46 @@
+"""The command line of tools/web.py."""
+
+from __future__ import annotations
+
+import argparse
+
+from yolox.tools.flags import parts
+from yolox.utils.choices import CONF, HOST, NMS, PORT
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = parts.make_parser(
+        "Serve a page on this machine to try models on: drop a picture or use the camera, see what "
+        "each finds, and move the threshold.",
+        "python tools/web.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth pruned.onnx",
+    )
+    parser.add_argument(
+        "-c",
+        "--ckpt",
+        nargs="+",
+        required=True,
+        help="checkpoints and exported files, or names as yolox_nano",
+    )
+    parser.add_argument(
+        "--conf", type=parts.fraction, default=CONF, help="where the threshold stands at first"
+    )
+    parser.add_argument(
+        "--nms", type=parts.fraction, help=f"IoU of NMS ({NMS}; an exported file's own)"
+    )
+    parser.add_argument("--tsize", type=parts.side, help="square test size (each model's)")
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu"), help="where checkpoints run (a GPU where there is one)"
+    )
+    parser.add_argument(
+        "--host", default=HOST, help="address to serve at; 0.0.0.0 lets other machines in"
+    )
+    parser.add_argument("--port", type=_port, default=PORT, help="to serve at")
+    return parser
+
+
+def _port(text: str) -> int:
+    value = parts.positive(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"must be at most 65535, got {text}")
+    return value
