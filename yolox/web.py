@@ -23,6 +23,7 @@ from yolox.bench.plan import file_bytes
 from yolox.data.datasets.decoding import read_image
 from yolox.export.runtime import ExportedModel
 from yolox.predict import Detector, load
+from yolox.utils.choices import CONF
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.extras import import_extra
