@@ -153,7 +153,8 @@ def _turn(img: Image, orientation: int) -> Image:
 def _shrink(img: Image, factor: int) -> Image:
     """The mean of each block of factor × factor pixels, as a JPEG decoded small has them."""
     bottom, right = (-side % factor for side in img.shape[:2])
-    img = cv2.copyMakeBorder(img, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    if bottom or right:
+        img = cv2.copyMakeBorder(img, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
     size = (img.shape[1] // factor, img.shape[0] // factor)
     out: Image = cv2.resize(img, size, interpolation=cv2.INTER_AREA)
     return out
