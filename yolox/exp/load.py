@@ -60,9 +60,24 @@ def known_model(name: str) -> str:
     return spelled
 
 
+def find_exp_file(path: Path) -> Path:
+    """An Exp file: the one at a path, or the packaged one that ``exps/…`` names.
+
+    Raises:
+        ExpError: there is none.
+    """
+    if path.is_file():
+        return path
+    if path.parts[:1] == ("exps",):
+        package = Path(__file__).parents[1]
+        for folder in (package / "recipes", package.parent / "exps"):
+            if (inside := folder.joinpath(*path.parts[1:])).is_file():
+                return inside
+    raise ExpError(f"no Exp file at {path}: see exps/ for examples")
+
+
 def _exp_of_file(path: Path) -> Exp:
-    if not path.is_file():
-        raise ExpError(f"no Exp file at {path}: see exps/ for examples")
+    path = find_exp_file(path)
     spec = importlib.util.spec_from_file_location(f"exp_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ExpError(f"{path} is not a Python file: an Exp file ends in .py")

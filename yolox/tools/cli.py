@@ -24,6 +24,8 @@ from yolox.core import (
     stoppable,
 )
 from yolox.exp import Exp, get_exp
+from yolox.exp.load import DEFAULT_MODEL
+from yolox.exp.of_data import exp_of_data
 from yolox.jobs.train.finetune import plain_epochs
 from yolox.tools.flags.parts import DEFAULT_EXP
 from yolox.utils.errors import UserError
@@ -35,11 +37,20 @@ LOG_WIDTH = 160  # columns of a table that does not go to a terminal
 
 def load_exp(args: argparse.Namespace) -> Exp:
     """The Exp of ``-f`` or ``-n``, with the overrides set; a line tells which it is if neither."""
-    if args.exp_file is None and args.name is None:
+    data = getattr(args, "data", None)
+    if data and args.exp_file:
+        raise UserError(
+            f"--data finds a recipe for {data}, and -f names one: leave out one of them, or set "
+            f"data_dir {data} at the end of the line"
+        )
+    if args.exp_file is None and args.name is None and data is None:
         logger.info(f"recipe: {DEFAULT_EXP}, since neither -f nor -n names one")
     tell_idle(("-n", args.exp_file and args.name, "-f names the recipe"))
-    file = args.exp_file or (DEFAULT_EXP if args.name is None else None)
-    exp = get_exp(file, None if file else args.name)
+    if data:
+        exp = exp_of_data(data, args.name or DEFAULT_MODEL)
+    else:
+        file = args.exp_file or (DEFAULT_EXP if args.name is None else None)
+        exp = get_exp(file, None if file else args.name)
     if odd := [word for word in args.opts[::2] if not word.isidentifier()]:
         raise UserError(
             f"{' '.join(odd)}: no flag before it takes so many values, and no Exp field is called "
@@ -54,8 +65,10 @@ def load_exp(args: argparse.Namespace) -> Exp:
     return exp
 
 
-def recipe_words(args: argparse.Namespace) -> tuple[str, str]:
+def recipe_words(args: argparse.Namespace) -> tuple[str, ...]:
     """The recipe that `load_exp` takes, as it is written on a command line."""
+    if getattr(args, "data", None):
+        return ("--data", str(args.data), *(("-n", args.name) if args.name else ()))
     if args.name and not args.exp_file:
         return "-n", args.name
     return "-f", str(args.exp_file or DEFAULT_EXP)

@@ -20,6 +20,7 @@ from yolox.exp import Exp
 from yolox.exp.fields import write_names
 from yolox.exp.follow import follow_checkpoint
 from yolox.exp.idle import reads_training
+from yolox.exp.load import find_exp_file
 from yolox.export.runtimes import RUNTIMES, runtimes_of
 from yolox.export.settings import FORMATS, PACKAGES, SUFFIXES, optional_packages
 from yolox.jobs.compress.stages import Record, Stage, run_stages
@@ -390,7 +391,9 @@ def _origin(exp: Exp, source: Path, recipe: Path | str | None) -> str:
         source: the checkpoint.
         recipe: the Exp file, in which methods may be overridden, or the name of a built-in one.
     """
-    content = recipe if isinstance(recipe, str) else file_digest(recipe or DEFAULT_EXP)
+    content = (
+        recipe if isinstance(recipe, str) else file_digest(find_exp_file(recipe or DEFAULT_EXP))
+    )
     fields = {
         name: _plain(Path(value) if value and name == "data_dir" else value)
         for name, value in ((name, getattr(exp, name)) for name in exp.field_types())

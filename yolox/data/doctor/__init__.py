@@ -2,7 +2,7 @@
 
 from yolox.data.doctor.examine import check, quick_check
 from yolox.data.doctor.facts import Facts, ImageFacts, inspect_image, inspect_images
-from yolox.data.doctor.find import find_splits
+from yolox.data.doctor.find import Located, find_splits, locate
 from yolox.data.doctor.report import ClassStats, Finding, Report, SplitStats
 
 __all__ = [
@@ -10,11 +10,13 @@ __all__ = [
     "Facts",
     "Finding",
     "ImageFacts",
+    "Located",
     "Report",
     "SplitStats",
     "check",
     "find_splits",
     "inspect_image",
     "inspect_images",
+    "locate",
     "quick_check",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from yolox.data.datasets.coco import read_coco
@@ -18,8 +19,41 @@ _NAMED = (_ROBOFLOW, "result.json")  # that name no split; the second is Label S
 _USUAL = ("train", "trainval", "val", "test")  # the one to train on first
 
 
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """A data set, as far as its folders tell.
+
+    Attributes:
+        layout: coco, voc or yolo.
+        place: the folder that holds the years (VOC), the ``data.yaml`` (YOLO), or the folder of
+            the annotation files (COCO).
+        splits: what each split is read by, the one to train on first: (year, split) pairs, the
+            annotation file, or the name in ``data.yaml``.
+    """
+
+    layout: str
+    place: Path
+    splits: Mapping[str, list[tuple[str, str]] | Path | str]
+
+    def read(self) -> dict[str, RecordSet]:
+        """The records of every split. Raises DataError for what cannot be read at all."""
+        return {name: self._read(name, source) for name, source in self.splits.items()}
+
+    def _read(self, name: str, source: list[tuple[str, str]] | Path | str) -> RecordSet:
+        if isinstance(source, list):
+            return read_voc(self.place, source)
+        if isinstance(source, Path):
+            return read_coco(source.parent.parent, source, name)
+        return read_yolo(self.place, source)
+
+
 def find_splits(path: Path) -> dict[str, RecordSet]:
-    """The splits of the data set at a path, the one to train on first.
+    """The records of the data set at a path by split, the one to train on first; see `locate`."""
+    return locate(path).read()
+
+
+def locate(path: Path) -> Located:
+    """The data set at a path; no annotation is read.
 
     A folder with VOC<year> folders, or one of these, or one laid out like these: splits train, val,
     test of all years together, trainval where these are not both there. A folder with COCO's
@@ -27,23 +61,23 @@ def find_splits(path: Path) -> dict[str, RecordSet]:
     file a split; or one JSON file, which is the one that is read. A ``data.yaml``, or its folder:
     the splits that it names.
 
-    Raises DataError where none of these is there, or what is there cannot be read at all.
+    Raises DataError where none of these is there.
     """
     if path.suffix.lower() in _YAML and path.is_file():
-        return _yolo_splits(path)
+        return _yolo(path)
     if path.suffix.lower() == ".json" and path.is_file():
-        return _coco_splits([path])
+        return _coco([path])
     if _main(path).is_dir():
-        return _voc_splits(path.parent if _is_year(path) else path, [path])
+        return _voc(path.parent if _is_year(path) else path, [path])
     for root in (path, path / "VOCdevkit"):
         if years := [year for year in sorted(root.glob("VOC*")) if _main(year).is_dir()]:
-            return _voc_splits(root, years)
+            return _voc(root, years)
     if files := _instances(path / "annotations"):
-        return _coco_splits(files)
+        return _coco(files)
     if files := [file for name in _YAML if (file := path / f"data{name}").is_file()]:
-        return _yolo_splits(files[0])
+        return _yolo(files[0])
     if files := sorted(path.glob(f"*/{_ROBOFLOW}")) or _instances(path):
-        return _coco_splits(files)
+        return _coco(files)
     there = "is there, but none of these" if path.exists() else "is not there"
     raise DataError(
         f"no data set at {path}, which {there}. Looked for: VOC<year>/ImageSets/Main in it, in "
@@ -61,7 +95,7 @@ def _is_year(folder: Path) -> bool:
     return folder.name.startswith("VOC") and len(folder.name) > len("VOC")
 
 
-def _voc_splits(root: Path, years: list[Path]) -> dict[str, RecordSet]:
+def _voc(root: Path, years: list[Path]) -> Located:
     found: dict[str, list[tuple[str, str]]] = {}
     for year in years:
         stems = {file.stem for file in _main(year).glob("*.txt")}
@@ -76,7 +110,9 @@ def _voc_splits(root: Path, years: list[Path]) -> dict[str, RecordSet]:
             f"no split in {', '.join(str(_main(year)) for year in years)}: expected files such as "
             f"trainval.txt and test.txt, one image name a line"
         )
-    return {split: read_voc(root, found[split]) for split in _in_order(found)}
+    return Located(
+        layout="voc", place=root, splits={split: found[split] for split in _in_order(found)}
+    )
 
 
 def _instances(folder: Path) -> list[Path]:
@@ -86,12 +122,13 @@ def _instances(folder: Path) -> list[Path]:
     return list(named) or files
 
 
-def _coco_splits(files: list[Path]) -> dict[str, RecordSet]:
+def _coco(files: list[Path]) -> Located:
     by_name = {_split_name(file): file.absolute() for file in files}
-    return {
-        name: read_coco(by_name[name].parent.parent, by_name[name], name)
-        for name in _in_order(by_name)
-    }
+    return Located(
+        layout="coco",
+        place=files[0].absolute().parent,
+        splits={name: by_name[name] for name in _in_order(by_name)},
+    )
 
 
 def _split_name(file: Path) -> str:
@@ -100,14 +137,16 @@ def _split_name(file: Path) -> str:
     return file.stem.removeprefix("instances_")
 
 
-def _yolo_splits(data_yaml: Path) -> dict[str, RecordSet]:
+def _yolo(data_yaml: Path) -> Located:
     try:
         content = read_yaml(data_yaml)
     except (OSError, DocumentError):
         content = None
     named = [split for split in SPLITS if isinstance(content, dict) and content.get(split)]
     # Where none is named, the reader says what is wrong with the file.
-    return {split: read_yolo(data_yaml, split) for split in named or SPLITS[:1]}
+    return Located(
+        layout="yolo", place=data_yaml, splits={split: split for split in named or SPLITS[:1]}
+    )
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

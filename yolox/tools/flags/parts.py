@@ -81,6 +81,13 @@ def add_exp_arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--exp_file", type=Path, help=f"Exp file ({DEFAULT_EXP} where neither is given)"
     )
     group.add_argument("-n", "--name", help="built-in Exp: yolox-nano … yolox-x, yolov3")
+    group.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="data set in VOC's, COCO's or YOLO's layout, or DOTA tiles; the recipe for it is "
+        "found (-f's, or with -n COCO's)",
+    )
     group.add_argument("opts", nargs="*", default=[], help="Exp fields to set: key value …")
 
 
