@@ -173,14 +173,24 @@ def build_page(candidates: Sequence[Candidate], conf: float = CONF) -> Any:
         try:
             seen = look(candidates, read_image(Path(path)))
         except UserError as error:
-            raise gr.Error(escape(str(error).replace(path, Path(path).name))) from error
+            said, _, _ = str(error).replace(path, Path(path).name).partition(": ")
+            raise gr.Error(escape(said), print_exception=False) from error
         return [seen, *outputs(seen, threshold)]
+
+    class Picture(gr.Image):  # type: ignore[name-defined]
+        """An image that is read by this package, with its limits, and not by Gradio."""
+
+        def get_block_name(self) -> str:
+            return "image"
+
+        def preprocess(self, payload: Any) -> str | None:
+            return None if payload is None else payload.path
 
     with gr.Blocks(title="YOLOX", analytics_enabled=False) as page:
         kept = gr.State(None, time_to_live=3600)
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                picture = gr.Image(
+                picture = Picture(
                     label="Picture",
                     type="filepath",
                     image_mode=None,
