@@ -173,7 +173,8 @@ def build_page(candidates: Sequence[Candidate], conf: float = CONF) -> Any:
         try:
             seen = look(candidates, read_image(Path(path)))
         except UserError as error:
-            raise gr.Error(escape(str(error).replace(path, Path(path).name))) from error
+            said, _, _ = str(error).replace(path, Path(path).name).partition(": ")
+            raise gr.Error(escape(said), print_exception=False) from error
         return [seen, *outputs(seen, threshold)]
 
     with gr.Blocks(title="YOLOX", analytics_enabled=False) as page:
@@ -189,6 +190,9 @@ def build_page(candidates: Sequence[Candidate], conf: float = CONF) -> Any:
                     buttons=[],
                     elem_id="picture",
                 )
+                # It is read by this package, with its limits, not by Gradio. Not in a subclass, for
+                # which Gradio would write a file beside this one.
+                picture.preprocess = _path_of
                 threshold = gr.Slider(
                     LEAST_SCORE, 1.0, value=max(conf, LEAST_SCORE), step=0.01, label="Threshold",
                     info="least score of a detection", buttons=[], elem_id="threshold",
@@ -267,6 +271,11 @@ def import_gradio() -> Any:
     """Gradio, told to report to nobody; `UserError` where it is not installed."""
     os.environ.update(_ENVIRONMENT)
     return import_extra("gradio", "the page")
+
+
+def _path_of(payload: Any) -> str | None:
+    """Where Gradio has put a picture that came from the browser."""
+    return None if payload is None else str(payload.path)
 
 
 def _policy() -> Any:

@@ -196,7 +196,7 @@ def test_a_picture_is_shown_with_every_model_s_detections(
         tab.js("document.querySelector('#picture button[aria-label=Clear]')?.click()")
         tab.wait("!!document.querySelector('#picture input[type=file]')")
         tab.choose_file("#picture input[type=file]", no_picture)
-        tab.wait("document.body.innerText.includes('no_picture.png')")
+        tab.wait("document.body.innerText.includes('no_picture.png cannot be decoded')")
         assert "/yolox_web_" not in tab.js("document.body.innerText")
 
         hosts = {url.split("/")[2] for url in tab.requests if url.startswith(("http", "ws"))}

@@ -81,7 +81,7 @@ class Wandb:
             tags=list(options.tags) or None,
             mode=options.mode,
             dir=folder,
-            resume="allow",
+            resume="allow" if known.get("id") else None,
             # The log and its progress bar stay as they are.
             settings=self._wandb.Settings(console="off"),
         )
