@@ -52,7 +52,7 @@ def test_wheel_trains_and_detects_in_an_empty_folder(
     quick = ("no_aug_epochs", 0, "warmup_epochs", 0, "data_num_workers", 0, "multiscale_range", 0)
     trained = run(installed, tmp_path, script, "train", "--data", devkit, "-b", 4, *small, *quick)
     assert trained.returncode == 0, trained.stderr
-    assert "VOC layout, trained on trainval, evaluated on test" in trained.stderr
+    assert "VOC layout, trained on train, evaluated on val" in trained.stderr
     best = tmp_path / "YOLOX_outputs" / "yolox_s" / "best_ckpt.pth"
     images = devkit / "VOC2007" / "JPEGImages"
     found = run(installed, tmp_path, script, "predict", "-c", best, "--path", images)

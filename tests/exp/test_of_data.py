@@ -58,14 +58,14 @@ def test_data_in_voc_layout(devkit: Path) -> None:
     for path in (devkit, devkit.parent, devkit / "VOC2007"):
         exp = exp_of_data(path, "yolox-nano")
         assert type(exp) is VOCExp
-        assert sizes(exp) == (9, 3)
+        assert sizes(exp) == (7, 2)
         assert exp.width == 0.25
         assert {"data_dir", "train_sets", "val_sets"} <= exp.given
 
 
 def test_data_in_voc_layout_without_a_year(devkit: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(devkit / "VOC2007", tmp_path / "export"))
-    assert sizes(exp_of_data(folder)) == (9, 3)
+    assert sizes(exp_of_data(folder)) == (7, 2)
 
 
 @pytest.mark.parametrize("roboflow", [False, True])
@@ -93,7 +93,7 @@ def test_data_of_tiles(devkit: Path, tmp_path: Path) -> None:
     exp = exp_of_data(folder)
     assert type(exp) is DOTAExp
     assert exp.degrees == 180
-    assert sizes(exp) == (9, 3)
+    assert sizes(exp) == (7, 2)
 
 
 def test_data_of_one_split_is_told(tmp_path: Path) -> None:
@@ -106,9 +106,7 @@ def test_data_of_one_split_is_told(tmp_path: Path) -> None:
 
 
 def test_data_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"no data set at .* Looked for: VOC<year>[\s\S]*data\.yaml"
-    ):
+    with pytest.raises(DataError, match=r"no data set at .* Looked for: VOC<year>.*data\.yaml"):
         exp_of_data(tmp_path)
 
 
@@ -125,5 +123,5 @@ def test_data_of_a_checkpoint_is_evaluated(
     best = trained / "best_ckpt.pth"
     assert command(eval_tool.main, "--data", devkit, "-c", best, "data_num_workers", 0) == 0
     log = capsys.readouterr().err
-    assert "VOC layout, trained on trainval, evaluated on test" in log
+    assert "VOC layout, trained on train, evaluated on val" in log
     assert "AP50-95" in log
