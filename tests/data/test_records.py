@@ -139,7 +139,7 @@ def test_missing_and_broken_images_are_told_apart_and_told_at_once(tmp_path, ima
     assert "2 images that the data names are not there" in text
     assert f"{tmp_path / 'no.png'}: named by set" in text
     assert "1 files are no images that can be decoded" in text
-    assert f"{broken}: 8 bytes" in text
+    assert f"{broken}: cannot be decoded (8 bytes)" in text
     assert str(image) not in text
 
 

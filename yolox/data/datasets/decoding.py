@@ -114,7 +114,8 @@ def decode(path: Path, data: npt.NDArray[np.uint8], factor: int, size: Size | No
     except cv2.error:  # more pixels than OpenCV or the memory takes
         img = None
     if img is None:
-        claim = f", {_text(header.size)} (height × width)" if header else ""
+        said = header is not None and header.kind is not None  # by the file, not by the caller
+        claim = f", {_text(header.size)} (height × width)" if header and said else ""
         raise ImageError.about(path, f"cannot be decoded ({len(raw)} bytes{claim})")
     if header is None:
         check_pixels(path, img.shape[:2], len(raw))
