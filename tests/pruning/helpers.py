@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tests.helpers import SPECS
 from yolox.models import ModelSpec
-from yolox.pruning import Group, Member, PruningPlan
+from yolox.pruning import Group, Member, PruneConfig, PruningPlan
 
 # The depth of the larger models at a width that runs in no time; the graph is the same.
 SLIM_SPECS: dict[str, ModelSpec] = {
@@ -50,6 +51,11 @@ def enliven(model: nn.Module, seed: int = 0) -> nn.Module:
             if "reg_preds" in name:
                 parameter.mul_(0.1)
     return model
+
+
+def bare(**fields: Any) -> PruneConfig:
+    """A config of tiny networks without images: nothing rounded or refitted unless it is asked."""
+    return PruneConfig(**{"round_to": 1, "reconstruct": 0, **fields})
 
 
 def random_plan(groups: Sequence[Group], rng: random.Random, share: float = 0.7) -> PruningPlan:

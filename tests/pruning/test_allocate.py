@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.helpers import SPECS
-from tests.pruning.helpers import SLIM_SPECS, ResNet, enliven, plan_of
+from tests.pruning.helpers import SLIM_SPECS, ResNet, bare, enliven, plan_of
 from yolox.models import build_model
 from yolox.pruning import (
     Group,
@@ -62,7 +62,7 @@ def problems(draw: st.DrawFn) -> tuple[list[Group], list[Tensor], PruneConfig]:
     value = st.sampled_from([0.0, 0.1, 0.3, 1.0, 7.0]) | st.floats(0, 1e6, width=32)
     scores = [torch.tensor(draw(st.lists(value, min_size=g.size, max_size=g.size))) for g in groups]
     mode = draw(st.sampled_from(["global", "layer"]))
-    config = PruneConfig(
+    config = bare(
         mode=mode,
         layers=("*",) if mode == "layer" else (),
         ch_sparsity=draw(st.floats(0.02, 0.98)),
@@ -147,7 +147,7 @@ def test_what_a_round_removed_stays_removed(
 def test_a_large_block_of_an_earlier_round_does_not_crowd_out_a_small_one() -> None:
     """Earlier rounds took 1 of small, then 8 of large; the next is to have 6 gone in all."""
     groups = [group("large", 16), group("small", 9), group("rest", 75)]
-    config = PruneConfig(ch_sparsity=0.06, round_to=8)
+    config = bare(ch_sparsity=0.06, round_to=8)
     gone = {"large": tuple(range(8)), "small": (0,)}
     scores = [torch.ones(16), torch.ones(9), torch.full((75,), 9.0)]
     assert allocate(groups, scores, config, gone=gone) == gone
@@ -156,7 +156,7 @@ def test_a_large_block_of_an_earlier_round_does_not_crowd_out_a_small_one() -> N
 def test_global_ranks_across_groups_and_counts_every_conv_of_a_group() -> None:
     groups = [group("single", 10), group("stage", 10, producers=4)]
     scores = [torch.arange(10.0) + 0.5, torch.arange(10.0)]
-    removed = allocate(groups, scores, PruneConfig(ch_sparsity=0.2))
+    removed = allocate(groups, scores, bare(ch_sparsity=0.2))
     assert removed == {"single": (0, 1), "stage": (0, 1)}
 
 
@@ -170,20 +170,20 @@ def test_global_ranks_across_groups_and_counts_every_conv_of_a_group() -> None:
 )
 def test_a_ratio_out_of_reach_names_the_nearest(options: dict) -> None:
     groups = [group("a", 100)]
-    config = PruneConfig(ch_sparsity=0.8, max_sparsity=0.5, **options)
+    config = bare(ch_sparsity=0.8, max_sparsity=0.5, **options)
     with pytest.raises(PruningError, match=r"cannot be reached: at most 0\.500"):
         allocate(groups, [torch.arange(100.0)], config)
 
 
 def test_a_ratio_half_of_which_is_out_of_reach_is_refused_though_blocks_are_large() -> None:
-    config = PruneConfig(ch_sparsity=0.95, round_to=8, max_sparsity=0.5)
+    config = bare(ch_sparsity=0.95, round_to=8, max_sparsity=0.5)
     with pytest.raises(PruningError, match=r"cannot be reached: at most 0\.500"):
         allocate([group("a", 16)], [torch.arange(16.0)], config)
 
 
 def test_nothing_to_remove_is_an_error() -> None:
     groups = [group("a", 8)]
-    config = PruneConfig(mode="layer", layers=("a",), ch_sparsity=0.01)
+    config = bare(mode="layer", layers=("a",), ch_sparsity=0.01)
     removed = allocate(groups, [torch.arange(8.0)], config)
     assert removed == {}
     with pytest.raises(PruningError, match=r"nothing would be removed: .*smallest group: 8"):
@@ -194,7 +194,7 @@ def test_nothing_to_remove_is_an_error() -> None:
 def test_a_small_ratio_on_a_whole_model_in_rounds(rounds: int) -> None:
     model = enliven(build_model(SPECS["yolox-nano"]))
     groups = trace_groups(model, torch.rand(1, 3, 64, 64))
-    config = PruneConfig(ch_sparsity=0.4, rounds=rounds, round_to=4, importance="l1")
+    config = bare(ch_sparsity=0.4, rounds=rounds, round_to=4, importance="l1")
     plan = plan_pruning(model, groups, config)
     assert removed_fraction(groups, plan.removed) == pytest.approx(0.4, abs=0.005)
     assert all((plan.sizes[n] - len(gone)) % 4 == 0 for n, gone in plan.removed.items())
@@ -226,7 +226,7 @@ def test_a_target_is_met_in_every_scope(
     nano: tuple[nn.Module, list[Group]], scope: str, fraction: float, kind: str
 ) -> None:
     model, groups = nano
-    config = PruneConfig(
+    config = bare(
         target=f"{kind}={fraction}", scope=scope, importance="l1", rounds=1, max_sparsity=0.95
     )
     plan = plan_pruning(model, groups, config, count_input=torch.rand(1, 3, 64, 64))
@@ -253,7 +253,7 @@ def test_a_target_is_met_in_blocks_of_eight(
     nano: tuple[nn.Module, list[Group]], kind: str, fraction: float
 ) -> None:
     model, groups = nano
-    config = PruneConfig(target=f"{kind}={fraction}", round_to=8, importance="l1", rounds=2)
+    config = bare(target=f"{kind}={fraction}", round_to=8, importance="l1", rounds=2)
     plan = plan_pruning(model, groups, config, count_input=torch.rand(1, 3, 64, 64))
     assert all((plan.sizes[n] - len(gone)) % 8 == 0 for n, gone in plan.removed.items())
     assert fraction - 0.015 < left_of(model, plan, groups, kind) <= fraction
@@ -266,9 +266,9 @@ def test_isomorphic_ranks_within_a_kind_and_takes_the_same_fraction_of_each() ->
     ]
     # A kind whose scores are all larger than the other's is not spared.
     scores = [torch.arange(4.0) + 10, torch.arange(4.0), torch.arange(8.0) + 100]
-    config = PruneConfig(ch_sparsity=0.5, scope="isomorphic", max_sparsity=0.99)
+    config = bare(ch_sparsity=0.5, scope="isomorphic", max_sparsity=0.99)
     assert allocate(groups, scores, config) == {"a": (0,), "b": (0, 1, 2), "c": (0, 1, 2, 3)}
-    uniform = PruneConfig(target="params=0.5", scope="uniform")
+    uniform = bare(target="params=0.5", scope="uniform")
     costs = Costs(budget={g.producers[0].name: layer(g.size, g.size) for g in groups})
     assert allocate(groups, scores, uniform, costs=costs) == {
         "a": (0, 1),
@@ -305,7 +305,7 @@ def test_prices_by_hand(
         budget={"a.0": layer(40, 4), "b.0": layer(400, 4)},
         price={"a.0": layer(memory[0], 4), "b.0": layer(memory[1], 4)} if per == "memory" else None,
     )
-    config = PruneConfig(target="params=0.5", per=per)
+    config = bare(target="params=0.5", per=per)
     values = [torch.full((4,), float(score)) for score in scores]
     assert allocate(groups, values, config, costs=costs) == expected
 
@@ -326,7 +326,7 @@ def test_a_price_follows_what_is_left() -> None:
     # A slot of either saves 40 at first. Once two of b are gone, one of a saves but 20: 1 / 20 is
     # dearer than 1.9 / 40, the price of b's third, which would have lost to 1 / 40.
     scores = [torch.tensor([1.0, 9, 9, 9]), torch.tensor([0.1, 0.1, 1.9, 9])]
-    config = PruneConfig(target="params=0.3", per="cost", max_sparsity=0.9)
+    config = bare(target="params=0.3", per="cost", max_sparsity=0.9)
     assert allocate(groups, scores, config, costs=costs) == {"b": (0, 1, 2)}
 
 
@@ -349,7 +349,7 @@ def cost_problems(
     value = st.sampled_from([0.0, 0.1, 1.0]) | st.floats(0, 100, width=32)
     scores = [torch.tensor(draw(st.lists(value, min_size=n, max_size=n))) for n in sizes]
     scope = draw(st.sampled_from(["global", "uniform", "isomorphic"]))
-    config = PruneConfig(
+    config = bare(
         target=f"macs={draw(st.floats(0.1, 0.95))}",
         scope=scope,
         per=draw(st.sampled_from(["none", "cost"])) if scope == "global" else None,
@@ -393,9 +393,9 @@ def test_a_target_is_never_missed_nor_overshot_by_a_block_that_could_stay(
 
 def test_a_target_without_costs_is_an_error() -> None:
     with pytest.raises(PruningError, match=r"target macs=0\.5 needs the costs"):
-        allocate([group("a", 8)], [torch.arange(8.0)], PruneConfig(target="macs=0.5"))
+        allocate([group("a", 8)], [torch.arange(8.0)], bare(target="macs=0.5"))
     with pytest.raises(PruningError, match="per memory needs the activations"):
-        allocate([group("a", 8)], [torch.arange(8.0)], PruneConfig(per="memory"))
+        allocate([group("a", 8)], [torch.arange(8.0)], bare(per="memory"))
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def test_a_target_without_costs_is_an_error() -> None:
 def test_costs_that_depend_on_the_input_need_one(
     nano: tuple[nn.Module, list[Group]], options: dict, message: str
 ) -> None:
-    config = PruneConfig(importance="l1", **options)
+    config = bare(importance="l1", **options)
     with pytest.raises(PruningError, match=f"{message} needs count_input"):
         plan_pruning(*nano, config)
 
@@ -421,7 +421,7 @@ def hint_groups() -> tuple[list[Group], list[Tensor]]:
 
 def test_the_hint_by_hand() -> None:
     groups, scores = hint_groups()
-    hint = threshold_hint(groups, scores, PruneConfig(ch_sparsity=0.5, max_sparsity=0.75))
+    hint = threshold_hint(groups, scores, bare(ch_sparsity=0.5, max_sparsity=0.75))
     assert hint.threshold == 4  # a's highest: at 4 it keeps that one slot
     assert hint.ratio == pytest.approx(3 / 12)
     assert hint.limiting == (("a", 4.0), ("b", 40.0))
@@ -440,7 +440,7 @@ def test_the_hint_sets_dead_layers_aside() -> None:
     groups, scores = hint_groups()
     groups.append(group("c", 4))
     scores = [torch.tensor([3.0, 0, 4, 0]), scores[1], torch.zeros(4)]
-    hint = threshold_hint(groups, scores, PruneConfig(ch_sparsity=0.2, max_sparsity=0.75))
+    hint = threshold_hint(groups, scores, bare(ch_sparsity=0.2, max_sparsity=0.75))
     assert hint.threshold == 4
     assert hint.ratio == pytest.approx((3 + 3) / 16)  # of a, and of c what the cap lets go
     assert hint.limiting == (("a", 4.0), ("b", 40.0))
@@ -451,23 +451,21 @@ def test_the_hint_sets_dead_layers_aside() -> None:
     assert dead.startswith("layers whose every channel scores 0: 1 (c); with max_sparsity 0.75")
     assert "empties no layer: 4, which is 38% of the channels" in threshold
     # A layer of which one slot is left: the cap is a quarter.
-    low = threshold_hint([group("d", 8)], [torch.tensor([0.0] * 7 + [1])], PruneConfig())
+    low = threshold_hint([group("d", 8)], [torch.tensor([0.0] * 7 + [1])], bare())
     assert low.ratio == low.reachable == 7 / 8
-    low = threshold_hint(
-        [group("d", 8)], [torch.tensor([0.0] * 7 + [1])], PruneConfig(max_sparsity=0.5)
-    )
+    low = threshold_hint([group("d", 8)], [torch.tensor([0.0] * 7 + [1])], bare(max_sparsity=0.5))
     assert low.ratio == low.reachable == 4 / 8
-    nothing = threshold_hint(groups, [torch.zeros(4)] * 3, PruneConfig(ch_sparsity=0.2))
+    nothing = threshold_hint(groups, [torch.zeros(4)] * 3, bare(ch_sparsity=0.2))
     assert (nothing.threshold, nothing.ratio, nothing.zero) == (0, pytest.approx(12 / 16), 1)
     assert "would empty 3 (a, b, c)" in nothing.lines()[2]
 
 
 def test_the_hint_says_no_more_than_is_so() -> None:
     groups, scores = hint_groups()
-    small = threshold_hint(groups, scores, PruneConfig(ch_sparsity=0.2))
+    small = threshold_hint(groups, scores, bare(ch_sparsity=0.2))
     assert small.emptied == ()
     assert len(small.lines()) == 1
-    target = threshold_hint(groups, scores, PruneConfig(target="params=0.5"))
+    target = threshold_hint(groups, scores, bare(target="params=0.5"))
     assert target.asked is None
     assert len(target.lines()) == 1
 
@@ -480,14 +478,14 @@ def test_the_hint_knows_floors_and_blocks() -> None:
         ({"round_to": 4}, 0),
         ({"round_to": 2}, 2),
     ):
-        hint = threshold_hint(groups, scores, PruneConfig(**options))
+        hint = threshold_hint(groups, scores, bare(**options))
         assert hint.reachable == pytest.approx(gone * 3 / 12), options
 
 
 def test_a_layer_whose_last_channel_the_ratio_needs_counts_as_emptied() -> None:
     """A third of 12 channels is just the four of a."""
     groups, scores = hint_groups()
-    assert threshold_hint(groups, scores, PruneConfig(ch_sparsity=1 / 3)).emptied == ("a",)
+    assert threshold_hint(groups, scores, bare(ch_sparsity=1 / 3)).emptied == ("a",)
 
 
 # --- which layers
@@ -499,7 +497,7 @@ def nano_groups() -> list[Group]:
 
 
 def selected(groups: list[Group], mode: str, *layers: str) -> list[str]:
-    return [g.name for g in select_groups(groups, PruneConfig(mode=mode, layers=layers))]
+    return [g.name for g in select_groups(groups, bare(mode=mode, layers=layers))]
 
 
 def test_a_conv_is_named_with_or_without_its_unit(nano_groups: list[Group]) -> None:
@@ -545,7 +543,7 @@ def test_a_name_that_matches_nothing_lists_the_nearest(
 
 def test_all_problems_of_a_configuration_are_told_at_once() -> None:
     with pytest.raises(PruningError) as caught:
-        PruneConfig(
+        bare(
             mode="blocks",
             ch_sparsity=1.0,
             max_sparsity=0.0,
@@ -569,14 +567,14 @@ def test_all_problems_of_a_configuration_are_told_at_once() -> None:
 @pytest.mark.parametrize("value", [0, 1, -0.1, 1.5, float("nan")])
 def test_ch_sparsity_is_between_0_and_1(value: float) -> None:
     with pytest.raises(PruningError, match="ch_sparsity must be between"):
-        PruneConfig(ch_sparsity=value)
+        bare(ch_sparsity=value)
 
 
 def test_layers_go_with_their_modes() -> None:
     with pytest.raises(PruningError, match="mode conv needs layers"):
-        PruneConfig(mode="conv")
+        bare(mode="conv")
     with pytest.raises(PruningError, match="mode global takes no layers"):
-        PruneConfig(layers=("head",))
+        bare(layers=("head",))
 
 
 @pytest.mark.parametrize(
@@ -617,12 +615,12 @@ def test_layers_go_with_their_modes() -> None:
 )
 def test_what_cannot_be_meant_is_refused(options: dict, message: str) -> None:
     with pytest.raises(PruningError, match=message):
-        PruneConfig(**options)
+        bare(**options)
 
 
 def test_contradictions_are_told_with_the_ranges() -> None:
     with pytest.raises(PruningError) as caught:
-        PruneConfig(
+        bare(
             layers=("head",),
             layer_sparsity={"*": 2.0},
             scope="isomorphic",
@@ -655,9 +653,9 @@ def test_contradictions_are_told_with_the_ranges() -> None:
     ],
 )
 def test_what_is_left_open_is_written_out(options: dict, scope: str, scale: str, per: str) -> None:
-    config = PruneConfig(**options)
+    config = bare(**options)
     assert (config.scope, config.normalize, config.per) == (scope, scale, per)
-    assert PruneConfig(**{k: _frozen(v) for k, v in config.to_dict().items()}) == config
+    assert bare(**{k: _frozen(v) for k, v in config.to_dict().items()}) == config
 
 
 def _frozen(value: object) -> object:
@@ -671,7 +669,7 @@ def _frozen(value: object) -> object:
 def resnet() -> tuple[nn.Module, list[Group], PruningPlan]:
     model = enliven(ResNet()).eval()
     groups = trace_groups(model, torch.rand(1, 3, 16, 16))
-    return model, groups, plan_pruning(model, groups, PruneConfig(importance="l1", round_to=2))
+    return model, groups, plan_pruning(model, groups, bare(importance="l1", round_to=2))
 
 
 def test_a_plan_survives_its_file(

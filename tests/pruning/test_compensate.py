@@ -18,6 +18,7 @@ from tests.pruning.helpers import (
     FlatMap,
     ResNet,
     assert_untouched,
+    bare,
     enliven,
     group_of,
     plan_of,
@@ -29,7 +30,6 @@ from yolox.models import YOLOX, build_model
 from yolox.models.network_blocks import BaseConv, get_activation
 from yolox.pruning import (
     Group,
-    PruneConfig,
     PruningError,
     PruningPlan,
     absorb_constants,
@@ -649,7 +649,7 @@ def check_compensated(model: nn.Module, size: int, seed: int, options: dict) -> 
     x = images(2, size)
     groups = trace_groups(model, x[:1])
     plan = random_plan(groups, random.Random(seed))
-    config = PruneConfig(importance="l1", **options)
+    config = bare(importance="l1", **options)
     ready = compensate_cut(model, groups, plan, config, x[:1], x)
     small = apply_plan(ready, groups, plan)
     assert verify_plan(ready, groups, plan, images(1, size, seed=7), pruned=small) < 1e-9
@@ -685,7 +685,7 @@ def test_each_kind_of_compensation_on_other_nets(
 @pytest.mark.parametrize("options", [{"reconstruct": 8}, {"bn_recalibrate": 8}])
 @pytest.mark.parametrize("given", [None, torch.empty(0, 3, 16, 16)])
 def test_refitting_without_images_is_an_error(options: dict, given: Tensor | None) -> None:
-    config = PruneConfig(importance="l1", **options)
+    config = bare(importance="l1", **options)
     with pytest.raises(PruningError, match="need real images"):
         prune_model(ResNet(), images(1, 16), config, images=given)
 
@@ -694,7 +694,7 @@ def test_no_compensation_is_the_model_itself() -> None:
     model = enliven(ResNet())
     groups = trace_groups(model, images(1, 16))
     plan = plan_of(groups, {"stem.0": GONE})
-    config = PruneConfig(importance="l1", absorb=False)
+    config = bare(importance="l1", absorb=False)
     assert compensate_cut(model, groups, plan, config, images(1, 16), images(2, 16)) is model
 
 
@@ -703,7 +703,7 @@ def test_only_as_many_images_as_asked_are_used(option: str) -> None:
     model = enliven(ResNet()).eval()
     groups = trace_groups(model, images(1, 16))
     plan = plan_of(groups, {"stem.0": GONE})
-    config = PruneConfig(importance="l1", **{option: 2})
+    config = bare(importance="l1", **{option: 2})
     spoilt = torch.cat((images(2, 16), torch.full((3, 3, 16, 16), torch.nan)))
     results = [
         compensate_cut(model, groups, plan, config, images(1, 16), given)
@@ -715,7 +715,7 @@ def test_only_as_many_images_as_asked_are_used(option: str) -> None:
 def test_a_whole_prune_with_compensation_is_verified() -> None:
     model = enliven(build_model(SPECS["yolox-nano"]))
     before = snapshot(model)
-    config = PruneConfig(importance="lamp", ch_sparsity=0.2, reconstruct=2, bn_recalibrate=2)
+    config = bare(importance="lamp", ch_sparsity=0.2, reconstruct=2, bn_recalibrate=2)
     result = prune_model(model, images(1), config, images=images(2))
     assert result.report.difference < 1e-9
     assert isinstance(result.model, YOLOX)

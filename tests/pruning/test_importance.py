@@ -13,6 +13,7 @@ from tests.pruning.helpers import (
     DenseNet,
     ResNet,
     assert_untouched,
+    bare,
     enliven,
     group_of,
     snapshot,
@@ -20,7 +21,6 @@ from tests.pruning.helpers import (
 from yolox.models import YOLOX, ModelSpec, build_model
 from yolox.pruning import (
     CRITERIA,
-    PruneConfig,
     PruningError,
     TaylorScorer,
     make_scorer,
@@ -36,7 +36,7 @@ def two_layers() -> nn.Sequential:
 
 
 def l1_scores(model: nn.Module, groups: list) -> list[Tensor]:
-    return make_scorer(PruneConfig(importance="l1"))(model, groups)
+    return make_scorer(bare(importance="l1"))(model, groups)
 
 
 def squares(model: nn.Module, batch: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def test_a_criterion_by_hand(importance: str, expected: list[float], scale: str)
     model = by_hand()
     before = snapshot(model)
     groups = trace_groups(model, torch.rand(1, 2, 4, 4))
-    (scores,) = make_scorer(PruneConfig(importance=importance, normalize=scale))(model, groups)
+    (scores,) = make_scorer(bare(importance=importance, normalize=scale))(model, groups)
     divisor = {"none": 1, "mean": sum(expected) / 3, "max": max(expected)}[scale]
     torch.testing.assert_close(scores, torch.tensor(expected) / divisor)
     assert_untouched(model, before)
@@ -111,7 +111,7 @@ def test_a_residual_stage_aggregates_its_layers(importance: str, how: str) -> No
     with torch.no_grad():
         model.stem[1].weight[2] = -3.0
     groups = trace_groups(model, torch.rand(1, 3, 16, 16))
-    config = PruneConfig(importance=importance, aggregate=how, normalize="none")
+    config = bare(importance=importance, aggregate=how, normalize="none")
     scores = make_scorer(config)(model, groups)[groups.index(group_of(groups, "stem.0"))]
     stem, last = model.stem, model.stages[0]
     for slot in range(8):
@@ -128,11 +128,11 @@ def test_bn_takes_every_batch_norm_on_the_slot() -> None:
     model = enliven(DenseNet())
     (stem, *_) = groups = trace_groups(model, torch.rand(1, 3, 8, 8))
     readable = [g for g in groups if g.name != "convs.2"]
-    scores = make_scorer(PruneConfig(importance="bn"))(model, readable)
+    scores = make_scorer(bare(importance="bn"))(model, readable)
     assert stem.name == "stem"
     scales = torch.stack([bn.weight.detach()[:6].abs() for bn in model.bns])
     torch.testing.assert_close(scores[0], scales.amax(dim=0))
-    summed = make_scorer(PruneConfig(importance="bn", aggregate="sum"))(model, readable)
+    summed = make_scorer(bare(importance="bn", aggregate="sum"))(model, readable)
     torch.testing.assert_close(summed[0], scales.sum(dim=0))
     # The second conv's channels are the last 4 of the 14 that the third batch norm sees.
     torch.testing.assert_close(scores[2], model.bns[2].weight.detach()[10:].abs())
@@ -144,7 +144,7 @@ def test_bn_without_batch_norm_names_the_layer() -> None:
     with pytest.raises(
         PruningError, match=r"batch norm on every pruned channel: convs\.2 has none"
     ):
-        make_scorer(PruneConfig(importance="bn"))(model, groups)
+        make_scorer(bare(importance="bn"))(model, groups)
 
 
 def test_bn_without_scales_counts_as_none() -> None:
@@ -153,13 +153,13 @@ def test_bn_without_scales_counts_as_none() -> None:
     )
     groups = trace_groups(model, torch.rand(1, 3, 4, 4))
     with pytest.raises(PruningError, match="batch norm"):
-        make_scorer(PruneConfig(importance="bn"))(model, groups)
+        make_scorer(bare(importance="bn"))(model, groups)
 
 
 def test_fpgm_is_the_sum_of_distances() -> None:
     model = enliven(two_layers())
     groups = trace_groups(model, torch.rand(1, 3, 8, 8))
-    config = PruneConfig(importance="fpgm", normalize="none")
+    config = bare(importance="fpgm", normalize="none")
     (scores,) = make_scorer(config)(model, groups)
     filters = model[0].weight.detach()
     for own in range(5):
@@ -170,7 +170,7 @@ def test_fpgm_is_the_sum_of_distances() -> None:
 def test_lamp_is_the_share_of_what_is_no_smaller() -> None:
     model = enliven(ResNet())
     groups = trace_groups(model, torch.rand(1, 3, 16, 16))
-    all_scores = make_scorer(PruneConfig(importance="lamp"))(model, groups)
+    all_scores = make_scorer(bare(importance="lamp"))(model, groups)
     for group, scores in zip(groups, all_scores, strict=True):
         squares_of = [
             sum(
@@ -190,7 +190,7 @@ def test_random_is_decided_by_its_seed() -> None:
     groups = trace_groups(model, torch.rand(1, 3, 16, 16))
 
     def scores(seed: int) -> Tensor:
-        return torch.cat(make_scorer(PruneConfig(importance="random", seed=seed))(model, groups))
+        return torch.cat(make_scorer(bare(importance="random", seed=seed))(model, groups))
 
     assert torch.equal(scores(3), scores(3))
     assert not torch.equal(scores(3), scores(4))
@@ -280,7 +280,7 @@ def test_fisher_is_the_mean_over_images_of_the_squared_slope() -> None:
     groups = trace_groups(model, images[0])
 
     def scores(importance: str, batches: Sequence[Tensor]) -> Tensor:
-        config = PruneConfig(importance=importance)
+        config = bare(importance=importance)
         return make_scorer(config, batches, squares)(model, groups)[0]
 
     fisher = scores("fisher", list(images))
@@ -296,7 +296,7 @@ def test_taylor_scores_are_normalised_group_by_group(scale: str) -> None:
     groups = trace_groups(model, batch[:1])
 
     def scores(how: str) -> list[Tensor]:
-        config = PruneConfig(importance="taylor", normalize=how)
+        config = bare(importance="taylor", normalize=how)
         return make_scorer(config, [batch], squares)(model, groups)
 
     for plain, scaled in zip(scores("none"), scores(scale), strict=True):
@@ -312,7 +312,7 @@ def test_a_criterion_leaves_the_model_as_it_is(importance: str, training: bool) 
     before = snapshot(model)
     batch = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     groups = trace_groups(model, batch[:1])
-    scores = make_scorer(PruneConfig(importance=importance), [batch], squares)(model, groups)
+    scores = make_scorer(bare(importance=importance), [batch], squares)(model, groups)
     assert_untouched(model, before)
     assert all(module.training is training for module in model.modules())
     assert all(p.grad is None for p in model.parameters())
@@ -358,7 +358,7 @@ def test_every_mode_on_a_detector(mode: str, importance: str) -> None:
         "layer": ("backbone.C3_*",),
         "global": (),
     }[mode]
-    config = PruneConfig(mode=mode, layers=layers, importance=importance, ch_sparsity=0.25)
+    config = bare(mode=mode, layers=layers, importance=importance, ch_sparsity=0.25)
     result = prune_model(
         model,
         torch.rand(1, 3, 64, 64),
@@ -409,4 +409,4 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 
 def test_taylor_without_data_is_an_error() -> None:
     with pytest.raises(ValueError, match="needs real images"):
-        prune_model(two_layers(), torch.rand(1, 3, 8, 8), PruneConfig(importance="taylor"))
+        prune_model(two_layers(), torch.rand(1, 3, 8, 8), bare(importance="taylor"))

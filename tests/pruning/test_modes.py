@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.pruning.helpers import SLIM_SPECS, assert_untouched, enliven, relative, snapshot
+from tests.pruning.helpers import SLIM_SPECS, assert_untouched, bare, enliven, relative, snapshot
 from yolox.models import build_model
 from yolox.pruning import (
-    PruneConfig,
     PruningPlan,
     apply_plan,
     compensate_cut,
@@ -71,7 +70,7 @@ CASES = [
 def test_pruned_is_masked_and_the_report_is_what_is_there(name: str, mode: str, act: str) -> None:
     model = enliven(build_model(dataclasses.replace(SLIM_SPECS[name], act=act))).eval()
     before, groups = snapshot(model), trace_groups(model, X)
-    config = PruneConfig(importance="l2", rounds=1, **MODES[mode])
+    config = bare(importance="l2", rounds=1, **MODES[mode])
     result = prune_model(model, X, config)
     assert_untouched(model, before)
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.helpers import SPECS
-from tests.pruning.helpers import SLIM_SPECS, ResNet, enliven
+from tests.pruning.helpers import SLIM_SPECS, ResNet, bare, enliven
 from yolox.models import build_model, checkpoint_payload, load_model
 from yolox.pruning import (
     ModelFigures,
-    PruneConfig,
     PruneResult,
     comparison_table,
     measure_latency,
@@ -43,7 +42,7 @@ def test_a_pruned_model_is_rebuilt_from_its_file_and_pruned_again(
     provenance: list[dict] = []
     widths = [sum(p.numel() for p in model.parameters())]
     for ratio in (0.4, 0.3):
-        result = prune_model(model, X, PruneConfig(ch_sparsity=ratio, importance="l1"))
+        result = prune_model(model, X, bare(ch_sparsity=ratio, importance="l1"))
         provenance.append({"plan": result.plan.to_dict(), "report": result.report.to_dict()})
         save_checkpoint(path, checkpoint_payload(result.model, spec, provenance))
         loaded = load_model(path)
@@ -59,7 +58,7 @@ def test_a_pruned_model_is_rebuilt_from_its_file_and_pruned_again(
 
 def test_a_pruned_model_saved_without_provenance_loads_too(tmp_path: Path) -> None:
     spec = SPECS["yolox-nano"]
-    small = prune_model(enliven(build_model(spec)), X, PruneConfig(importance="l1")).model
+    small = prune_model(enliven(build_model(spec)), X, bare(importance="l1")).model
     save_checkpoint(tmp_path / "pruned.pth", checkpoint_payload(small, spec))
     assert_same(load_model(tmp_path / "pruned.pth").model, small)
 
@@ -67,7 +66,7 @@ def test_a_pruned_model_saved_without_provenance_loads_too(tmp_path: Path) -> No
 @pytest.fixture(scope="module")
 def pruned() -> tuple[nn.Module, PruneResult]:
     model = enliven(build_model(SPECS["yolox-nano"]))
-    return model, prune_model(model, X, PruneConfig(ch_sparsity=0.5, importance="l1"))
+    return model, prune_model(model, X, bare(ch_sparsity=0.5, importance="l1"))
 
 
 def count(model: nn.Module) -> int:
@@ -113,7 +112,7 @@ def test_the_report_counts_what_is_there(pruned: tuple[nn.Module, PruneResult]) 
 @pytest.mark.parametrize("kind", ["params", "macs"])
 def test_a_target_is_met_and_hardly_more(kind: str) -> None:
     model = enliven(build_model(SPECS["yolox-nano"]))
-    config = PruneConfig(target=f"{kind}=0.6", importance="l1")
+    config = bare(target=f"{kind}=0.6", importance="l1")
     report = prune_model(model, X, config).report
     before, after = report.params if kind == "params" else report.macs
     assert 0.57 < after / before <= 0.61
@@ -122,14 +121,14 @@ def test_a_target_is_met_and_hardly_more(kind: str) -> None:
 def test_macs_are_counted_at_the_size_asked_for() -> None:
     model = enliven(build_model(SPECS["yolox-nano"]))
     large = torch.rand(1, 3, 128, 64)
-    config = PruneConfig(importance="l1")
+    config = bare(importance="l1")
     report = prune_model(model, X, config, count_input=large).report
     assert report.input_shape == (1, 3, 128, 64)
     assert report.macs[0] == sum(conv_macs(model, large).values())
 
 
 def test_the_table_lists_changed_layers_only() -> None:
-    config = PruneConfig(mode="conv", layers=("stages.0.conv1",), importance="l1")
+    config = bare(mode="conv", layers=("stages.0.conv1",), importance="l1")
     table = prune_model(enliven(ResNet()), X, config).report.table()
     assert list(table.columns[0].cells) == ["stages.0.conv1", "stages.0.conv2"]
     assert "MACs at 64×64" in str(table.columns[3].header)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.pruning.helpers import SLIM_SPECS, ResNet, enliven
+from tests.pruning.helpers import SLIM_SPECS, ResNet, bare, enliven
 from yolox.models import build_model
-from yolox.pruning import Group, PruneConfig, PruningError, plan_pruning, trace_groups
+from yolox.pruning import Group, PruningError, plan_pruning, trace_groups
 from yolox.pruning.select import group_ratios, select_groups
 
 STAGE = "backbone.backbone.dark3.1"  # conv1 and each m.*.conv2 of it are tied by residual adds
@@ -28,7 +28,7 @@ def groups(slim: tuple[nn.Module, list[Group]]) -> list[Group]:
 def ratios(groups: list[Group], **patterns: float) -> dict[str, float]:
     """Ratio of every selected group; ``a__b`` stands for ``a.b``, ``X`` for ``*``."""
     spelled = {name.replace("__", ".").replace("X", "*"): r for name, r in patterns.items()}
-    config = PruneConfig(layer_sparsity=spelled)
+    config = bare(layer_sparsity=spelled)
     chosen = select_groups(groups, config)
     return {g.name: r for g, r in zip(chosen, group_ratios(chosen, config), strict=True)}
 
@@ -51,7 +51,7 @@ def test_the_last_pattern_that_matches_wins(groups: list[Group]) -> None:
 
 
 def test_coupled_layers_get_the_lowest_of_their_ratios(groups: list[Group]) -> None:
-    config = PruneConfig(
+    config = bare(
         layer_sparsity={
             f"{STAGE}.conv1": 0.5,
             f"{STAGE}.m.0.conv2": 0.25,
@@ -64,14 +64,14 @@ def test_coupled_layers_get_the_lowest_of_their_ratios(groups: list[Group]) -> N
 
 
 def test_without_patterns_every_group_has_the_same_ratio(groups: list[Group]) -> None:
-    config = PruneConfig(mode="layer", layers=("head",), ch_sparsity=0.3)
+    config = bare(mode="layer", layers=("head",), ch_sparsity=0.3)
     assert group_ratios(groups[:5], config) == [0.3] * 5
 
 
 def test_layer_ratios_are_carried_out() -> None:
     model = enliven(ResNet())
     groups = trace_groups(model, torch.rand(1, 3, 16, 16))
-    config = PruneConfig(
+    config = bare(
         layer_sparsity={"*": 0.5, "stages.0*": 0.25, "stages.1.conv1": 0}, importance="l1"
     )
     plan = plan_pruning(model, groups, config)
@@ -88,7 +88,7 @@ def test_layer_ratios_are_carried_out() -> None:
 
 def test_an_ignored_layer_spares_its_whole_group(groups: list[Group]) -> None:
     def names(*ignore: str) -> list[str]:
-        return [g.name for g in select_groups(groups, PruneConfig(ignore=ignore))]
+        return [g.name for g in select_groups(groups, bare(ignore=ignore))]
 
     everything = names()
     assert everything == [group.name for group in groups]
@@ -104,7 +104,7 @@ def test_ignore_wins_over_layers_and_ratios(groups: list[Group]) -> None:
         {"mode": "layer", "layers": ("head.stems",)},
         {"layer_sparsity": {"head.stems": 0.5}},
     ):
-        config = PruneConfig(ignore=("head.stems.1",), **options)
+        config = bare(ignore=("head.stems.1",), **options)
         chosen = [g.name for g in select_groups(groups, config)]
         assert chosen == ["head.stems.0.conv", "head.stems.2.conv"]
 
@@ -119,7 +119,7 @@ def test_ignore_wins_over_layers_and_ratios(groups: list[Group]) -> None:
 )
 def test_nothing_left_after_ignore_is_an_error(groups: list[Group], options: dict) -> None:
     with pytest.raises(PruningError, match="--ignore leaves nothing to prune"):
-        select_groups(groups, PruneConfig(ignore=("*",), **options))
+        select_groups(groups, bare(ignore=("*",), **options))
 
 
 @pytest.mark.parametrize(
@@ -134,6 +134,6 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest(
     groups: list[Group], flag: str, options: dict
 ) -> None:
     with pytest.raises(PruningError, match="matches no prunable convolution; nearest: ") as caught:
-        select_groups(groups, PruneConfig(**options))
+        select_groups(groups, bare(**options))
     assert str(caught.value).startswith(f"{flag} 'head.stem.1' ")
     assert "head.stems.1.conv" in str(caught.value)

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from tests.pruning.helpers import (
     ResNet,
     assert_untouched,
+    bare,
     enliven,
     group_of,
     member_of,
     plan_of,
     snapshot,
 )
-from yolox.pruning import Group, Member, PruneConfig, PruningError, apply_plan, trace_groups
+from yolox.pruning import Group, Member, PruningError, apply_plan, trace_groups
 from yolox.pruning.sensitivity import (
     SensitivityLog,
     SensitivityPoint,
@@ -156,7 +157,7 @@ def test_prune_ratios_are_names_that_a_config_takes() -> None:
     groups = trace_groups(model, X)
     assert prune_ratios(groups, {"0": 0.5, "2": 0.0}) == {"0": 0.5}
     assert prune_ratios(groups, {}) == {}
-    assert PruneConfig(mode="layer", layer_sparsity=prune_ratios(groups, {"2": 0.3}))
+    assert bare(mode="layer", layer_sparsity=prune_ratios(groups, {"2": 0.3}))
 
 
 def test_a_layer_of_two_groups_gets_the_lower_ratio() -> None:

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.pruning.helpers import bare
 from tests.pruning.zoo import DOUBTFUL, RIGHT
-from yolox.pruning import Group, PruneConfig, PruneResult, PruningError, prune_model, trace_groups
+from yolox.pruning import Group, PruneResult, PruningError, prune_model, trace_groups
 
-CONFIG = PruneConfig(importance="random", ch_sparsity=0.4, rounds=1, reconstruct=0, absorb=False)
+CONFIG = bare(importance="random", ch_sparsity=0.4, rounds=1, reconstruct=0, absorb=False)
 X = 255 * torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 

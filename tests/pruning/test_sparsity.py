@@ -10,10 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.pruning.helpers import SLIM_SPECS, DenseNet, ResNet, assert_untouched, enliven, snapshot
+from tests.pruning.helpers import (
+    SLIM_SPECS,
+    DenseNet,
+    ResNet,
+    assert_untouched,
+    bare,
+    enliven,
+    snapshot,
+)
 from yolox.core import build_sgd
 from yolox.models import build_model
-from yolox.pruning import PruneConfig, prune_model, trace_groups
+from yolox.pruning import prune_model, trace_groups
 from yolox.pruning.sparsity import Sparsity, SparsityConfig, make_sparsity
 from yolox.utils.errors import UserError
 
@@ -232,7 +240,7 @@ def test_making_it_does_not_touch_the_model() -> None:
 
 def test_a_pruned_model_can_be_sparsified() -> None:
     model = enliven(build_model(SLIM_SPECS["yolox-nano"]))
-    config = PruneConfig(importance="l1", ch_sparsity=0.3, rounds=1)
+    config = bare(importance="l1", ch_sparsity=0.3, rounds=1)
     small = prune_model(model, torch.rand(1, 3, 64, 64), config).model
     penalty = _penalty(small, form="group")
     penalty.shrink(100.0, 0.5)

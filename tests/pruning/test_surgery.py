@@ -21,6 +21,7 @@ from tests.pruning.helpers import (
     Shuffled,
     SqueezeExcite,
     assert_untouched,
+    bare,
     enliven,
     plan_of,
     random_plan,
@@ -30,7 +31,6 @@ from tests.pruning.helpers import (
 from yolox.models import ModelSpec, build_model
 from yolox.models.network_blocks import BaseConv
 from yolox.pruning import (
-    PruneConfig,
     PruningError,
     apply_plan,
     mask_plan,
@@ -133,16 +133,16 @@ def test_a_net_that_mixes_channels_is_refused() -> None:
     model = enliven(Shuffled()).eval()
     x = image(size=16)
     with pytest.raises(PruningError, match=r"refused.*--ignore.*conv1 \(.*TransposeBackward0"):
-        prune_model(model, x, PruneConfig(mode="conv", layers=("conv1",), importance="l1"))
-    prune_model(model, x, PruneConfig(ignore=("conv1",), importance="l1"))
+        prune_model(model, x, bare(mode="conv", layers=("conv1",), importance="l1"))
+    prune_model(model, x, bare(ignore=("conv1",), importance="l1"))
     # The convolution after the shuffle is traced rightly, and can be pruned.
-    prune_model(model, x, PruneConfig(mode="conv", layers=("conv2",), importance="l1"))
+    prune_model(model, x, bare(mode="conv", layers=("conv2",), importance="l1"))
 
 
 @pytest.mark.parametrize("norm", [nn.GroupNorm(2, 8), nn.LayerNorm([8, 16, 16]), nn.Softmax(1)])
 def test_a_layer_that_mixes_channels_is_refused(norm: nn.Module) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), norm, nn.ReLU(), nn.Conv2d(8, 2, 1))
-    config = PruneConfig(importance="l1")
+    config = bare(importance="l1")
     with pytest.raises(PruningError, match="refused"):
         prune_model(enliven(model), image(size=16), config)
 
@@ -224,7 +224,7 @@ def test_mode_is_kept(training: bool) -> None:
     model = enliven(ResNet()).train(training)
     model.stages[1].eval()
     before = snapshot(model)
-    small = prune_model(model, image(size=16), PruneConfig(importance="l1")).model
+    small = prune_model(model, image(size=16), bare(importance="l1")).model
     assert_untouched(model, before)
     for ours, theirs in zip(small.modules(), model.modules(), strict=True):
         assert ours.training == theirs.training
@@ -233,18 +233,18 @@ def test_mode_is_kept(training: bool) -> None:
 def test_frozen_parameters_stay_frozen() -> None:
     model = enliven(ResNet())
     model.stem.requires_grad_(False)
-    small = prune_model(model, image(size=16), PruneConfig(importance="l1")).model
+    small = prune_model(model, image(size=16), bare(importance="l1")).model
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
     assert {name: p.requires_grad for name, p in small.named_parameters()} == flags
     assert not all(flags.values())
     model.requires_grad_(False)
-    prune_model(model, image(size=16), PruneConfig(importance="l1"))
+    prune_model(model, image(size=16), bare(importance="l1"))
 
 
 def test_gradients_and_the_graph_are_not_carried_over() -> None:
     model = enliven(ResNet())
     model(image(size=16)).sum().backward()
-    small = prune_model(model, image(size=16), PruneConfig(importance="l1")).model
+    small = prune_model(model, image(size=16), bare(importance="l1")).model
     cut = small.get_parameter("stem.0.weight")
     assert cut.is_leaf
     assert cut.grad is None
@@ -256,7 +256,7 @@ def test_gradients_and_the_graph_are_not_carried_over() -> None:
 def test_precision_is_kept(dtype: torch.dtype) -> None:
     model = enliven(build_model(SLIM_SPECS["yolox-s"])).to(dtype)
     before = snapshot(model)
-    small = prune_model(model, image(), PruneConfig(importance="l1")).model
+    small = prune_model(model, image(), bare(importance="l1")).model
     assert_untouched(model, before)
     for name, value in small.state_dict().items():
         assert value.dtype == before[name].dtype, name
@@ -264,7 +264,7 @@ def test_precision_is_kept(dtype: torch.dtype) -> None:
 
 def test_pruned_model_trains() -> None:
     model = enliven(build_model(ModelSpec(depth=0.33, width=0.25, num_classes=3)))
-    small = prune_model(model, image(), PruneConfig(importance="l1")).model.train()
+    small = prune_model(model, image(), bare(importance="l1")).model.train()
     labels = torch.tensor([[[1.0, 32, 32, 20, 20]]])
     small(image(), labels)["total_loss"].backward()
     for name, parameter in small.named_parameters():
@@ -275,7 +275,7 @@ def test_pruned_model_trains() -> None:
 
 def test_layers_say_what_their_tensors_are() -> None:
     model = enliven(build_model(SPECS["yolox-nano"])).eval()
-    small = prune_model(model, image(), PruneConfig(importance="l1")).model
+    small = prune_model(model, image(), bare(importance="l1")).model
     for module in small.modules():
         if isinstance(module, nn.Conv2d):
             inputs = module.in_channels // module.groups

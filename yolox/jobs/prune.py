@@ -153,6 +153,11 @@ def prune(
         PruningError: see `yolox.pruning.prune_model`.
     """
     calibration = calibration or Calibration()
+    if not len(calibration) and (config.reconstruct or config.bn_recalibrate):
+        logger.warning(
+            "without calibration images layers are not refitted: they stay as the cut leaves them"
+        )
+        config = dataclasses.replace(config, reconstruct=0, bn_recalibrate=0)
     model, count_input = loaded.model, torch.zeros(1, 3, *loaded.spec.input_size)
     if plan is None:
         plan = plan_pruning(

@@ -106,7 +106,8 @@ class PruneConfig:
         per: what the global ranking divides a score by: ``cost`` (what the budget gains),
             ``memory`` (activations saved) or ``none``.
         rounds: how often to score; each removes its part, silences it, and scores again.
-        round_to: channels left in a pruned group are a multiple of it; a smaller group stays whole.
+        round_to: channels left in a pruned group are a multiple of it, since runtimes are slow on
+            odd counts; a smaller group stays whole.
         min_channels: no group is left with fewer channels.
         max_sparsity: no group loses a larger fraction.
         absorb: let the next layer take over the constant that a removed channel leaves behind.
@@ -127,11 +128,11 @@ class PruneConfig:
     normalize: str | None = None
     per: str | None = None
     rounds: int = 5
-    round_to: int = 1
+    round_to: int = 8
     min_channels: int = 1
     max_sparsity: float = 0.9
     absorb: bool = True
-    reconstruct: int = 0
+    reconstruct: int = 64
     bn_recalibrate: int = 0
     seed: int = 0
 

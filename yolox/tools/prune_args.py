@@ -10,7 +10,7 @@ import torch
 
 from yolox.jobs.prune_latency import LatencySettings
 from yolox.pruning import PruneConfig, PruningError
-from yolox.tools.flags.prunmodel import IMAGES, ROUND_TO, RUNTIME, make_parser
+from yolox.tools.flags.prunmodel import RUNTIME, make_parser
 from yolox.utils.documents import read_json
 
 
@@ -44,9 +44,9 @@ def prune_config(args: argparse.Namespace, seed: int) -> PruneConfig:
     ratios = layer_ratios(args.layer_sparsity)
     fields = {
         "ch_sparsity": args.ch_sparsity,
-        "reconstruct": IMAGES if args.reconstruct is None else args.reconstruct,
-        "bn_recalibrate": args.bn_recalibrate or 0,
-        "round_to": args.round_to or ROUND_TO,
+        "reconstruct": args.reconstruct,
+        "bn_recalibrate": args.bn_recalibrate,
+        "round_to": args.round_to,
     }
     return PruneConfig(
         mode="layer" if ratios else args.mode,

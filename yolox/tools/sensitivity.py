@@ -164,6 +164,9 @@ def _prepare(args: argparse.Namespace, exp: Exp, loaded: LoadedModel, source: Pa
         mode="layer" if args.layers else "global",
         layers=tuple(args.layers),
         importance=args.importance,
+        # One layer at a time, by the ratio itself, and as the cut leaves it.
+        round_to=1,
+        reconstruct=0,
         seed=exp.seed or 0,
     )
     groups = trace_groups(loaded.model, probe())

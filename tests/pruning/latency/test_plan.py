@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.pruning.helpers import ResNet, enliven
+from tests.pruning.helpers import ResNet, bare, enliven
 from yolox.pruning import Group, PruneConfig, PruningError, PruningPlan, plan_pruning, trace_groups
 from yolox.pruning.config import LatencyTarget
 from yolox.pruning.cost import Counts, LayerSum, Values
@@ -46,7 +46,7 @@ def groups(model: nn.Module) -> list[Group]:
 
 
 def config(target: str = "latency=0.6", **fields: object) -> PruneConfig:
-    return PruneConfig(**({"target": target, "importance": "l1", "rounds": 1} | fields))
+    return bare(**({"target": target, "importance": "l1", "rounds": 1} | fields))
 
 
 def costs_of(model: nn.Module, groups: Sequence[Group]) -> LayerSum:
@@ -224,7 +224,7 @@ def test_contradictions() -> None:
     with pytest.raises(PruningError, match="no per cost"):
         config(per="cost")
     assert config(importance="fisher").per == "none"
-    assert PruneConfig(target="macs=0.5", importance="fisher").per == "memory"
+    assert bare(target="macs=0.5", importance="fisher").per == "memory"
 
 
 def test_a_plan_without_measured_costs_is_refused(model: nn.Module, groups: list[Group]) -> None:

@@ -10,9 +10,7 @@ from yolox.pruning import CRITERIA, PruneConfig
 from yolox.pruning.config import AGGREGATES, NORMALIZATIONS, PRICES, SCOPES
 from yolox.tools.flags import parts
 
-ROUND_TO = 8  # runtimes are slow on odd channel counts
 MODES = ("save", "list", "conv", "layer", "global")
-IMAGES = 64  # for reconstruction
 RUNTIME = "onnxruntime"  # for a target in latency
 STEP_EPOCHS = 10
 
@@ -71,8 +69,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--round-to",
         type=parts.positive,
-        help=f"channels left: a multiple of it ({ROUND_TO}; the runtime's own step with a target "
-        "in latency)",
+        help=f"channels left: a multiple of it ({defaults.round_to}; the runtime's own step with "
+        "a target in latency)",
     )
     add("--min-channels", type=int, default=defaults.min_channels, help="least of a layer")
     add("--max-sparsity", type=float, default=defaults.max_sparsity, help="most a layer may lose")
@@ -85,7 +83,11 @@ def make_parser() -> argparse.ArgumentParser:
         default=defaults.absorb,
         help="constants of removed channels go into the next layer",
     )
-    add("--reconstruct", type=int, help=f"images to refit layers on, 0 for none ({IMAGES})")
+    add(
+        "--reconstruct",
+        type=int,
+        help=f"images to refit layers on, 0 for none ({defaults.reconstruct})",
+    )
     add("--bn-recalibrate", type=int, help="images to correct batch norms on, 0 for none (0)")
 
     iterate = parser.add_argument_group("in steps, with fine-tuning between them")
