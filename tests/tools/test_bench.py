@@ -145,7 +145,10 @@ def test_all_missing_files_are_named(
         (("--threads", 0), "must be at least 1, got 0"),
         (("--batch", 0), "must be at least 1, got 0"),
         (("--runtimes", "tensorrt"), "invalid choice: 'tensorrt'"),
-        (("--image", "nowhere.jpg"), "--image nowhere.jpg is no picture that OpenCV reads"),
+        (
+            ("--image", "nowhere.jpg"),
+            "--image nowhere.jpg cannot be read (No such file or directory)",
+        ),
         (("--runtimes", "ncnn", "--batch", 2), "ncnn runs one image at a time, not 2"),
     ],
 )

@@ -136,8 +136,8 @@ class ExportedModel(nn.Module):
         if size not in (None, info.input_size) and not info.dynamic_size:
             asked, own = ("×".join(map(str, sides)) for sides in (size, info.input_size))
             raise ExportError(
-                f"images of {asked}, but {self.path} takes {own} alone: leave the size out, or "
-                "export it for any size"
+                f"images of {asked}, but {self.path} takes {own} alone: leave the size (--tsize) "
+                "out, or export it for any size (--dynamic-size)"
             )
         return ModelSpec(
             architecture=info.architecture,

@@ -11,8 +11,10 @@ import cv2
 from loguru import logger
 
 from yolox.data.sources import Camera, Images, Source, Video, open_source
+from yolox.export import is_exported
 from yolox.predict import Detector, Prediction, load
 from yolox.tools import cli
+from yolox.tools.exported import refuse_flags
 from yolox.tools.flags.demo import make_parser
 from yolox.utils.choices import TILE_OVERLAP
 from yolox.utils.errors import UserError
@@ -89,6 +91,9 @@ def _load(args: argparse.Namespace) -> Detector:
         exp = cli.load_exp(argparse.Namespace(**vars(args), opts=[]))
         names = exp.class_names
         args.ckpt = args.ckpt or exp.output_folder(args.experiment_name) / "best_ckpt.pth"
+    if is_exported(args.ckpt):
+        flags = {"--fuse": args.fuse, "--fp16": args.fp16, "--device gpu": args.device == "gpu"}
+        refuse_flags(args.ckpt, flags)
     return load(
         args.ckpt,
         conf=args.conf,

@@ -11,6 +11,15 @@ from yolox.models import ModelSpec
 from yolox.utils.errors import UserError
 
 
+def refuse_flags(path: Path, flags: Mapping[str, object]) -> None:
+    """Raise `UserError` for flags, by name with their values, that make no sense for a file."""
+    if given := [flag for flag, value in flags.items() if value]:
+        raise UserError(
+            f"{' and '.join(given)} cannot be had of {path}: it runs as it was exported, in its "
+            "own runtime on the CPU; leave them out, or give the checkpoint"
+        )
+
+
 def open_file(
     path: Path, *, tsize: int | None, flags: Mapping[str, object], openvino_precision: str = "f32"
 ) -> tuple[ExportedModel, ModelSpec]:
@@ -25,11 +34,7 @@ def open_file(
     Raises:
         UserError: flags that do not go with the file; or as `open_exported`.
     """
-    if given := [flag for flag, value in flags.items() if value]:
-        raise UserError(
-            f"{' and '.join(given)} cannot be had of {path}: it runs as it was exported, in its "
-            "own runtime on the CPU; leave them out, or give the checkpoint"
-        )
+    refuse_flags(path, flags)
     model = open_exported(path, precision=openvino_precision)
     tell_program(path)
     return model, model.spec((tsize, tsize) if tsize else None)

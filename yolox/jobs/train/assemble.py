@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,7 @@ from yolox.jobs.train.start import Start, TrainOptions, starting_point
 from yolox.utils.device import keep_freed_memory
 from yolox.utils.errors import UserError
 
+STRIDE = 32  # of the deepest feature map
 _DECISIVE = (
     *("max_epoch", "no_aug_epochs", "warmup_epochs", "warmup_lr", "scheduler", "min_lr_ratio"),
     "basic_lr_per_img",
@@ -58,6 +60,7 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
         raise UserError(
             f"batch size {batch_size} does not divide by {fabric.world_size} processes: change -b"
         )
+    _require_statistics(exp, batch_size // fabric.world_size)
     torch.manual_seed(exp.seed or 0)
     start = starting_point(exp, options)
     teaching = _teaching(exp, options, start)
@@ -127,6 +130,16 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
         fields=plain_fields(exp) | recipe,
         pictures=partial(evaluation_pictures, exp, evaluator),
     )
+
+
+def _require_statistics(exp: Exp, images: int) -> None:
+    """Refuse a batch that leaves batch norms one value a channel, before a run has begun."""
+    height, width = min(exp.train_sizes(), key=math.prod)
+    if images * (height // STRIDE) * (width // STRIDE) == 1:
+        raise UserError(
+            "a batch norm cannot train on one value a channel, all that is left of one image of "
+            f"{height}×{width}: raise the batch size (-b), input_size or the least of random_size"
+        )
 
 
 def _decisive_fields(exp: Exp) -> dict[str, Any]:
