@@ -125,7 +125,7 @@ LINES: list[tuple[str, str, list[str]]] = [
     (
         "demo",
         "-c BEST --path no/such/place",
-        ["nothing to look at in no/such/place", "a folder of images"],
+        ["nothing to look at in no/such/place"],
     ),
     ("demo", "-c none.pth --path .", ["no checkpoint at none.pth"]),
     ("compare", "-c BEST --labels a b --no-eval", ["2 labels for 1 checkpoints"]),

@@ -147,7 +147,7 @@ def test_all_missing_files_are_named(
         (("--runtimes", "tensorrt"), "invalid choice: 'tensorrt'"),
         (
             ("--image", "nowhere.jpg"),
-            "--image nowhere.jpg cannot be read (No such file or directory)",
+            "--image nowhere.jpg cannot be read (No such file",
         ),
         (("--runtimes", "ncnn", "--batch", 2), "ncnn runs one image at a time, not 2"),
     ],

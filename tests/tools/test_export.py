@@ -118,7 +118,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
         ("-c BEST --output-name m.xml", ["m.xml", "ends in .onnx"]),
         ("-c BEST --opset 11", ["opset", "at least 18", "11"]),
         ("-c BEST --input a --output a", ["names that differ", "'a'"]),
-        ("-c BEST --path nowhere", ["no image at nowhere"]),
+        ("-c BEST --path nowhere", ["nothing to look at in nowhere"]),
         ("-c BEST --batch-size 0", ["--batch-size", "at least 1"]),
         ("-c BEST --nms-in-graph --no-decode", ["NMS in the graph needs decoded boxes"]),
         ("-c BEST --format torchscript --half --nms-in-graph", ["float32", "no operator for NMS"]),

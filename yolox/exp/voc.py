@@ -18,8 +18,9 @@ class VOCExp(Exp):
     from `class_names`, else from a classes.txt beside the data, else from the annotations.
     """
 
-    train_sets: tuple[str, ...] = ("2007/trainval",)
-    val_sets: tuple[str, ...] = ("2007/test",)
+    train_sets: tuple[str, ...] = ("2007/trainval",)  # splits to train on, as year/split
+    val_sets: tuple[str, ...] = ("2007/test",)  # splits to evaluate on
+    # activation of a pruned model when it is fine-tuned; empty keeps its own
     finetune_act: str = "mish"
 
     def devkit(self) -> Path:
