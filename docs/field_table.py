@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import yolox.exp.recipe
 import yolox.exp.voc
 import yolox.exp.yolo
-import yolox.exp.yolox_base
 
 PAGE = Path(__file__).parent / "exp_files.md"
 START, END = "<!-- fields: python docs/field_table.py -->\n", "<!-- end of fields -->\n"
 SOURCES = (
-    (yolox.exp.yolox_base.__file__, ""),
+    (yolox.exp.recipe.__file__, ""),
     (yolox.exp.voc.__file__, "VOCExp"),
     (yolox.exp.yolo.__file__, "YOLOExp"),
 )

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 import typing
-from typing import TYPE_CHECKING
 
+from yolox.exp.recipe import Recipe
 from yolox.models import ACTIVATIONS, ARCHITECTURES
 from yolox.pruning.sparsity import MAX_STRENGTH, SparsityConfig
 from yolox.utils.choices import MOST_SEED
 from yolox.utils.errors import UserError
 from yolox.utils.lr_scheduler import SCHEDULES
-
-if TYPE_CHECKING:
-    from yolox.exp.yolox_base import Exp
 
 _LEAST = {
     "num_classes": 1,
@@ -36,7 +33,7 @@ _LEAST = {
 }
 
 
-def problems_of(exp: Exp) -> list[str]:
+def problems_of(exp: Recipe) -> list[str]:
     """What is wrong with an Exp, a few words each; empty if nothing is."""
     problems = [
         f"{name} must be multiples of 32: {getattr(exp, name)}"
@@ -89,7 +86,7 @@ def problems_of(exp: Exp) -> list[str]:
     return problems
 
 
-def sparsity_config(exp: Exp) -> SparsityConfig | None:
+def sparsity_config(exp: Recipe) -> SparsityConfig | None:
     """What the fields ask for; None where `sparsity` is 0.
 
     Raises:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import shlex
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from loguru import logger
 
 from yolox.data import known_order, rows_by_name
 from yolox.exp.fields import write_names
+from yolox.exp.yolox_base import Exp
 from yolox.models import LoadedModel, ModelSpec
 from yolox.utils.checkpoint import CheckpointError
-
-if TYPE_CHECKING:
-    from yolox.exp.yolox_base import Exp
 
 # What to do about a model of other classes than the data's.
 KEEPS = "a pruned model keeps its classes: train the whole model on these data, then prune that"
@@ -96,23 +92,6 @@ def classes_of(exp: Exp, spec: ModelSpec, name: object) -> tuple[str, ...]:
             f"{shlex.quote(write_names(names))}"
         )
     return names if as_many else ()
-
-
-def advice_on(exp: Exp, source: tuple[str, str], others: Sequence[str]) -> str:
-    """What to do where the data have objects of other classes than a model.
-
-    Args:
-        exp: has the model's classes.
-        source: what the model is called, and what can be done in general.
-        others: classes of the data.
-    """
-    theirs, (name, advice) = tuple(exp.class_names), source
-    rows = rows_by_name(theirs, others)
-    if None not in rows:
-        spelled = dict(zip(rows, others, strict=True))
-        names = [spelled.get(i, own) for i, own in enumerate(theirs)]
-        advice = f"spell them as the data do: class_names {shlex.quote(write_names(names))}"
-    return f"The list is that of {name}: {advice}; or mend the annotations"
 
 
 def with_names(loaded: LoadedModel, exp: Exp) -> LoadedModel:

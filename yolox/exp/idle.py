@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from loguru import logger
 
-if TYPE_CHECKING:
-    from yolox.exp.yolox_base import Exp
+from yolox.exp.yolox_base import Exp
 
 Case = tuple[Iterable[str], str]  # fields, and why they do nothing
 
