@@ -36,7 +36,7 @@ OPSET, IR_VERSION = 18, 10
 RUNS, WARMUP = 25, 3
 SECONDS = 5.0  # that one network of layers may take
 WEIGHTS = 16_000_000  # values in one network
-LEAST = 0.0005  # milliseconds: profilers count whole microseconds
+LEAST_MILLISECONDS = 0.0005  # milliseconds: profilers count whole microseconds
 METHOD = "2"  # to be raised with any change of what is timed: older figures are then measured anew
 
 _SLOPE = 0.1  # of lrelu
@@ -216,7 +216,9 @@ def _typical(records: Iterable[tuple[int, int, float]], layers: int) -> list[flo
             f"this runtime does not tell the time of layers {', '.join(unseen)} of {layers}: "
             "prune to a target in macs instead, or take another --runtime"
         )
-    return [max(statistics.median(sums[layer].values()), LEAST) for layer in range(layers)]
+    return [
+        max(statistics.median(sums[layer].values()), LEAST_MILLISECONDS) for layer in range(layers)
+    ]
 
 
 def _repeat(call: Callable[[], object]) -> None:

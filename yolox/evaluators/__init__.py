@@ -1,4 +1,4 @@
-"""Evaluation: one timed inference loop, and metrics, curves and mix-ups of what it returns."""
+"""Evaluation: one timed inference loop, and metrics, curves and confusion of its results."""
 
 import lazy_loader
 

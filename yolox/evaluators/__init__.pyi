@@ -1,4 +1,4 @@
-"""Evaluation: one timed inference loop, and metrics, curves and mix-ups of what it returns."""
+"""Evaluation: one timed inference loop, and metrics, curves and confusion of its results."""
 
 from .coco_evaluator import COCOEvaluator, Evaluator, Inference
 from .coco_metric import DETECTION_LIMIT, COCOResult, evaluate_coco, objects_beyond_limit

@@ -42,7 +42,7 @@ def confusion_table(
     score: float,
     iou: float = 0.5,
 ) -> Confusion:
-    """Count hits, mix-ups, misses and false alarms.
+    """Count hits, confusions, misses and false alarms.
 
     Of several detections of one object, whatever their classes, all but the best-scored one are
     false alarms.

@@ -1,4 +1,4 @@
-"""Pictures of curves and mix-ups: PNG, for a phone's screen, in colours that the colour-blind tell.
+"""Pictures of curves and the confusion matrix: PNG, for a phone, in colours for all eyes.
 
 Colours are those of Okabe and Ito, "Color Universal Design", 2008. Of many classes the telling ones
 are named, the others drawn in grey or counted together.
@@ -23,7 +23,7 @@ from yolox.utils.printable import printable
 
 __all__ = ["MOST_NAMED", "group_rare_mixups", "save_confusion", "save_f1", "save_precision_recall"]
 
-MOST_NAMED = 30  # classes in a table of mix-ups
+MOST_NAMED = 30  # classes in a confusion matrix
 _MOST_LINES = 8  # named lines in a diagram: four best, four worst
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _DASHES = ("-", "--")
@@ -81,7 +81,7 @@ def save_f1(path: Path, curves: Curves, class_names: Sequence[str]) -> None:
 
 
 def save_confusion(path: Path, confusion: Confusion, class_names: Sequence[str]) -> None:
-    """Draw the table of mix-ups, hits in blue, errors in orange, and write it to ``path``.
+    """Draw the confusion matrix, hits in blue, errors in orange, and write it to ``path``.
 
     The darker a cell, the greater its share of the annotated objects of its row; in the last row,
     its share of the detections of its column.
@@ -95,7 +95,7 @@ def save_confusion(path: Path, confusion: Confusion, class_names: Sequence[str])
     n = len(counts)
     totals = np.concatenate([counts.sum(axis=1, keepdims=True)[:-1].repeat(n, 1), [counts.sum(0)]])
     share = counts / totals.clip(min=1)
-    # Square roots: a few per cent of mix-ups have to show beside hits of ninety.
+    # Square roots: a few per cent of confusions have to show beside hits of ninety.
     strength = np.sqrt(share)[..., None]
     hit = np.eye(n, dtype=bool)[..., None]
     colours = 1 - strength * (1 - np.where(hit, _RIGHT, _WRONG))
@@ -133,7 +133,7 @@ def group_rare_mixups(
 ) -> tuple[npt.NDArray[np.int64], list[str]]:
     """A table of at most ``MOST_NAMED`` classes: those least mixed up are counted as one.
 
-    What the grouped classes have among themselves, hits and mix-ups, is in the group's own cell.
+    What the grouped classes have among themselves, hits and confusions, is in the group's own cell.
 
     Args:
         counts: (classes + 1, classes + 1), as in :class:`Confusion`.

@@ -28,7 +28,7 @@ def write_report(
 ) -> OperatingPoint | None:
     """Write ``metrics.json``, ``precision_recall.png``, ``f1.png`` and ``confusion.png``.
 
-    Mix-ups are counted at the score that gives the best mean F1 at IoU 0.5.
+    The confusion matrix is counted at the score that gives the best mean F1 at IoU 0.5.
 
     Args:
         folder: made if need be; files of these names in it are replaced.
@@ -37,7 +37,8 @@ def write_report(
         about: what was evaluated, how and where; goes into ``metrics.json`` as it is.
 
     Returns:
-        What that score gives; None where nothing was found, and mix-ups are counted at 0.5.
+        What that score gives; None where nothing was found: the confusion matrix is counted
+        at 0.5 then.
 
     Raises:
         UserError: when the folder cannot be written to.

@@ -51,7 +51,7 @@ from yolox.utils.timing import interleave
 
 SECONDS = 20.0  # that timing two models in turns may take
 RUNS = 30
-BUSY = 1.3  # times the fastest run, that half of the runs take longer than
+BUSY_SPREAD = 1.3  # times the fastest run, that half of the runs take longer than
 
 Work = Callable[[], object]
 
@@ -120,7 +120,7 @@ class ModelClock:
             set_threads(self._settings.threads)
             times = interleave(works, runs=RUNS, at_most=SECONDS)
         spread = max(statistics.median(record) / min(record) for record in times)
-        if spread > BUSY:
+        if spread > BUSY_SPREAD:
             logger.warning(
                 f"something else keeps this machine busy: half of the runs took more than "
                 f"{spread:.1f} × the fastest, so these figures are rough"

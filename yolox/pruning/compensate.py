@@ -26,8 +26,10 @@ from yolox.pruning.surgery import mask_plan, removed_channels
 from yolox.pruning.watch import fixed_layers
 
 SAMPLES = 16_384  # positions of a feature map, over all images, that a layer is refitted on
-STILL = 0.05  # deviation of what a batch norm sends out, up to which a channel is a constant
-SAME = 1e-4  # relative difference of outputs that is rounding
+CONSTANT_DEVIATION = (
+    0.05  # deviation of what a batch norm sends out, up to which a channel is a constant
+)
+ROUNDING_DIFFERENCE = 1e-4  # relative difference of outputs that is rounding
 TINY = 1e-12
 RIDGE = 0.1  # pull of the old weights, relative to the mean square of the inputs
 
@@ -42,9 +44,9 @@ def absorb_constants(
     position. Its readers see that constant through whatever lies between; times their weights it
     is added to the bias, or taken from the running mean of the batch norm behind. Exact where all
     batch norms on the slot have γ = 0, but for the border that a reader's padding with zeros
-    touches. Slots with a larger γ than `STILL` are left out: their channels vary, a criterion
-    judged them by what setting them to 0 costs, and their mean is that of the background. A reader
-    with neither bias nor batch norm stays as it is.
+    touches. Slots with a larger γ than `CONSTANT_DEVIATION` are left out: their channels vary, a
+    criterion judged them by what setting them to 0 costs, and their mean is that of the background.
+    A reader with neither bias nor batch norm stays as it is.
 
     Returns:
         A copy of the model, of the same size; the argument is not touched.
@@ -83,7 +85,7 @@ def _still_part(model: nn.Module, groups: Sequence[Group], plan: PruningPlan) ->
                     .amax(dim=1)
                 )
                 sizes = torch.maximum(sizes, size[torch.from_numpy(member.index)].amax(dim=1))
-        removed[group.name] = tuple(slot for slot in slots if sizes[slot] <= STILL)
+        removed[group.name] = tuple(slot for slot in slots if sizes[slot] <= CONSTANT_DEVIATION)
     return PruningPlan(removed=removed, sizes=plan.sizes, config=plan.config)
 
 
@@ -326,7 +328,7 @@ def _regress(
         wanted_GSR = wanted_SR.unsqueeze(0)
     missing_GSR = wanted_GSR - patches_GSP @ weight_GRP.mT
     whole = layer.groups > 1 or len(kept) == layer.in_channels
-    if whole and missing_GSR.abs().max() <= SAME * wanted_GSR.abs().max():
+    if whole and missing_GSR.abs().max() <= ROUNDING_DIFFERENCE * wanted_GSR.abs().max():
         return None
     change_GPR = _ridge(patches_GSP, missing_GSR, center=can_shift)
     weight = layer.weight[rows]

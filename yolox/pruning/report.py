@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from yolox.pruning.latency.record import LatencyRecord
 from yolox.utils.model_utils import count_macs, count_params
 
-MISS = 0.01  # of the whole, by which a budget may be missed without a word
+BUDGET_TOLERANCE = 0.01  # of the whole, by which a budget may be missed without a word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ class PruneRecord:
         if not kind or kind == "latency":
             return ""
         before, after = self.report.params if kind == "params" else self.report.macs
-        if abs(after / before - float(wanted)) <= MISS:
+        if abs(after / before - float(wanted)) <= BUDGET_TOLERANCE:
             return ""
         return (
             f"{kind} {after / before:.3f} is the nearest to {wanted} that these layers reach with "

@@ -26,7 +26,9 @@ from yolox.utils.errors import UserError
 FORMS = ("l1", "group")
 SCHEDULES = ("constant", "linear", "step")
 MAX_STRENGTH = 1.0
-HARSH = 0.1  # strength beyond which the loss loses on most channels; see docs/sparsity.md
+RUINOUS_STRENGTH = (
+    0.1  # strength beyond which the loss loses on most channels; see docs/sparsity.md
+)
 FAINT, SMALL = 0.01, 0.1  # |γ| that the log counts the channels below
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -230,10 +232,11 @@ class Sparsity:
             rates: (learning rate, progress) at steps spread evenly over the run.
             steps: how many optimizer steps it has.
         """
-        if self.config.strength > HARSH:
+        if self.config.strength > RUINOUS_STRENGTH:
             return (
-                f"{self.name} is above {HARSH:g}: it outweighs the loss on most channels, and "
-                "ruined the models that we tried it on; take a smaller one and more epochs"
+                f"{self.name} is above {RUINOUS_STRENGTH:g}: it outweighs the loss on most "
+                "channels, and ruined the models that we tried it on; take a smaller one and more "
+                "epochs"
             )
         mean = sum(lr * self.config.factor(progress) for lr, progress in rates) / len(rates)
         reach = steps * mean * self.config.strength / (1 - self._momentum)
@@ -243,7 +246,7 @@ class Sparsity:
         # Not much more: at twice the median nearly all channels go, and AP with them.
         enough = 1.25 * self.config.strength * median / reach if reach else math.inf
         cure = "it takes more epochs or a higher learning rate"
-        if enough <= HARSH:
+        if enough <= RUINOUS_STRENGTH:
             cure = f"try {enough:.2g}, more epochs or a higher learning rate"
         return (
             f"{self.name} is weak for this run: it moves γ by {reach:.2g} at most in {steps} "

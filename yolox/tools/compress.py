@@ -28,7 +28,7 @@ from yolox.jobs.forecast import Forecast, forecast
 from yolox.jobs.train.finetune import plain_epochs
 from yolox.models import ModelSpec, load_model
 from yolox.pruning import PruneConfig
-from yolox.pruning.latency.plan import NEAR
+from yolox.pruning.latency.plan import LATENCY_TOLERANCE
 from yolox.pruning.sparsity import SparsityConfig
 from yolox.tools import bench, cli, eval, export, prunmodel, report, sensitivity, train
 from yolox.tools.flags.compress import LATENCY_RUNTIME, SPARSITY_EPOCHS, STEP_EPOCHS, make_parser
@@ -448,7 +448,7 @@ def tell_latency(args: argparse.Namespace, measured: Path) -> None:
     target = PruneConfig(target=args.target).latency_target()
     miss = after / target.milliseconds(before) - 1
     logger.log(
-        "INFO" if miss <= NEAR else "WARNING",
+        "INFO" if miss <= LATENCY_TOLERANCE else "WARNING",
         f"asked for {target.text}: the fine-tuned model takes {after:.2f} of {before:.2f} ms "
         f"({after / before:.3f}, {miss:+.1%} of what was asked) in {args.runtime}",
     )

@@ -45,7 +45,7 @@ from yolox.utils.download import resolve_weights
 from yolox.utils.locks import claimed
 from yolox.utils.model_utils import count_macs, count_params
 
-HARM = 1.5  # times the loss before: the detector is likely to need training first
+LOSS_WARNING_RATIO = 1.5  # times the loss before: the detector is likely to need training first
 
 
 def save_whole_model(loaded: LoadedModel, output: Path) -> Path:
@@ -239,7 +239,7 @@ def _print(record: PruneRecord, console: Console) -> None:
     if record.stages:
         console.print(stages_table(record.stages))
         before, after = record.stages[0].loss, record.stages[-1].loss
-        if before and after and after > HARM * before:
+        if before and after and after > LOSS_WARNING_RATIO * before:
             logger.warning(
                 f"the loss on training images went from {before:.2f} to {after:.2f}: expect little "
                 "of the detector before it is fine-tuned, or remove less"

@@ -21,8 +21,8 @@ from yolox.pruning.plan import PruningPlan, make_plan
 from yolox.pruning.surgery import mask_plan
 
 TRIES = 6  # models measured
-CLOSE = 0.02  # relative to the target: near enough to stop
-NEAR = 0.05  # relative to the target: met
+STOP_TOLERANCE = 0.02  # relative to the target: near enough to stop
+LATENCY_TOLERANCE = 0.05  # relative to the target: met
 
 
 class LatencyPlanner:
@@ -209,7 +209,7 @@ def search(
         budget = _next_budget(attempts, target, planner.whole, least)
     best = min(range(len(attempts)), key=lambda n: abs(_miss(attempts[n], target)))
     nearest = attempts[best]
-    if _miss(nearest, target) > NEAR and any(a.budget <= least for a in attempts):
+    if _miss(nearest, target) > LATENCY_TOLERANCE and any(a.budget <= least for a in attempts):
         raise PruningError(
             f"{target.text} cannot be reached with these floors, caps and alignment: the fastest "
             f"model takes {nearest.result:.2f} of {nearest.parent:.2f} ms "
@@ -230,7 +230,7 @@ def _next_budget(
     """The budget to try, or None where the last attempt is close or nothing is left to try."""
     misses = {attempt.budget: _miss(attempt, target) for attempt in attempts}
     last = attempts[-1].budget
-    if abs(misses[last]) <= CLOSE or (last <= least and misses[last] > 0):
+    if abs(misses[last]) <= STOP_TOLERANCE or (last <= least and misses[last] > 0):
         return None
     slow = [budget for budget, miss in misses.items() if miss > 0]
     fast = [budget for budget, miss in misses.items() if miss <= 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from yolox.pruning.config import LatencyTarget
-from yolox.pruning.latency.plan import NEAR, Attempt
+from yolox.pruning.latency.plan import LATENCY_TOLERANCE, Attempt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,9 @@ class LatencyRecord:
         """Whether the result is within a twentieth of the target; true where there is none."""
         if self.target is None:
             return True
-        return abs(self.result_ms / self.target.milliseconds(self.parent_ms) - 1) <= NEAR
+        return (
+            abs(self.result_ms / self.target.milliseconds(self.parent_ms) - 1) <= LATENCY_TOLERANCE
+        )
 
     @property
     def outcome(self) -> str:
@@ -53,10 +55,10 @@ class LatencyRecord:
             f"{self.parent_ms:.2f} ms"
         )
         if self.met:
-            return f"{self.target.text} is met within {NEAR:.0%}: {reached}"
+            return f"{self.target.text} is met within {LATENCY_TOLERANCE:.0%}: {reached}"
         return (
-            f"{self.target.text} is not met within {NEAR:.0%}: {reached}, the nearest of "
-            f"{len(self.attempts)} models measured"
+            f"{self.target.text} is not met within {LATENCY_TOLERANCE:.0%}: {reached}, the nearest "
+            f"of {len(self.attempts)} models measured"
         )
 
     def rows(self) -> list[tuple[str, ...]]:

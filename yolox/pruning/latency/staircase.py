@@ -9,7 +9,7 @@ from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair
 
 STEPS = (32, 16, 8, 4, 2)
 SWEEP = (*range(33, 65), 72, 80, 88, 96)  # counts of channels
-FREE = 0.25  # of what the added channels would cost in proportion
+FREE_STEP_RATIO = 0.25  # of what the added channels would cost in proportion
 
 
 def staircase(times: Mapping[int, float]) -> int:
@@ -30,7 +30,7 @@ def staircase(times: Mapping[int, float]) -> int:
         between = [c for c in SWEEP if c % step == step // 2 and c + step // 2 in times]
         cost = sum(times[count + step // 2] - times[count] for count in between)
         share = sum(times[count] * (step // 2) / count for count in between)
-        if cost <= FREE * share:
+        if cost <= FREE_STEP_RATIO * share:
             return step
     return 1
 

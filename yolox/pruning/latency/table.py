@@ -26,7 +26,7 @@ from yolox.utils.progress import track
 
 TABLE_FORMAT = "yolox-layer-latencies"
 GRID = (0.125, 0.25, 0.5, 0.75)  # of a layer's width; the width itself is always there
-DOUBT = 1.05  # times what a wider layer takes: such a figure is measured again
+REMEASURE_RATIO = 1.05  # times what a wider layer takes: such a figure is measured again
 RETRIES = 2
 
 _NAMES: dict[type, str] = {type(make()): name for name, make in ACTIVATIONS.items()}
@@ -206,7 +206,7 @@ class LatencyTable:
             for other in [_pair_of(key)]
             if other != pair and other[0] >= pair[0] and other[1] >= pair[1]
         ]
-        return bool(wider) and row[_key(pair)] > DOUBT * min(wider)
+        return bool(wider) and row[_key(pair)] > REMEASURE_RATIO * min(wider)
 
     def _save(self) -> None:
         content = {"format": TABLE_FORMAT, "stamp": self._stamp, "ms": self._ms}

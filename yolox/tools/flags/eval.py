@@ -44,9 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--speed", action="store_true", help="time forward and NMS of each image alone"
     )
     parser.add_argument("--trt", action="store_true", help="not supported, see docs/export.md")
-    parser.add_argument(
-        "--local_rank", "--local-rank", type=int, help="accepted for old launchers; not needed"
-    )
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     output = parser.add_argument_group("output")
     parser.add_argument(
         "--whole-images",
@@ -61,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="DIR",
-        help="write curves, mix-ups and metrics.json (eval/<checkpoint> in the output folder)",
+        help="write curves, confusion matrix, metrics.json (eval/CHECKPOINT in the output folder)",
     )
     output.add_argument(
         "--save-detections", type=Path, metavar="FILE", help="write detections as COCO's JSON"

@@ -106,12 +106,18 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         "--dist-url", help="tcp://HOST:PORT of the first machine, where several meet (none)"
     )
     group.add_argument(
-        "--dist-backend", help="accepted for old command lines; nccl on GPUs, gloo on CPUs"
+        "--dist-backend",
+        help=argparse.SUPPRESS,  # of old command lines: nccl on GPUs, gloo on CPUs
     )
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="arithmetic")
     group.add_argument(
         "--fp16", action="store_true", help="mixed precision: fp16 on a GPU, bf16 on a CPU"
     )
+
+
+def experimental(parser: argparse.ArgumentParser, why: str) -> argparse._ArgumentGroup:
+    """The group of flags that were measured here to help little or not at all."""
+    return parser.add_argument_group("experimental", f"{why}, see docs/results.md")
 
 
 def add_openvino_precision(group: argparse._ActionsContainer) -> None:

@@ -88,11 +88,11 @@ def make_parser() -> argparse.ArgumentParser:
         type=int,
         help=f"images to refit layers on, 0 for none ({defaults.reconstruct})",
     )
-    add("--bn-recalibrate", type=int, help="images to correct batch norms on, 0 for none (0)")
 
-    iterate = parser.add_argument_group("in steps, with fine-tuning between them")
-    add = iterate.add_argument
-    add("--steps", type=parts.positive, default=1, help="rounds of pruning; goes on if stopped")
+    tried = parts.experimental(parser, "refitting and one cut gained as much or more here")
+    add = tried.add_argument
+    add("--bn-recalibrate", type=int, help="images to correct batch norms on, 0 for none (0)")
+    add("--steps", type=parts.positive, default=1, help="rounds of pruning, with training between")
     add(
         "--step-epochs",
         type=parts.positive,

@@ -36,15 +36,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="images a step, over all devices (the Exp's)",
     )
     parser.add_argument("-expn", "--experiment-name", help="name of the output folder (the Exp's)")
-    parser.add_argument(
-        "--distill",
-        type=Path,
-        metavar="TEACHER",
-        help="learn from this checkpoint too, usually the one that was pruned (no teacher)",
-    )
-    parser.add_argument(
-        "--sparsity", type=float, help="strength of the penalty on batch-norm scales (the Exp's)"
-    )
     parser.add_argument("--act", help="activation: silu, mish, relu or lrelu (the Exp's)")
     parser.add_argument(
         "--cache",
@@ -57,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
         "-o",
         "--occupy",
         action="store_true",
-        help="accepted for old command lines; memory is not reserved ahead",
+        help=argparse.SUPPRESS,  # of old command lines: memory is not reserved ahead
     )
     parser.add_argument(
         "-l",
@@ -66,6 +57,16 @@ def make_parser() -> argparse.ArgumentParser:
         default=LOGGERS[0],
         help="where curves go beside TensorBoard's files; options follow as Exp fields do: "
         "wandb-project NAME, see docs/run_loggers.md",
+    )
+    tried = parts.experimental(parser, "fine-tuning longer gained as much or more here")
+    tried.add_argument(
+        "--distill",
+        type=Path,
+        metavar="TEACHER",
+        help="learn from this checkpoint too, usually the one that was pruned (no teacher)",
+    )
+    tried.add_argument(
+        "--sparsity", type=float, help="strength of the penalty on batch-norm scales (the Exp's)"
     )
     parts.add_device_arguments(parser)
     parts.add_exp_arguments(parser)
