@@ -59,6 +59,14 @@ def _beside(objective: nn.Module | None, model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if id(value) not in own}
 
 
+def no_training_state(name: object) -> CheckpointError:
+    """The error of resuming from a checkpoint, called so, that holds weights alone."""
+    return CheckpointError(
+        f"{name} holds no training state to resume from: use latest_ckpt.pth, or give it with -c "
+        "and -expn NAME, without --resume, to start a new run from its weights"
+    )
+
+
 def restore_state(
     state: Mapping[str, Any] | None,
     *,
@@ -76,10 +84,7 @@ def restore_state(
             optimizer or objective.
     """
     if state is None:
-        raise CheckpointError(
-            "the checkpoint holds no training state to resume from: use latest_ckpt.pth, or give "
-            "it with -c and -expn NAME, without --resume, to start a new run from its weights"
-        )
+        raise no_training_state("the checkpoint")
     require(state, _STATE, "the checkpoint's training state is wrong", CheckpointError)
     require_finite(state["raw_model"], "the checkpoint's training state")
     beside, saved = _beside(objective, model), state.get("objective", {})

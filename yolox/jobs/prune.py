@@ -160,14 +160,7 @@ def prune(
         config = dataclasses.replace(config, reconstruct=0, bn_recalibrate=0)
     model, count_input = loaded.model, torch.zeros(1, 3, *loaded.spec.input_size)
     if plan is None:
-        plan = plan_pruning(
-            model,
-            trace_groups(model, probe()),
-            config,
-            scorer=calibration.first(images).scorer(config),
-            count_input=count_input,
-            on_hint=on_hint,
-        )
+        plan = _plan(loaded, config, calibration.first(images), on_hint)
     whole, device = calibration.images(), default_device()
     cut = partial(prune_model, model, probe(), config, plan=plan, count_input=count_input)
     try:
@@ -175,6 +168,23 @@ def prune(
     except torch.OutOfMemoryError:
         logger.warning("what the layers are refitted on is too large for the GPU: on the CPU now")
         return cut(images=whole)
+
+
+def _plan(
+    loaded: LoadedModel,
+    config: PruneConfig,
+    scored: Calibration,
+    on_hint: Callable[[ThresholdHint], None] | None,
+) -> PruningPlan:
+    """The plan of a config that no runtime has a say in."""
+    return plan_pruning(
+        loaded.model,
+        trace_groups(loaded.model, probe()),
+        config,
+        scorer=scored.scorer(config),
+        count_input=torch.zeros(1, 3, *loaded.spec.input_size),
+        on_hint=on_hint,
+    )
 
 
 def probe() -> Tensor:
@@ -234,20 +244,12 @@ class PruneJob:
         """
         if self.plan is not None:
             return self.plan, None
-        model, config = self.loaded.model, self.config
-        groups = trace_groups(model, probe())
+        config = self.config
         if config.target_kind() != "latency":
-            plan = plan_pruning(
-                model,
-                groups,
-                config,
-                scorer=self.scored.scorer(config),
-                count_input=torch.zeros(1, 3, *self.loaded.spec.input_size),
-                on_hint=on_hint,
-            )
-            return plan, None
+            return _plan(self.loaded, config, self.scored, on_hint), None
         if self.latency is None:
             raise PruningError(f"target {config.target} needs a runtime that it is measured in")
+        groups = trace_groups(self.loaded.model, probe())
         scorer = self.scored.scorer(config)
         return plan_for_latency(self.loaded, groups, config, self.latency, scorer, on_hint=on_hint)
 

@@ -13,6 +13,7 @@ from loguru import logger
 from torch import nn
 
 from yolox.core.loggers import RunLogger
+from yolox.core.state import no_training_state
 from yolox.data import rows_by_name
 from yolox.exp.follow import classes_of, take_classes
 from yolox.exp.yolox_base import Exp
@@ -160,10 +161,7 @@ def _spare(sources: Sequence[Path], folder: Path, *, history: bool) -> None:
 def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> Start:
     content = {**loaded.content, "recipe": loaded.recipe}
     if "train" not in content:
-        raise CheckpointError(
-            f"{path} holds no training state to resume from: use latest_ckpt.pth, or give it with "
-            "-c and -expn NAME, without --resume, to start a new run from its weights"
-        )
+        raise no_training_state(path)
     tuned = loaded.recipe.get("fine_tuning", loaded.is_pruned)
     asked = options.act or _given_act(exp, tuned=tuned)
     if asked and asked != loaded.spec.act:
