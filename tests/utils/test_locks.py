@@ -151,3 +151,16 @@ def test_scratch_folders_of_killed_processes_go(
     assert [path.name for path in tmp_path.iterdir() if not (path / ".lock").exists()] == [
         "yolox-scratch-mine"
     ]
+
+
+def test_a_folder_that_nothing_was_written_into_goes(tmp_path: Path) -> None:
+    with claimed(tmp_path / "new" / "run"):
+        assert (tmp_path / "new" / "run").is_dir()
+    assert not (tmp_path / "new").exists()
+    with claimed(tmp_path / "new" / "run"):
+        (tmp_path / "new" / "run" / "a.txt").write_text("kept")
+    assert [path.name for path in (tmp_path / "new" / "run").iterdir()] == ["a.txt"]
+    (tmp_path / "empty").mkdir()
+    with claimed(tmp_path / "empty"):
+        pass
+    assert (tmp_path / "empty").is_dir(), "it was there before"

@@ -24,7 +24,7 @@ _claims: dict[Path, int] = {}  # this process's, with their open files: locks kn
 
 @contextmanager
 def claimed(folder: Path, error: type[UserError] = UserError, *, name: str = "") -> Iterator[None]:
-    """Keep other processes from writing into a folder, which is made if need be.
+    """Keep other processes from writing into a folder, which is made if need be, and goes if empty.
 
     Taken again by the process that has it, it is the same claim. Where a file system has no locks,
     nobody is kept out. Of several processes of one run, one claims for all.
@@ -34,6 +34,7 @@ def claimed(folder: Path, error: type[UserError] = UserError, *, name: str = "")
         error: raised at once where another process has it, or the folder cannot be written into.
         name: claim just the files that go by this name in it.
     """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder.resolve() / (f".{name}.lock" if name else ".lock")
@@ -49,6 +50,9 @@ def claimed(folder: Path, error: type[UserError] = UserError, *, name: str = "")
     finally:
         if is_new and path in _claims:  # a forked process has no part in it
             _release(path, _claims.pop(path))
+            for place in made:
+                with suppress(OSError):  # something was written into it
+                    place.rmdir()
 
 
 def hold(handle: int) -> bool | None:
