@@ -149,7 +149,7 @@ def test_images_of_ncnn_outlive_the_arrays_that_they_were_made_of(
 
 
 def test_what_cannot_be_timed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="onnxruntime, openvino, ncnn, torch, got 'tvm'"):
+    with pytest.raises(UserError, match="torch, onnxruntime, openvino, ncnn, got 'tvm'"):
         layer_timer("tvm", threads=1)
     monkeypatch.setitem(__import__("sys").modules, "ncnn", None)
     with pytest.raises(ExportError, match="pip install"):
