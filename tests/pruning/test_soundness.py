@@ -143,6 +143,62 @@ def test_what_it_may_not_follow_is_pruned_right_or_refused(name: str) -> None:
     assert "\n" not in message
 
 
+HELD = [
+    *("flip", "index_select", "swapped halves", "flip beside", "gate by the mean", "normalised"),
+    *("training only", "evaluation only", "flip, gamma 0", "flip, zero head", "flip, with targets"),
+    *("flip, deep, no norm", "tied and transposed", "standardised weights", "neighbours"),
+    *("plain", "squeeze and excite", "in place", "grouped", "flattened", "rezero", "zero head"),
+    *("tied", "one unit twice", "one weight norm of many", "with targets", "deep"),
+]
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_large_layers_prove_as_much_without_being_run(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yolox.pruning.held.LARGE", 1)
+    if name in RIGHT:
+        test_what_a_trace_follows_is_pruned_right(name)
+    else:
+        test_what_it_may_not_follow_is_pruned_right_or_refused(name)
+
+
+class Hooked(nn.Module):
+    """A convolution and what may be done to it from outside."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a, self.b, self.o = (nn.Conv2d(i, o, 1) for i, o in ((3, 8), (8, 8), (8, 5)))
+        self.how = how
+        if how == "output":
+            self.a.register_forward_hook(lambda _layer, _args, y: y.flip(1))
+        if how == "input":
+            self.b.register_forward_pre_hook(lambda _layer, args: (args[0].flip(1),))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(input=self.a(x)) if self.how == "keyword" else self.b(self.a(x))
+        if self.how == "weight":
+            y = y * self.b.weight.sum((0, 2, 3)).flip(0).mean()
+        if self.how == "weight as it trains" and self.training:
+            y = y + self.b.weight.sum((1, 2, 3))[:, None, None]
+        return self.o(y)
+
+
+@pytest.mark.parametrize("large", [1, 10**9])
+@pytest.mark.parametrize("how", ["keyword", "output", "input", "weight", "weight as it trains"])
+def test_hooks_and_other_readers_of_a_weight_are_seen(
+    how: str, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yolox.pruning.held.LARGE", large)
+    torch.manual_seed(0)
+    model = Hooked(how).eval()
+    if how in ("keyword", "weight as it trains"):
+        assert judge(model, prune_model(model, X, CONFIG)) < 1e-6
+    else:
+        with pytest.raises(PruningError, match="refused"):
+            prune_model(model, X, CONFIG)
+
+
 @pytest.mark.parametrize("name", ["flip", "roll", "gate by the mean", "flip, gamma 0"])
 def test_the_judge_sees_a_cut_that_was_not_verified(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -12,6 +12,7 @@ from torch import Tensor
 from yolox.pruning.config import PruningError
 
 TOLERANCE = 1e-9  # relative, in float64: only the order of summation may differ
+FAINT = 1e-3  # of the largest value: a channel below is rounding to what sums it with others
 TINY = torch.finfo(torch.float64).tiny
 
 
@@ -73,18 +74,24 @@ def outputs_apart(outputs: Sequence[Any], expected: Sequence[Any]) -> float:
     return worst
 
 
-def channels_apart(small: Tensor, reference: Tensor, dim: int | None) -> float:
-    """Largest difference in a channel over the largest value there, in the worst channel."""
+def channels_apart(small: Tensor, reference: Tensor, dim: int | None, faint: float = 0.0) -> float:
+    """Largest difference in a channel over the largest value there, in the worst channel.
+
+    Args:
+        dim: of the channels; None: there are none.
+        faint: no channel counts as fainter than this part of the largest value of all.
+    """
     if small.shape != reference.shape:
         return float("inf")
-    if not reference.numel():
+    if small.dtype == reference.dtype and torch.equal(small, reference):
         return 0.0
     rows = [
         t.double().movedim(dim, 0).flatten(1) if dim is not None else t.double().view(1, 1)
         for t in (small, reference)
     ]
     apart = rows[0] - rows[1]
-    relative = apart.abs().amax(1) / rows[1].abs().amax(1).clamp(min=TINY)
+    largest = rows[1].abs().amax(1)
+    relative = apart.abs().amax(1) / largest.clamp(min=max(TINY, faint * float(largest.max())))
     if relative.isfinite().all():
         return float(relative.max())
     # Values that are not finite have to be the same ones.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,11 +14,10 @@ from yolox.pruning.groups import Axis, Group
 from yolox.pruning.plan import PruningPlan
 
 AXIS_DIMS: dict[Axis, int] = {"in": 1, "out": 0}  # of a weight
+Removed = tuple[str, Axis, Tensor]  # module name, axis, channels
 
 
-def removed_channels(
-    groups: Sequence[Group], plan: PruningPlan
-) -> Iterator[tuple[str, Axis, Tensor]]:
+def removed_channels(groups: Sequence[Group], plan: PruningPlan) -> Iterator[Removed]:
     """(module name, axis, channels to remove) of every layer that the plan touches, each once."""
     gone: dict[tuple[str, Axis], list[np.ndarray]] = {}
     for group in groups:
@@ -54,16 +53,14 @@ def mask_plan(model: nn.Module, groups: Sequence[Group], plan: PruningPlan) -> n
     """
     plan.check(groups)
     masked = copy.deepcopy(model)
-    silence(masked, groups, plan)
+    silence(masked, removed_channels(groups, plan))
     return masked
 
 
 @torch.no_grad()
-def silence(
-    model: nn.Module, groups: Sequence[Group], plan: PruningPlan, skip: Container[str] = ()
-) -> None:
+def silence(model: nn.Module, removed: Iterable[Removed], skip: Container[str] = ()) -> None:
     """`mask_plan` in place; parameters to `skip` are silent already."""
-    for name, axis, channels in removed_channels(groups, plan):
+    for name, axis, channels in removed:
         if axis == "in" and f"{name}.weight" not in skip:
             weight = model.get_parameter(f"{name}.weight")
             weight.index_fill_(1, channels.to(weight.device), 0)
@@ -73,8 +70,7 @@ def silence(
 def copy_kept(
     small: nn.Module,
     whole: nn.Module,
-    groups: Sequence[Group],
-    plan: PruningPlan,
+    removed: Iterable[Removed],
     skip: Container[str] = (),
 ) -> None:
     """Give a model that the plan was applied to the values of one that is whole, in place.
@@ -87,7 +83,7 @@ def copy_kept(
     """
     values = _tensors(whole)
     cuts: dict[str, dict[int, Tensor]] = {}
-    for name, axis, channels in removed_channels(groups, plan):
+    for name, axis, channels in removed:
         layer = whole.get_submodule(name)
         size, dim = _axis_size(layer, axis), AXIS_DIMS[axis]
         kept = kept_channels(size, channels)

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 
 from yolox.pruning.apart import (
+    FAINT,
     TOLERANCE,
     CutRefusedError,
     Probe,
@@ -22,11 +21,12 @@ from yolox.pruning.apart import (
     flatten,
     outputs_apart,
 )
-from yolox.pruning.groups import Group
+from yolox.pruning.groups import Axis, Group
+from yolox.pruning.held import LargeLayers, channel_dim
 from yolox.pruning.ops import SEED, Ops, same_chance
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.redraw import noise, random_images, redraw
-from yolox.pruning.surgery import copy_kept, kept_channels, removed_channels, silence
+from yolox.pruning.surgery import AXIS_DIMS, copy_kept, kept_channels, removed_channels, silence
 from yolox.pruning.watch import describe, one_line, watch_calls
 
 # Over its whole depth a model magnifies rounding itself: so many times what the last bit of its
@@ -34,16 +34,16 @@ from yolox.pruning.watch import describe, one_line, watch_calls
 NOISE_FACTOR = 10
 WORST_TOLERANCE = 1e-6
 MAX_EVALUATED = 8  # modules that may need more than images to run in training mode
-LARGE = 1_000_000  # values of a weight
 
 
 @dataclass
 class _Step:
-    """What a layer put out, and what both models go on with, on the channels that are kept."""
+    """What a layer put out or took in, and what both models go on with, on the kept channels."""
 
     layer: str
     expected: Tensor
     carried: Tensor
+    held: bool
 
 
 @dataclass
@@ -69,23 +69,25 @@ class Twins:
     ) -> None:
         """Args: as `verify_plan`; the models are copied."""
         self._model, self._pruned = model, pruned
-        self._groups, self._plan = groups, plan
+        self._removed = list(removed_channels(groups, plan))
         self._example = example_input.detach().cpu().double()
         self._masked, self._small = _in_float64(model), _in_float64(pruned)
-        silence(self._masked, groups, plan)
         self._draw = 0
-        self._drawn: frozenset[str] = frozenset()
         self._ops = Ops()
         self._tape: _Tape | None = None
         self._evaluated: dict[str, str] = {}
         self._used: set[int] = set()
-        self._running = {twin: watch_calls(twin) for twin in (self._masked, self._small)}
         none = torch.empty(0, dtype=torch.int64)
-        gone = {name: ids for name, axis, ids in removed_channels(groups, plan) if axis == "out"}
+        gone = {(name, axis): ids for name, axis, ids in self._removed}
+        silent = {name: ids for (name, axis), ids in gone.items() if axis == "in"}
+        self._large = LargeLayers(self._masked, self._small, silent, self._ops.storages)
+        self._silence()
+        self._running = {twin: watch_calls(twin) for twin in (self._masked, self._small)}
         for name, layer in self._masked.named_modules():
-            dim = _channel_dim(layer)
+            dim = channel_dim(layer)
             if dim is not None:
-                layer.register_forward_hook(partial(self._write, name, dim, gone.get(name, none)))
+                own = {axis: gone.get((name, axis), none) for axis in AXIS_DIMS}
+                layer.register_forward_hook(partial(self._write, name, dim, own))
                 other = self._small.get_submodule(name)
                 other.register_forward_hook(partial(self._read, name, dim))
 
@@ -155,18 +157,19 @@ class Twins:
 
     def _load(self, draw: int) -> None:
         """Give both models redrawn weights, or their own."""
-        skip = self._drawn
         if draw:
+            self._large.stop()
+            skip = self._large.parameters()
             redraw(self._masked, draw, skip)
-            copy_kept(self._small, self._masked, self._groups, self._plan, skip)
-            # A million random values need no second draw, which would take most of the time.
-            sizes = ((name, p.numel()) for name, p in self._masked.named_parameters())
-            self._drawn = frozenset(name for name, size in sizes if size >= LARGE)
+            copy_kept(self._small, self._masked, self._removed, skip)
         else:
             self._masked.load_state_dict(self._model.state_dict())
             self._small.load_state_dict(self._pruned.state_dict())
-        silence(self._masked, self._groups, self._plan, skip)
+        self._silence()
         self._draw = draw
+
+    def _silence(self) -> None:
+        silence(self._masked, self._removed, self._large.parameters())
 
     def _record(self, probe: Probe) -> tuple[Tensor, list[Any]]:
         """The masked model's outputs on random images; its layers' are on the tape."""
@@ -203,15 +206,21 @@ class Twins:
         """Outputs, or why there are none."""
         self._running[self._masked].clear()
         self._ops.names.clear()
-        images = images.clone()  # a model may write into them
+        self._ops.storages.clear()
+        own = images.clone()  # a model may write into them
         try:
             with same_chance(), self._ops:
-                outputs = flatten(self._masked(images))
+                outputs = flatten(self._masked(own))
         except CutRefusedError:
             raise
         except Exception as error:  # whatever a model of another's may raise
             return error
-        self._used |= self._ops.storages
+        if self._large.release():
+            self._load(self._draw)
+            if self._tape is not None:
+                self._tape.steps.clear()
+            return self._call_masked(images)
+        self._used |= self._ops.storages | self._large.used
         return outputs
 
     def _call_small(self, images: Tensor) -> list[Any]:
@@ -246,7 +255,13 @@ class Twins:
         return f" (on images alone training mode fails in {'; '.join(parts)})"
 
     def _write(
-        self, name: str, dim: int, removed: Tensor, _layer: nn.Module, _args: Any, output: Tensor
+        self,
+        name: str,
+        dim: int,
+        removed: dict[Axis, Tensor],
+        _layer: nn.Module,
+        _args: Any,
+        output: Tensor,
     ) -> Tensor | None:
         """A layer of the masked model: note what it puts out, and what goes on from here."""
         tape = self._tape
@@ -254,18 +269,21 @@ class Twins:
             self._ops.names.clear()
             return None
         with self._ops.paused():
-            kept = kept_channels(output.shape[dim], removed)
-            expected = output.index_select(dim, kept)
+            held = self._large.stands_in(name)
+            if held:
+                expected = _without(self._large.input, dim, removed["in"])
+            else:
+                expected = _without(output, dim, removed["out"])
             if not expected.sum().isfinite():
                 raise CutRefusedError(
-                    f"{describe(self._masked, name)} gives infinite or undefined values "
-                    f"({tape.probe}), so the cut cannot be checked and is refused"
+                    f"{describe(self._masked, name)} {'takes' if held else 'gives'} infinite or "
+                    f"undefined values ({tape.probe}), so the cut cannot be checked and is refused"
                 )
-            if not tape.probe.noise:
-                tape.steps.append(_Step(name, expected, expected))
-                return None
-            signal = noise(output, dim, removed, tape.probe.draw, tape.generator)
-            tape.steps.append(_Step(name, expected, signal.index_select(dim, kept)))
+            signal, carried = None, expected
+            if held or tape.probe.noise:
+                signal = noise(output, dim, removed["out"], tape.probe.draw, tape.generator)
+                carried = _without(signal, dim, removed["out"])
+            tape.steps.append(_Step(name, expected, carried, held))
             return signal
 
     def _read(
@@ -284,20 +302,25 @@ class Twins:
             )
         where = f"{describe(self._small, name)} ({tape.probe}{self._ops})"
         with self._ops.paused():
-            worst = channels_apart(output, step.expected, dim)
+            if step.held:
+                where = f"the input of {where}"
+                worst = channels_apart(self._large.input, step.expected, dim, faint=FAINT)
+            else:
+                worst = channels_apart(output, step.expected, dim)
             if worst > TOLERANCE:
                 raise CutRefusedError(differs(worst, where))
+            if not tape.probe.draw:
+                self._large.compared(name)
             tape.read += 1
-            return step.carried.clone()
+            return step.carried
 
 
 def _in_float64(model: nn.Module) -> nn.Module:
     """A copy on the CPU, without one in the model's own precision on the way."""
     copies: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
-        new = tensor.detach().to("cpu", copy=True)
-        if tensor.is_floating_point():
-            new = tensor.detach().to("cpu", torch.float64, copy=True)
+        dtype = torch.float64 if tensor.is_floating_point() else tensor.dtype
+        new = tensor.detach().to("cpu", dtype, copy=True)
         is_parameter = isinstance(tensor, nn.Parameter)
         copies[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if is_parameter else new
     return copy.deepcopy(model, copies)
@@ -309,15 +332,11 @@ def _set_mode(model: nn.Module, training: bool, evaluated: dict[str, str]) -> No
         module.training = training and name not in evaluated and not isinstance(module, nn.RReLU)
 
 
-def _channel_dim(layer: nn.Module) -> int | None:
-    """The dimension of a layer's output that its own channels are on; None: it has none."""
-    if isinstance(layer, _ConvNd):
-        return -1 - len(layer.kernel_size)
-    if isinstance(layer, nn.Linear):
-        return -1
-    if isinstance(layer, _BatchNorm) or (isinstance(layer, nn.PReLU) and layer.num_parameters > 1):
-        return 1
-    return None
+def _without(tensor: Tensor, dim: int, removed: Tensor) -> Tensor:
+    """A copy without these channels."""
+    if not len(removed):
+        return tensor.clone()
+    return tensor.index_select(dim, kept_channels(tensor.shape[dim], removed))
 
 
 def _nudge(model: nn.Module) -> None:
