@@ -9,6 +9,7 @@ to version.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import warnings
 from collections.abc import Callable
@@ -46,6 +47,7 @@ __all__ = [
     "format_of",
     "is_complete",
     "read_header",
+    "require_regular",
 ]
 
 JPEG, PNG, TIFF = "JPEG", "PNG", "TIFF"
@@ -128,6 +130,15 @@ class Header:
     size: tuple[int, int]
     orientation: int = 1
     kind: str | None = None
+
+
+def require_regular(path: Path) -> None:
+    """Raises ImageError for a folder, a device or a pipe, which may keep its reader waiting.
+
+    An OSError is the caller's to tell, as of the reading that follows.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ImageError.about(path, "is no regular file")
 
 
 def format_of(head: bytes) -> str | None:

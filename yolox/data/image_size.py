@@ -17,6 +17,7 @@ from yolox.data.image_header import (
     ImageError,
     is_complete,
     read_header,
+    require_regular,
 )
 
 __all__ = ["FileHeader", "read_file_header", "read_image_size"]
@@ -46,6 +47,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
 def read_file_header(path: Path) -> FileHeader:
     """What an image file says of itself; raises as `read_image_size`."""
     try:
+        require_regular(path)
         with path.open("rb") as file:
             length = os.fstat(file.fileno()).st_size
             header = read_header(path, file, length)

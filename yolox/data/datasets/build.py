@@ -12,6 +12,7 @@ import numpy.typing as npt
 from loguru import logger
 
 from yolox.data.data_augment import has_area
+from yolox.data.datasets.decoding import DARK_BITS, bits_used, read_bytes
 from yolox.data.datasets.files import is_file
 from yolox.data.datasets.plausible import box_remarks
 from yolox.data.datasets.records import (
@@ -34,6 +35,8 @@ Size = tuple[int, int]
 
 _SLACK = 2.0  # pixels: conventions of where an image ends differ by as much
 _SHOWN = 3
+_DEEP = (".png", ".tif", ".tiff")  # which may hold 16 bits a value
+_LOOKED_AT, _MOST_PIXELS = 4, 1 << 22  # a few small ones tell of what sort they are
 
 _SENTENCES = {
     MISSING: "{} images that the data names are not there. Add them, or take their names out of "
@@ -165,6 +168,7 @@ def build_samples(
     _warn_dropped(records, kept)
     difficult = np.fromiter(chain.from_iterable(row.difficult for row in rows), dtype=np.bool_)
     _warn_of_nothing(records, kept, difficult)
+    _warn_dark(records, sizes)
     if not keep_difficult:
         kept &= ~difficult
     index = {name: i for i, name in enumerate(classes)}
@@ -299,6 +303,26 @@ def _warn_of_nothing(
             f"no object of {records.title} counts, so that there is no AP on it: of "
             f"{len(kept):,}, {(~kept).sum():,} have no area, {(kept & difficult).sum():,} are "
             "crowds, difficult or to be ignored"
+        )
+
+
+def _warn_dark(records: RecordSet, sizes: Sequence[Size]) -> None:
+    """Where 16-bit images use their lower bits alone; some are decoded to tell."""
+    deep = [
+        row.image
+        for row, (height, width) in zip(records.records, sizes, strict=True)
+        if row.image.suffix.lower() in _DEEP and height * width <= _MOST_PIXELS
+    ]
+    dark = []
+    for image in deep[:: max(1, len(deep) // _LOOKED_AT)][:_LOOKED_AT]:
+        bits = bits_used(read_bytes(image))
+        if bits is not None and bits <= DARK_BITS:
+            dark.append(f"{image}: {bits} bits of 16")
+    if dark:
+        logger.warning(
+            f"16-bit images of {records.title} use their lower bits alone, and are nearly black to "
+            f"the network, which sees value / 256. tools/check_data.py looks at all of them, and "
+            f"says what to do:{bullets(dark)}"
         )
 
 
