@@ -326,7 +326,7 @@ def test_thin_pictures_have_every_reduction(size, suffix, tmp_path):
 # -------------------------------------------------------------------------------------- the limit
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF"])
 def test_too_many_pixels_are_refused_before_they_are_decoded(kind, tmp_path, monkeypatch):
     path = tmp_path / "a.img"
     path.write_bytes(claiming(kind, 60000))

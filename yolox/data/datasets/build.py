@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +36,7 @@ Size = tuple[int, int]
 
 _SLACK = 2.0  # pixels: conventions of where an image ends differ by as much
 _SHOWN = 3
-_DEEP = (".png", ".tif", ".tiff")  # which may hold 16 bits a value
-_LOOKED_AT, _MOST_PIXELS = 4, 1 << 22  # a few small ones tell of what sort they are
+_LOOKED_AT = 4  # 16-bit images: they tell of what sort the others are
 
 _SENTENCES = {
     MISSING: "{} images that the data names are not there. Add them, or take their names out of "
@@ -168,7 +168,6 @@ def build_samples(
     _warn_dropped(records, kept)
     difficult = np.fromiter(chain.from_iterable(row.difficult for row in rows), dtype=np.bool_)
     _warn_of_nothing(records, kept, difficult)
-    _warn_dark(records, sizes)
     if not keep_difficult:
         kept &= ~difficult
     index = {name: i for i, name in enumerate(classes)}
@@ -205,6 +204,7 @@ def _true_sizes(records: RecordSet) -> list[Size]:
     problems: list[Problem] = []
     resized: list[str] = []
     cut_off: list[str] = []
+    deep: list[Path] = []
     for row in records.records:
         try:
             header = read_file_header(row.image)
@@ -220,7 +220,10 @@ def _true_sizes(records: RecordSet) -> list[Size]:
             resized.append(f"{row.name}: {row.size} in the annotation, {size} in truth")
         if header.cut_off:
             cut_off.append(str(row.image))
+        if header.deep:
+            deep.append(row.image)
     raise_problems(problems)
+    _warn_dark(records, deep)
     if cut_off:
         logger.warning(
             f"{len(cut_off)} JPEGs are truncated: they are decoded as far as they go, and what is "
@@ -306,13 +309,8 @@ def _warn_of_nothing(
         )
 
 
-def _warn_dark(records: RecordSet, sizes: Sequence[Size]) -> None:
-    """Where 16-bit images use their lower bits alone; some are decoded to tell."""
-    deep = [
-        row.image
-        for row, (height, width) in zip(records.records, sizes, strict=True)
-        if row.image.suffix.lower() in _DEEP and height * width <= _MOST_PIXELS
-    ]
+def _warn_dark(records: RecordSet, deep: Sequence[Path]) -> None:
+    """Where 16-bit images use their lower bits alone; some of them are decoded to tell."""
     dark = []
     for image in deep[:: max(1, len(deep) // _LOOKED_AT)][:_LOOKED_AT]:
         bits = bits_used(read_bytes(image))

@@ -19,6 +19,7 @@ from yolox.data.image_header import (
     JPEG,
     JPEG_END,
     PNG,
+    PNG_DEPTH_AT,
     Header,
     ImageError,
     check_pixels,
@@ -42,7 +43,6 @@ FACTORS = tuple(_FLAGS)
 _MAX_ENLARGEMENT = 1.25
 _OF_8_BITS = (JPEG, "BMP", "WebP", "GIF")
 DARK_BITS = 14  # of 16: at most a quarter of the range is used
-_PNG_DEPTH_AT = 24  # bytes into the file
 # EXIF's orientations, as a transposition and a flip of OpenCV that follows it
 _TURNS: dict[int, tuple[bool, int | None]] = {
     1: (False, None),
@@ -139,9 +139,9 @@ def bits_used(data: npt.NDArray[np.uint8]) -> int | None:
     Args:
         data: bytes of an image file; None for those that cannot be decoded, too.
     """
-    head = data[: _PNG_DEPTH_AT + 1].tobytes()
+    head = data[: PNG_DEPTH_AT + 1].tobytes()
     kind = format_of(head)
-    if kind in _OF_8_BITS or (kind == PNG and head[_PNG_DEPTH_AT:] != b"\x10"):
+    if kind in _OF_8_BITS or (kind == PNG and head[PNG_DEPTH_AT:] != b"\x10"):
         return None
     try:
         img = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
