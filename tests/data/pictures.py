@@ -99,6 +99,12 @@ def claiming(kind: str, side: int) -> bytes:
     if kind == "PNG":
         header = struct.pack(">II", side, side) + data[24:29]
         return bytes(data[:8]) + chunk(b"IHDR", header) + data[33:]
+    if kind == "TIFF":
+        (start,) = struct.unpack_from("<I", data, 4)
+        for tag in (256, 257):  # width and length
+            at = data.index(struct.pack("<H", tag), start)
+            struct.pack_into("<HII", data, at + 2, 4, 1, side)
+        return bytes(data)
     struct.pack_into("<ii", data, 18, side, side)  # BMP
     return bytes(data)
 

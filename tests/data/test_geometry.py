@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from pathlib import Path
@@ -23,7 +24,7 @@ from yolox.data.datasets.build import build_samples
 from yolox.data.datasets.decoding import FACTORS, decode, read_bytes, read_image, reduced_size
 from yolox.data.datasets.records import Record, RecordSet
 from yolox.data.doctor.facts import inspect_image
-from yolox.data.image_header import TooManyPixels
+from yolox.data.image_header import ImageError, TooManyPixels
 from yolox.data.image_size import read_file_header, read_image_size
 from yolox.data.tiles import WholeRecord
 from yolox.tools import cli
@@ -325,7 +326,7 @@ def test_thin_pictures_have_every_reduction(size, suffix, tmp_path):
 # -------------------------------------------------------------------------------------- the limit
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF"])
 def test_too_many_pixels_are_refused_before_they_are_decoded(kind, tmp_path, monkeypatch):
     path = tmp_path / "a.img"
     path.write_bytes(claiming(kind, 60000))
@@ -366,3 +367,12 @@ def test_the_limit_can_be_set(tmp_path, monkeypatch):
 def test_pillow_s_own_settings_are_left_alone():
     assert Image.MAX_IMAGE_PIXELS is not None
     assert cli  # the commands import all that could change it
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path):
+    pipe = tmp_path / "a.jpg"
+    os.mkfifo(pipe)
+    for read in (read_image, read_image_size):
+        with pytest.raises(ImageError, match=r"a\.jpg is no regular file"):
+            read(pipe)

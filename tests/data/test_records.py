@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.helpers import Picture, write_coco, write_image, write_voc, write_yolo
+from tests.data.pictures import deep, noise
 from yolox.data import (
     COCODataset,
     DataError,
@@ -231,3 +232,14 @@ def test_classes_are_not_guessed_from_half_the_annotations(image):
 )
 def test_paths_stay_inside_their_folder(name, place):
     assert inside(Path("root"), name) == (None if place is None else Path("root") / place)
+
+
+@pytest.mark.parametrize(("bits", "told"), [(16, False), (12, True)])
+def test_16_bit_images_that_use_the_lower_bits_are_told(bits, told, tmp_path, log):
+    config = write_yolo(tmp_path / "data", [Picture("a", (40, 60), [])], ["ant"])
+    path = config.parent / "images" / "train" / "a.png"
+    path.write_bytes(deep(noise(40, 60) | 1, ".png", bits, 1))
+    YOLODataset(config, "train")
+    warnings = [line for line in log("WARNING") if "nearly black to the network" in line]
+    assert len(warnings) == told
+    assert all(f"{path}: 12 bits of 16" in line for line in warnings)

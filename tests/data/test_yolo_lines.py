@@ -210,3 +210,12 @@ def test_corners_in_place_of_centre_and_sides_are_noticed(tmp_path: Path, log) -
     before = len(log("WARNING"))
     YOLODataset(a_set(tmp_path, rows), "train")
     assert len(log("WARNING")) == before
+
+
+def test_keypoints_close_together_are_told_by_a_visibility_of_2(tmp_path: Path) -> None:
+    """As five points of a face in the box of a whole person; no coordinate is 2."""
+    face = "0.50 0.20 2 0.52 0.20 2 0.51 0.21 2 0.50 0.22 2 0.50 0.20 2"
+    line = [float(value) for value in f"0.5 0.5 0.4 0.8 {face}".split()]
+    records = read_yolo(a_set(tmp_path, [line]), "train")
+    assert records.problems == ()
+    np.testing.assert_allclose(records.records[0].boxes, [(0.3, 0.1, 0.7, 0.9)])

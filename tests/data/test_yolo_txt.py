@@ -333,3 +333,39 @@ def test_no_file_and_no_such_split(config):
         YOLODataset(config.parent / "no.yaml", "train")
     with pytest.raises(DataError, match="expected one of train, val, test"):
         YOLODataset(config, "valid")
+
+
+# ------------------------------------------------------------------------------- files left unread
+
+
+def test_a_picture_of_another_format_that_has_labels_is_told(config, log):
+    folder = config.parent / "images" / "train"
+    (folder / "c.heic").write_bytes(b"ftypheic")
+    (folder / "d.avif").write_bytes(b"ftypavif")  # background, if anything
+    (config.parent / "labels" / "train" / "c.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    assert names(read(config)) == ["a", "b"]
+    (warning,) = log("WARNING")
+    assert "no images by their name (1). They are not read: save them as one of .jpg" in warning
+    assert f"{folder / 'c.heic'}: its label file is" in warning
+    assert "label files without an image" not in warning
+
+
+@pytest.mark.parametrize(("count", "severity"), [(1, "note"), (2, "warning")])
+def test_labels_without_an_image_are_told(config, count, severity):
+    labels = config.parent / "labels" / "train"
+    for number in range(count):
+        (labels / f"gone{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (labels / "classes.txt").write_text("ant\nbee\n")
+    remarks = read_yolo(config, "train").remarks
+    (remark,) = (remark for remark in remarks if remark.title == "label files without an image")
+    assert remark.severity == severity
+    assert remark.cases == tuple(str(labels / f"gone{number}.txt") for number in range(count))
+
+
+def test_other_files_beside_images_and_labels_are_let_be(config):
+    folder = config.parent / "images" / "train"
+    shutil.copytree(config.parent / "labels" / "train", folder, dirs_exist_ok=True)
+    shutil.rmtree(config.parent / "labels")
+    for name in ("README.txt", "classes.txt", "a.json", "a.xml", ".DS_Store"):
+        (folder / name).write_text("{}")
+    assert not [remark for remark in read_yolo(config, "train").remarks if "read" in remark.advice]

@@ -9,6 +9,7 @@ to version.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import warnings
 from collections.abc import Callable
@@ -37,6 +38,7 @@ __all__ = [
     "JPEG",
     "JPEG_END",
     "PNG",
+    "PNG_DEPTH_AT",
     "PNG_END",
     "TAIL_BYTES",
     "Header",
@@ -46,11 +48,13 @@ __all__ = [
     "format_of",
     "is_complete",
     "read_header",
+    "require_regular",
 ]
 
 JPEG, PNG, TIFF = "JPEG", "PNG", "TIFF"
 HEAD_BYTES = 12  # that tell a format
 EXIF_MARK = b"Exif\0\0"
+PNG_DEPTH_AT = 24  # bytes into the file
 JPEG_END, PNG_END = b"\xff\xd9", b"IEND"
 TAIL_BYTES = 64  # that hold the end of a PNG, and what little may follow it
 LIMIT_VARIABLE, OPENCV_VARIABLE = "YOLOX_MAX_IMAGE_PIXELS", "OPENCV_IO_MAX_IMAGE_PIXELS"
@@ -123,11 +127,22 @@ class Header:
         orientation: EXIF's, 1 to 8, which the pixels that OpenCV decodes still have to be turned
             by (always 1 for TIFF, which it turns itself).
         kind: the format, None where only decoding told.
+        deep: values of more than 8 bits, of a PNG or TIFF.
     """
 
     size: tuple[int, int]
     orientation: int = 1
     kind: str | None = None
+    deep: bool = False
+
+
+def require_regular(path: Path) -> None:
+    """Raises ImageError for a folder, a device or a pipe, which may keep its reader waiting.
+
+    An OSError is the caller's to tell, as of the reading that follows.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ImageError.about(path, "is no regular file")
 
 
 def format_of(head: bytes) -> str | None:
@@ -153,7 +168,7 @@ def read_header(path: Path, file: BinaryIO, length: int) -> Header | None:
         return None
     try:
         file.seek(0)
-        size, orientation = _read(kind, file)
+        size, orientation, deep = _read(kind, file)
     except OSError as error:
         if error.errno is not None:  # the disk's, not the decoder's
             raise
@@ -164,17 +179,19 @@ def read_header(path: Path, file: BinaryIO, length: int) -> Header | None:
         return None
     check_pixels(path, size, length, kind)
     turned = (size[1], size[0]) if orientation >= 5 else size
-    return Header(size=turned, orientation=1 if kind == TIFF else orientation, kind=kind)
+    left = 1 if kind == TIFF else orientation
+    return Header(size=turned, orientation=left, kind=kind, deep=deep)
 
 
-def _read(kind: str, file: BinaryIO) -> tuple[tuple[int, int], int]:
-    """(height, width) as stored, and the orientation."""
+def _read(kind: str, file: BinaryIO) -> tuple[tuple[int, int], int, bool]:
+    """(height, width) as stored, the orientation, and whether a PNG or TIFF has over 8 bits."""
     image = _READERS[kind](file)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # Pillow's own size is turned from version 11.1 on
         tags = image.tag_v2
         stored = int(tags[TiffImagePlugin.IMAGELENGTH]), int(tags[TiffImagePlugin.IMAGEWIDTH])
-        return stored, _known(tags.get(_ORIENTATION_TAG))
+        bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+        return stored, _known(tags.get(_ORIENTATION_TAG)), max(bits) > 8
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         # Pillow joins the blocks of a JPEG, of which the first one with an orientation counts
         blocks = [
@@ -185,7 +202,10 @@ def _read(kind: str, file: BinaryIO) -> tuple[tuple[int, int], int]:
     else:
         blocks = [_png_exif(file) if kind == PNG else image.info.get("exif", b"")]
     found = (tag for tag in map(_tag, blocks) if tag is not None)
-    return (image.size[1], image.size[0]), _known(next(found, None))
+    orientation = _known(next(found, None))
+    if kind == PNG:
+        file.seek(PNG_DEPTH_AT)
+    return (image.size[1], image.size[0]), orientation, kind == PNG and file.read(1) == b"\x10"
 
 
 def _png_exif(file: BinaryIO) -> bytes:

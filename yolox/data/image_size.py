@@ -17,6 +17,7 @@ from yolox.data.image_header import (
     ImageError,
     is_complete,
     read_header,
+    require_regular,
 )
 
 __all__ = ["FileHeader", "read_file_header", "read_image_size"]
@@ -29,10 +30,12 @@ class FileHeader:
     Attributes:
         size: (height, width) in pixels as it is decoded everywhere: turned by its orientation.
         cut_off: a JPEG whose end is missing; it is decoded as far as it goes, as no other format.
+        deep: values of more than 8 bits.
     """
 
     size: tuple[int, int]
     cut_off: bool = False
+    deep: bool = False
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
@@ -46,6 +49,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
 def read_file_header(path: Path) -> FileHeader:
     """What an image file says of itself; raises as `read_image_size`."""
     try:
+        require_regular(path)
         with path.open("rb") as file:
             length = os.fstat(file.fileno()).st_size
             header = read_header(path, file, length)
@@ -53,7 +57,7 @@ def read_file_header(path: Path) -> FileHeader:
     except OSError as error:
         raise ImageError.about(path, f"cannot be read ({error.strerror})", "is it there?") from None
     if header is not None and (has_end or header.kind == JPEG):
-        return FileHeader(size=header.size, cut_off=not has_end)
+        return FileHeader(size=header.size, cut_off=not has_end, deep=header.deep)
     height, width = read_image(path).shape[:2]
     return FileHeader(size=(height, width))
 

@@ -6,12 +6,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from loguru import logger
 
 from yolox.data.data_augment import has_area
+from yolox.data.datasets.decoding import DARK_BITS, bits_used, read_bytes
 from yolox.data.datasets.files import is_file
 from yolox.data.datasets.plausible import box_remarks
 from yolox.data.datasets.records import (
@@ -34,6 +36,7 @@ Size = tuple[int, int]
 
 _SLACK = 2.0  # pixels: conventions of where an image ends differ by as much
 _SHOWN = 3
+_LOOKED_AT = 4  # 16-bit images: they tell of what sort the others are
 
 _SENTENCES = {
     MISSING: "{} images that the data names are not there. Add them, or take their names out of "
@@ -201,6 +204,7 @@ def _true_sizes(records: RecordSet) -> list[Size]:
     problems: list[Problem] = []
     resized: list[str] = []
     cut_off: list[str] = []
+    deep: list[Path] = []
     for row in records.records:
         try:
             header = read_file_header(row.image)
@@ -216,7 +220,10 @@ def _true_sizes(records: RecordSet) -> list[Size]:
             resized.append(f"{row.name}: {row.size} in the annotation, {size} in truth")
         if header.cut_off:
             cut_off.append(str(row.image))
+        if header.deep:
+            deep.append(row.image)
     raise_problems(problems)
+    _warn_dark(records, deep)
     if cut_off:
         logger.warning(
             f"{len(cut_off)} JPEGs are truncated: they are decoded as far as they go, and what is "
@@ -299,6 +306,21 @@ def _warn_of_nothing(
             f"no object of {records.title} counts, so that there is no AP on it: of "
             f"{len(kept):,}, {(~kept).sum():,} have no area, {(kept & difficult).sum():,} are "
             "crowds, difficult or to be ignored"
+        )
+
+
+def _warn_dark(records: RecordSet, deep: Sequence[Path]) -> None:
+    """Where 16-bit images use their lower bits alone; some of them are decoded to tell."""
+    dark = []
+    for image in deep[:: max(1, len(deep) // _LOOKED_AT)][:_LOOKED_AT]:
+        bits = bits_used(read_bytes(image))
+        if bits is not None and bits <= DARK_BITS:
+            dark.append(f"{image}: {bits} bits of 16")
+    if dark:
+        logger.warning(
+            f"16-bit images of {records.title} use their lower bits alone, and are nearly black to "
+            f"the network, which sees value / 256. tools/check_data.py looks at all of them, and "
+            f"says what to do:{bullets(dark)}"
         )
 
 

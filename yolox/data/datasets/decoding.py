@@ -19,11 +19,13 @@ from yolox.data.image_header import (
     JPEG,
     JPEG_END,
     PNG,
+    PNG_DEPTH_AT,
     Header,
     ImageError,
     check_pixels,
     format_of,
     read_header,
+    require_regular,
 )
 
 Image = npt.NDArray[np.uint8]
@@ -40,7 +42,7 @@ FACTORS = tuple(_FLAGS)
 # enlargement of the small one loses less than the other way aliases, and reads far less.
 _MAX_ENLARGEMENT = 1.25
 _OF_8_BITS = (JPEG, "BMP", "WebP", "GIF")
-_PNG_DEPTH_AT = 24  # bytes into the file
+DARK_BITS = 14  # of 16: at most a quarter of the range is used
 # EXIF's orientations, as a transposition and a flip of OpenCV that follows it
 _TURNS: dict[int, tuple[bool, int | None]] = {
     1: (False, None),
@@ -71,6 +73,7 @@ def reduced_size(size: Size, factor: int) -> Size:
 def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
     """An image file as it is, uint8 (bytes,). Raises ImageError if it cannot be read."""
     try:
+        require_regular(path)
         return np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise ImageError.about(path, f"cannot be read ({error.strerror})", "is it there?") from None
@@ -131,16 +134,19 @@ def decode(path: Path, data: npt.NDArray[np.uint8], factor: int, size: Size | No
 
 
 def bits_used(data: npt.NDArray[np.uint8]) -> int | None:
-    """Of a 16-bit image's bits those that its largest value needs; None for other images.
+    """Of a 16-bit image's bits those that its largest value needs; None for others.
 
     Args:
-        data: bytes of an image file that can be decoded.
+        data: bytes of an image file; None for those that cannot be decoded, too.
     """
-    head = data[: _PNG_DEPTH_AT + 1].tobytes()
+    head = data[: PNG_DEPTH_AT + 1].tobytes()
     kind = format_of(head)
-    if kind in _OF_8_BITS or (kind == PNG and head[_PNG_DEPTH_AT:] != b"\x10"):
+    if kind in _OF_8_BITS or (kind == PNG and head[PNG_DEPTH_AT:] != b"\x10"):
         return None
-    img = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    try:
+        img = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error:  # a depth that OpenCV has no pixels for; decoding tells
+        return None
     return int(img.max()).bit_length() if img is not None and img.dtype == np.uint16 else None
 
 

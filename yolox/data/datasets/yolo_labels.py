@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from yolox.data.datasets.files import IMAGE_EXTENSIONS
 from yolox.data.datasets.records import ANNOTATION, Problem, Record, Remark, remark
 from yolox.data.datasets.yolo_lines import BOX, Kind, Line, Lines
 from yolox.data.errors import DataError
+
+OTHER_LISTS = ("classes.txt", "obj.names")  # that tools write beside labels
 
 
 class LabelFiles:
@@ -39,6 +43,10 @@ class LabelFiles:
             if name in self._listing(folder)
         ]
         return found, found[0] if found else folders[0] / f"{stem}.txt"
+
+    def label_names(self, folder: Path) -> list[str]:
+        """Names of the label files in a folder, whether an image belongs to them or not."""
+        return [name for name in self._listing(folder) if name.lower().endswith(".txt")]
 
     def _folders(self, parent: Path) -> Iterator[Path]:
         """Where the labels of images in a folder can be."""
@@ -221,5 +229,50 @@ def file_remarks(labels: Sequence[Labels]) -> list[Remark]:
             "label files that belong to more than one image",
             [f"{path}: {count} images" for path, count in owners.items() if count > 1],
             "Images of one name with other extensions have the same objects then: rename them.",
+        ),
+    ]
+
+
+def unread_remarks(
+    places: Sequence[Path], labels: Sequence[Labels], files: LabelFiles
+) -> list[Remark]:
+    """Files that a person takes for part of the data set, and that are not read.
+
+    Args:
+        places: the folders that the split names; lists say themselves what they name.
+        labels: of all images of the split.
+        files: that found them.
+    """
+    owned = {path for label in labels for path in label.there}
+    pictures: list[str] = []
+    stems: defaultdict[Path, set[str]] = defaultdict(set)  # by folder of labels
+    for folder, _, names in chain.from_iterable(map(os.walk, places)):
+        parent = Path(folder)
+        known = [name for name in names if name.lower().endswith(IMAGE_EXTENSIONS)]
+        for name in set(names).difference(known):
+            there, _ = files.find(parent / name)
+            if there and there[0] not in owned and there[0] != parent / name:
+                pictures.append(f"{parent / name}: its label file is {there[0]}")
+        _, expected = files.find(parent / "a")
+        if known and expected.parent != parent:
+            stems[expected.parent].update(Path(name).stem for name in names)
+    lonely = [
+        str(folder / name)
+        for folder, known_stems in stems.items()
+        for name in files.label_names(folder)
+        if Path(name).stem not in known_stems and name not in OTHER_LISTS
+    ]
+    return [
+        *remark(
+            "warning",
+            "files with a label file that are no images by their name",
+            sorted(pictures),
+            f"They are not read: save them as one of {', '.join(IMAGE_EXTENSIONS)}.",
+        ),
+        *remark(
+            "warning" if len(lonely) > len(owned) else "note",
+            "label files without an image",
+            sorted(lonely),
+            "They are not read: if there are images for them, put those beside the others.",
         ),
     ]

@@ -173,13 +173,13 @@ class Lines:
         lines_M = np.array(self._looked_at[count])
         outline = POLYGON if count % 2 == 0 else SCORED_POLYGON
         points = lines_M[:, : count - count % 2].reshape(len(lines_M), -1, 2)
+        pose, _, _, share = self._best_pose(count)
+        if _visibilities(lines_M) and (share >= _MOST or (lines_M[:, 6::3] == 2).any()):
+            return pose  # 2 is no coordinate
         if points.shape[1] == 4 and _parallelograms(points).mean() >= _NEARLY_ALL:
             return ORIENTED
         if np.isclose(points[:, 0], points[:, -1], atol=1e-9).all(axis=1).mean() >= _NEARLY_ALL:
             return outline
-        pose, _, each, share = self._best_pose(count)
-        if each == 3 and _visibilities(lines_M) and share >= _MOST:
-            return pose
         simple = float(np.mean([_is_simple(corners) for corners in points]))
         gap = _GAP_OF_FEW if len(lines_M) < _FEW else _GAP
         if share >= _MOST and share - simple >= gap:

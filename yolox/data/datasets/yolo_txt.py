@@ -23,12 +23,14 @@ from yolox.data.datasets.records import (
 from yolox.data.datasets.sample import DetectionDataset, Transform
 from yolox.data.datasets.values import as_whole
 from yolox.data.datasets.yolo_labels import (
+    OTHER_LISTS,
     LabelFiles,
     Labels,
     file_remarks,
     kind_remarks,
     labelled_records,
     read_labels,
+    unread_remarks,
 )
 from yolox.data.datasets.yolo_lines import Declared, Lines
 from yolox.data.errors import DataError
@@ -44,7 +46,6 @@ _TASKS = {
     "keypoints": "pose",
     "obb": "obb",
 }
-_OTHER_LISTS = ("classes.txt", "obj.names")  # that tools write beside labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +75,8 @@ def read_yolo(data_yaml: str | Path, split: str) -> RecordSet:
     """
     config = _config(Path(data_yaml), split)
     problems: list[Problem] = []
-    images = [
-        image
-        for entry in config.entries
-        for image in _entry_images(_resolve(entry, config), config, problems)
-    ]
+    places = [_resolve(entry, config) for entry in config.entries]
+    images = [image for place in places for image in _entry_images(place, config, problems)]
     unique = list(dict.fromkeys(images))
     twice = [str(path) for path, count in Counter(images).items() if count > 1]
     lines, files = Lines(), LabelFiles(config.root)
@@ -98,6 +96,7 @@ def read_yolo(data_yaml: str | Path, split: str) -> RecordSet:
         remarks=(
             *remark("warning", "images named more than once", twice, "Each is read once."),
             *file_remarks(labels),
+            *unread_remarks([place for place in places if place.is_dir()], labels, files),
             *kind_remarks(labels, kinds),
             *_list_remarks(labels, config),
         ),
@@ -308,7 +307,7 @@ def _list_remarks(labels: Sequence[Labels], config: _Config) -> list[Remark]:
     """Other lists of the same classes in another order, which the labels may follow."""
     folders = dict.fromkeys([config.root, *(label.source.parent for label in labels)])
     cases = []
-    for path in (folder / name for folder in folders for name in _OTHER_LISTS):
+    for path in (folder / name for folder in folders for name in OTHER_LISTS):
         if not is_file(path):
             continue
         try:

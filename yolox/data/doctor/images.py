@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
+from yolox.data.datasets.decoding import DARK_BITS
 from yolox.data.datasets.records import (
     ANNOTATION,
     BROKEN,
@@ -49,7 +50,6 @@ _FLAWS: dict[Flaw, tuple[str, str]] = {
         "Training breaks off when it comes to one: save it anew.",
     ),
 }
-_DARK_BITS = 14  # of 16: at most a quarter of the range is used
 
 
 def problem_findings(splits: Splits, classes: Sequence[str] | None) -> list[Finding]:
@@ -163,7 +163,7 @@ def _grey(record: Record, facts: ImageFacts) -> str:
 
 
 def _dark(record: Record, facts: ImageFacts) -> str:
-    if facts.bits is None or facts.bits > _DARK_BITS:
+    if facts.bits is None or facts.bits > DARK_BITS:
         return ""
     return f"{record.image}: {facts.bits} bits of 16"
 
