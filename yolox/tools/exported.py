@@ -38,3 +38,12 @@ def open_file(
     model = open_exported(path, precision=openvino_precision)
     tell_program(path)
     return model, model.spec((tsize, tsize) if tsize else None)
+
+
+def refuse_flags(path: Path, flags: Mapping[str, object]) -> None:
+    """Raise `UserError` where a flag is set that makes no sense for an exported file."""
+    if given := [flag for flag, value in flags.items() if value]:
+        raise UserError(
+            f"{' and '.join(given)} cannot be had of {path}: it runs as it was exported, in its "
+            "own runtime on the CPU; leave them out, or give the checkpoint"
+        )
