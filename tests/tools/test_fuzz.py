@@ -22,7 +22,8 @@ from yolox.data.datasets.voc import read_voc
 from yolox.data.datasets.yolo_txt import read_yolo
 from yolox.data.tiles import WholeRecord
 from yolox.export.metadata import ExportInfo
-from yolox.jobs.compress.stages import Record, Stage
+from yolox.jobs.compress.record import Record
+from yolox.jobs.compress.stages import Export
 from yolox.jobs.report.commands import commands_of, targets_of
 from yolox.jobs.report.measured import read_bench
 from yolox.pruning import PruningPlan
@@ -215,7 +216,9 @@ def test_latency_tables_begin_anew(tmp_path: Path) -> None:
 
 
 def test_records_of_runs(tmp_path: Path) -> None:
-    stage = Stage(name="train", tool="train", main=print, flags=(), outputs=())
+    stage = Export(
+        name="train", source=tmp_path, form="onnx", output=tmp_path, pictures=tmp_path, outputs=()
+    )
 
     def read(path: Path) -> None:
         record = Record(path, "o")

@@ -11,7 +11,8 @@ import torch
 from yolox.jobs.prune_latency import LatencySettings
 from yolox.pruning import PruneConfig, PruningError
 from yolox.pruning.ratios import read_ratios
-from yolox.tools.flags.prunmodel import IMAGES, ROUND_TO, RUNTIME, make_parser
+from yolox.tools.flags.prunmodel import make_parser
+from yolox.utils.choices import LATENCY_RUNTIME, REFIT_IMAGES, ROUND_TO
 
 
 def prune_config(args: argparse.Namespace, seed: int) -> PruneConfig:
@@ -44,9 +45,9 @@ def prune_config(args: argparse.Namespace, seed: int) -> PruneConfig:
     ratios = layer_ratios(args.layer_sparsity)
     fields = {
         "ch_sparsity": args.ch_sparsity,
-        "reconstruct": args.reconstruct,
-        "bn_recalibrate": args.bn_recalibrate,
-        "round_to": args.round_to,
+        "reconstruct": REFIT_IMAGES if args.reconstruct is None else args.reconstruct,
+        "bn_recalibrate": args.bn_recalibrate or 0,
+        "round_to": args.round_to or ROUND_TO,
     }
     return PruneConfig(
         mode="layer" if ratios else args.mode,
@@ -62,7 +63,7 @@ def prune_config(args: argparse.Namespace, seed: int) -> PruneConfig:
 
 def latency_settings(args: argparse.Namespace) -> LatencySettings | None:
     """What latencies are measured in; None for PyTorch as it is here."""
-    runtime = args.runtime or (RUNTIME if _in_latency(args) else None)
+    runtime = args.runtime or (LATENCY_RUNTIME if _in_latency(args) else None)
     if runtime is None:
         return None
     threads = args.threads or torch.get_num_threads()

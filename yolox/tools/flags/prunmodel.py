@@ -9,9 +9,9 @@ from yolox.export.runtimes import LAYER_RUNTIMES
 from yolox.pruning import CRITERIA, PruneConfig
 from yolox.pruning.config import AGGREGATES, NORMALIZATIONS, PRICES, SCOPES
 from yolox.tools.flags import parts
+from yolox.utils.choices import LATENCY_RUNTIME, REFIT_IMAGES, ROUND_TO
 
 MODES = ("save", "list", "conv", "layer", "global")
-RUNTIME = "onnxruntime"  # for a target in latency
 STEP_EPOCHS = 10
 
 
@@ -83,11 +83,8 @@ def make_parser() -> argparse.ArgumentParser:
         default=defaults.absorb,
         help="constants of removed channels go into the next layer",
     )
-    add(
-        "--reconstruct",
-        type=int,
-        help=f"images to refit layers on, 0 for none ({defaults.reconstruct})",
-    )
+    add("--reconstruct", type=int, help=f"images to refit layers on, 0 for none ({REFIT_IMAGES})")
+    add("--bn-recalibrate", type=int, help="images to correct batch norms on, 0 for none (0)")
 
     tried = parts.experimental(parser, "refitting and one cut gained as much or more here")
     add = tried.add_argument
@@ -112,7 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--runtime",
         choices=LAYER_RUNTIMES,
-        help=f"measure the exported model in it ({RUNTIME} with a target in latency)",
+        help=f"measure the exported model in it ({LATENCY_RUNTIME} with a target in latency)",
     )
     add("--threads", type=parts.positive, help="of a run in --runtime (a core each)")
     parts.add_openvino_precision(out)
