@@ -18,6 +18,7 @@ from yolox.utils.checkpoint import file_digest
 _WITHOUT_INFLUENCE = frozenset(
     ("data_num_workers", "print_interval", "save_history_ckpt", "output_dir", "exp_name")
 )
+_OF_ONE_TRAINING = ("max_epoch", "no_aug_epochs", "finetune_epochs", "sparsity")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +37,12 @@ class Recipe:
 
     @classmethod
     def of(cls, exp: Exp) -> Recipe:
-        """The recipe of an Exp that was made in Python."""
+        """The recipe of an Exp that was made in Python, which may be that of another training.
+
+        Of how long that is and of its penalty nothing counts as given: the settings say it.
+        """
+        exp = copy.copy(exp)
+        exp.overlook(_OF_ONE_TRAINING)
         given = {name: write_value(getattr(exp, name)) for name in sorted(exp.given)}
         return cls(exp=exp, named=_named(exp), given=tuple(given.items()))
 
