@@ -216,6 +216,9 @@ def _prepare(settings: SensitivitySettings, exp: Exp, loaded: LoadedModel, sourc
         mode="layer" if settings.layers else "global",
         layers=settings.layers,
         importance=settings.importance,
+        # One layer at a time, by the ratio itself, and as the cut leaves it.
+        round_to=1,
+        reconstruct=0,
         seed=exp.seed or 0,
     )
     groups = trace_groups(loaded.model, probe())

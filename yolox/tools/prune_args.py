@@ -12,7 +12,7 @@ from yolox.jobs.prune_latency import LatencySettings
 from yolox.pruning import PruneConfig, PruningError
 from yolox.pruning.ratios import read_ratios
 from yolox.tools.flags.prunmodel import make_parser
-from yolox.utils.choices import LATENCY_RUNTIME, REFIT_IMAGES, ROUND_TO
+from yolox.utils.choices import LATENCY_RUNTIME
 
 
 def prune_config(args: argparse.Namespace, seed: int) -> PruneConfig:
@@ -45,9 +45,9 @@ def prune_config(args: argparse.Namespace, seed: int) -> PruneConfig:
     ratios = layer_ratios(args.layer_sparsity)
     fields = {
         "ch_sparsity": args.ch_sparsity,
-        "reconstruct": REFIT_IMAGES if args.reconstruct is None else args.reconstruct,
-        "bn_recalibrate": args.bn_recalibrate or 0,
-        "round_to": args.round_to or ROUND_TO,
+        "reconstruct": args.reconstruct,
+        "bn_recalibrate": args.bn_recalibrate,
+        "round_to": args.round_to,
     }
     return PruneConfig(
         mode="layer" if ratios else args.mode,

@@ -11,7 +11,5 @@ METRICS = {"ap": "AP50-95", "loss": "loss"}
 LAYER_RATIOS = (0.1, 0.3, 0.5, 0.7)
 AP_TOLERANCE = 0.01  # a point of AP
 LOSS_TOLERANCE = 0.02  # of the whole model's loss
-ROUND_TO = 8  # channels left are a multiple of it: runtimes are slow on odd counts
-REFIT_IMAGES = 64  # that layers are refitted on after a cut
 LATENCY_RUNTIME = "onnxruntime"  # that a target in latency is met in where none is named
 SPARSITY_EPOCHS, STEP_EPOCHS, TUNING_EPOCHS = 20, 5, 20  # of a compression's trainings

@@ -24,7 +24,6 @@ from yolox.jobs.train import TrainOptions, official_args, run_trainer
 from yolox.models import load_model
 from yolox.pruning import PruneConfig, PruneRecord, PruningError
 from yolox.report import Report
-from yolox.utils.choices import REFIT_IMAGES, ROUND_TO
 from yolox.utils.locks import claimed
 
 
@@ -171,8 +170,7 @@ class Pruning(_RecipeStage):
         config = PruneConfig(
             target=self.target,
             importance=self.importance,
-            round_to=self.round_to or ROUND_TO,
-            reconstruct=REFIT_IMAGES,
+            round_to=self.round_to or PruneConfig.round_to,
             seed=exp.seed or 0,
         )
         with claimed(self.output.parent, PruningError, name=self.output.name):

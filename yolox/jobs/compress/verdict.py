@@ -9,8 +9,8 @@ import torch
 
 from yolox.models import load_model
 from yolox.pruning import PruneConfig
-from yolox.pruning.latency.plan import NEAR
-from yolox.pruning.report import MISS
+from yolox.pruning.latency.plan import LATENCY_TOLERANCE
+from yolox.pruning.report import BUDGET_TOLERANCE
 from yolox.utils.documents import read_json
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import count_macs, count_params
@@ -64,7 +64,7 @@ def latency_verdict(target: str, runtime: str, measured: Path) -> Verdict:
         target=target,
         before=before,
         after=after,
-        met=miss <= NEAR,
+        met=miss <= LATENCY_TOLERANCE,
         text=f"asked for {asked.text}: the fine-tuned model takes {after:.2f} of {before:.2f} ms "
         f"({after / before:.3f}, {miss:+.1%} of what was asked) in {runtime}",
     )
@@ -84,5 +84,5 @@ def size_verdict(target: str, source: Path, final: Path) -> Verdict:
     else:
         image = torch.zeros(1, 3, *first.spec.input_size)
         before, after = (float(count_macs(loaded.model, image)[""]) for loaded in (first, last))
-    met = after / before <= config.target_fraction() + MISS
+    met = after / before <= config.target_fraction() + BUDGET_TOLERANCE
     return Verdict(target=target, before=before, after=after, met=met)

@@ -9,7 +9,7 @@ from yolox.export.runtimes import LAYER_RUNTIMES
 from yolox.pruning import CRITERIA, PruneConfig
 from yolox.pruning.config import AGGREGATES, NORMALIZATIONS, PRICES, SCOPES
 from yolox.tools.flags import parts
-from yolox.utils.choices import LATENCY_RUNTIME, REFIT_IMAGES, ROUND_TO
+from yolox.utils.choices import LATENCY_RUNTIME
 
 MODES = ("save", "list", "conv", "layer", "global")
 STEP_EPOCHS = 10
@@ -83,8 +83,11 @@ def make_parser() -> argparse.ArgumentParser:
         default=defaults.absorb,
         help="constants of removed channels go into the next layer",
     )
-    add("--reconstruct", type=int, help=f"images to refit layers on, 0 for none ({REFIT_IMAGES})")
-    add("--bn-recalibrate", type=int, help="images to correct batch norms on, 0 for none (0)")
+    add(
+        "--reconstruct",
+        type=int,
+        help=f"images to refit layers on, 0 for none ({defaults.reconstruct})",
+    )
 
     tried = parts.experimental(parser, "refitting and one cut gained as much or more here")
     add = tried.add_argument
