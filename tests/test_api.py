@@ -114,3 +114,45 @@ def test_api_export_refuses(trained: Path, tmp_path: Path) -> None:
         yolox.export_model(best, tmp_path / "model.tflite")
     with pytest.raises(yolox.UserError, match="no such field of ExportSettings: halff"):
         yolox.export_model(best, tmp_path / "model.onnx", halff=True)
+
+
+def test_api_compress_makes_all_of_it_and_once(exp: Exp, trained: Path, tmp_path: Path) -> None:
+    source = trained / "best_ckpt.pth"
+    settings: dict[str, object] = {
+        "target": "params=0.7",
+        "importance": "l1",
+        "images": 4,
+        "epochs": 1,
+        "threads": 1,
+    }
+    settings |= {"formats": ("torchscript",), "round_to": 1}
+    made = yolox.compress(source, exp, output=tmp_path / "small", **settings)
+    assert made.folder == tmp_path / "small"
+    assert made.met
+    assert made.verdict.after / made.verdict.before == pytest.approx(0.7, abs=0.02)
+    assert list(made.files) == ["torchscript"]
+    assert made.files["torchscript"].is_file()
+    assert made.report.is_file()
+    assert made.ap_before == pytest.approx(yolox.evaluate(source, exp).ap50_95, abs=1e-6)
+    assert made.ap_after == pytest.approx(yolox.evaluate(made.checkpoint, exp).ap50_95, abs=1e-6)
+    written = made.checkpoint.stat().st_mtime_ns, made.report.stat().st_mtime_ns
+    again = yolox.compress(source, exp, output=tmp_path / "small", **settings)
+    assert (again.checkpoint.stat().st_mtime_ns, again.report.stat().st_mtime_ns) == written
+    assert again.ap_after == pytest.approx(made.ap_after, abs=1e-6)
+    assert again.verdict == made.verdict
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"targett": "macs=0.5"}, "no such field of CompressSettings: targett"),
+        ({"target": "latency=0.5", "steps": 2, "epochs": 0}, "`epochs` must be .*; `steps` goes"),
+        ({"formats": ("tflite",), "runtime": "tensorrt"}, "`formats` must be .*`runtime` must be"),
+    ],
+)
+def test_api_compress_refuses(
+    exp: Exp, trained: Path, tmp_path: Path, settings: dict[str, object], words: str
+) -> None:
+    with pytest.raises(yolox.UserError, match=words):
+        yolox.compress(trained / "best_ckpt.pth", exp, output=tmp_path / "small", **settings)
+    assert not (tmp_path / "small").exists()

@@ -22,6 +22,10 @@ from yolox.evaluators import EvalResult
 from yolox.exp import Exp
 from yolox.export import ExportError, ExportSettings
 from yolox.export.settings import SUFFIXES
+from yolox.jobs.compress.pipeline import plan_compression
+from yolox.jobs.compress.recipe import Recipe
+from yolox.jobs.compress.result import CompressResult, run_compression
+from yolox.jobs.compress.settings import CompressError, CompressSettings
 from yolox.jobs.evaluate import BATCH, evaluate_file
 from yolox.jobs.export import evaluation_images, export_checkpoint, has_onnxslim, with_given_names
 from yolox.jobs.prune import SCORED_IMAGES, PruneJob, prepare
@@ -275,3 +279,45 @@ def export_model(
     pictures = [Path(image) for image in images] or evaluation_images(exp)
     export_checkpoint(loaded, source, path, chosen, pictures)
     return path
+
+
+def compress(
+    checkpoint: PathLike,
+    exp: Exp,
+    *,
+    output: PathLike | None = None,
+    **settings: Any,
+) -> CompressResult:
+    """Prune a trained checkpoint, fine-tune, export and measure it, and write a report.
+
+    Each stage is done once: the same call again goes on with one that was stopped, and does anew
+    only what follows from what has changed.
+
+    Args:
+        checkpoint: the file, or the name of published weights.
+        exp: whose data are scored, trained and evaluated on; not changed. Fields that were set
+            with `get_exp`, `Exp.give` or `Exp.merge` count as set for this run, but for the length
+            of trainings, which the settings say.
+        output: folder to write into; ``<exp_name>_compress`` in the Exp's ``output_dir`` by
+            default.
+        settings: fields of `yolox.jobs.compress.settings.CompressSettings`, as
+            ``target="macs=0.5"``, ``epochs=20``, ``formats=("onnx",)``, ``sparsity=0.001``,
+            ``runtime="openvino"``; its defaults are those of the command line.
+
+    Returns:
+        ``.checkpoint``, the fine-tuned model; ``.files``, exported ones by format; ``.report``;
+        ``.ap_before`` and ``.ap_after`` in [0, 1]; ``.met``, whether the target was.
+
+    Raises:
+        UserError: settings that cannot work, all listed; or whatever a stage raises. What is done
+            stays.
+    """
+    if unknown := settings.keys() - CompressSettings.__dataclass_fields__.keys():
+        raise CompressError(f"no such field of CompressSettings: {', '.join(sorted(unknown))}")
+    pipeline = plan_compression(
+        resolve_weights(Path(checkpoint)),
+        Recipe.of(exp),
+        CompressSettings(**settings),
+        folder=None if output is None else Path(output),
+    )
+    return run_compression(pipeline)

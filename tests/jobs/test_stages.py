@@ -4,15 +4,43 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from loguru import logger
 
-from yolox.jobs.compress.stages import Record, Stage, run_stages
+from yolox.jobs.compress.record import Record
+from yolox.jobs.compress.run import run_stages
+from yolox.jobs.compress.stage import Stage
 from yolox.utils.errors import UserError
 from yolox.utils.locks import claimed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Stage):
+    """A function that is called with the stage's words."""
+
+    tool = "tool"
+    main: Callable[[list[str]], None]
+    argument: object = ""
+    recipe: str = ""
+
+    def run(self, *, resumes: bool = False) -> None:
+        self.main(self.words(resumes=resumes))
+
+    def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
+        return (self.argument, *(("--resume",) if resumes else ()))
+
+    def named_recipe(self) -> tuple[str, ...]:
+        return (self.recipe,) if self.recipe else ()
+
+
+class LongCall(Call):
+    """One that goes on by itself where it was cut off."""
+
+    goes_on = True
 
 
 class Work:
@@ -23,9 +51,8 @@ class Work:
         self.calls: list[tuple[str, ...]] = []
         self.fails = False
 
-    def _command(self, output: Path) -> object:
-        def main(words: Sequence[str] | None) -> None:
-            assert words is not None
+    def _command(self, output: Path) -> Callable[[list[str]], None]:
+        def main(words: list[str]) -> None:
             self.calls.append(tuple(words))
             output.parent.mkdir(exist_ok=True)
             (output.parent / "latest_ckpt.pth").write_text("")
@@ -36,20 +63,18 @@ class Work:
         return main
 
     def stages(self, first: object = "a", second: str = "b", recipe: str = "") -> list[Stage]:
-        made = []
-        for name, flags in (("one", (first,)), ("two", (second,))):
+        made: list[Stage] = []
+        for name, argument in (("one", first), ("two", second)):
             folder = self.folder / name
             made.append(
-                Stage(
+                Call(
                     name=name,
-                    tool="tool",
-                    main=self._command(folder / "out"),  # type: ignore[arg-type]
-                    flags=flags,
-                    recipe=(recipe,) if recipe else (),
+                    main=self._command(folder / "out"),
+                    argument=argument,
+                    recipe=recipe,
                     outputs=(folder / "out",),
                     folders=(folder,),
                     checkpoint=folder / "latest_ckpt.pth",
-                    resumed=(*flags, "--resume"),
                 )
             )
         return made
@@ -172,17 +197,15 @@ def test_half_of_a_stage_is_cleared_unless_it_goes_on_itself(goes_on: bool, tmp_
     folder = tmp_path / "s"
     seen: list[bool] = []
 
-    def main(_: Sequence[str] | None) -> None:
+    def main(_: list[str]) -> None:
         seen.append(folder.exists())
         folder.mkdir(exist_ok=True)
         if len(seen) == 1:
             raise UserError("cut off")
         (folder / "out").write_text("")
 
-    stage = Stage(
-        name="n", tool="t", main=main, flags=(), outputs=(folder / "out",), folders=(folder,),
-        goes_on=goes_on,
-    )  # fmt: skip
+    kind = LongCall if goes_on else Call
+    stage = kind(name="n", main=main, outputs=(folder / "out",), folders=(folder,))
     with pytest.raises(UserError, match="cut off"):
         run_stages([stage], Record(tmp_path / "run.json", "o"))
     run_stages([stage], Record(tmp_path / "run.json", "o"))
@@ -190,7 +213,7 @@ def test_half_of_a_stage_is_cleared_unless_it_goes_on_itself(goes_on: bool, tmp_
 
 
 def test_a_stage_that_writes_nothing_is_an_error(work: Work) -> None:
-    stages = [Stage(name="n", tool="t", main=lambda _: None, flags=(), outputs=(Path("none"),))]
+    stages = [Call(name="n", main=lambda _: None, outputs=(Path("none"),))]
     with pytest.raises(UserError, match="stage 1 of 1, n: it ended without writing none"):
         run_stages(stages, Record(work.folder / "run.json", "o"))
 

@@ -23,6 +23,7 @@ from yolox.bench.run import Measurement, Times
 from yolox.exp import get_exp
 from yolox.export import ExportSettings, write_model
 from yolox.jobs.report.collect import ReportSettings, gather_report
+from yolox.jobs.report.measured import read_bench
 from yolox.models import load_model
 from yolox.report import Fact, Latency, ModelRow, Report
 from yolox.tools import report
@@ -262,7 +263,7 @@ def test_latencies_are_those_of_the_files(
         _measured("y", new, "onnxruntime", 1.5, sha256="of another time"),
         _measured("z", file, "torch", 1.5, sha256="of another time"),
     )
-    rows = report.read_bench(bench, [old, new, file], ["before", "after", "file"]).rows
+    rows = read_bench(bench, [old, new, file], ["before", "after", "file"]).rows
     assert [(row.label, row.latencies[0].ms) for row in rows] == [
         ("before (bench.json)", 9.0),
         ("before", 3.0),
@@ -278,7 +279,7 @@ def test_a_file_is_known_by_its_content_too(
     """Measured in another folder, by a relative path."""
     row = _measured("x", old, "torch", 3.0)
     moved = dataclasses.replace(row, model=dataclasses.replace(row.model, path="old.pth"))
-    (found,) = report.read_bench(_bench(tmp_path / "b.json", moved), [old], ["before"]).rows
+    (found,) = read_bench(_bench(tmp_path / "b.json", moved), [old], ["before"]).rows
     assert found.label == "before"
 
 
@@ -309,7 +310,7 @@ def test_openvino_in_bf16_is_another_setting(old: Path, tmp_path: Path) -> None:
     results = [_measured("x", old, "openvino", 3.0), _measured("x", old, "openvino", 2.0)]
     rough = dataclasses.replace(results[1].measurement, precision="fp32, run in bf16")
     results[1] = dataclasses.replace(results[1], measurement=rough)
-    (row,) = report.read_bench(_bench(tmp_path / "b.json", *results), [old], ["x"]).rows
+    (row,) = read_bench(_bench(tmp_path / "b.json", *results), [old], ["x"]).rows
     assert [found.setting for found in row.latencies] == [
         "openvino, 2 threads, batch 4",
         "openvino in bf16, 2 threads, batch 4",

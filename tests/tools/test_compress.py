@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from loguru import logger
+from lightning_fabric import Fabric
 
 from tests.runs import command, error_lines, opinionated, read, tree
-from yolox.exp import get_exp
-from yolox.models import load_model
-from yolox.tools import compress, train
+from yolox.exp import Exp, get_exp
+from yolox.jobs.compress.pipeline import plan_compression
+from yolox.jobs.compress.recipe import Recipe, origin_of
+from yolox.jobs.compress.settings import CompressSettings
+from yolox.jobs.compress.stages import Processes, Training
+from yolox.jobs.compress.verdict import latency_verdict
+from yolox.jobs.prune import probe
+from yolox.jobs.train import TrainOptions, official_args
+from yolox.models import LoadedModel, load_model
+from yolox.pruning import trace_groups
+from yolox.tools import bench, compress, eval, export, prunmodel, report, sensitivity, train
 from yolox.utils.checkpoint import save_checkpoint
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import count_params
@@ -154,14 +165,14 @@ def test_a_training_that_was_cut_off_is_resumed(
     words = ("-c", trained / "best_ckpt.pth", "-o", tmp_path, "-f", tiny_exp, *QUICK)
     calls: list[list[str]] = []
 
-    def cut_off(argv: list[str]) -> None:
-        calls.append(argv)
+    def cut_off(stage: Training, *, resumes: bool) -> None:
+        calls.append(stage.words(resumes=resumes))
         latest = tmp_path / "finetuned" / "latest_ckpt.pth"
         latest.parent.mkdir(exist_ok=True)
         latest.write_bytes(b"")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "main", cut_off)
+    monkeypatch.setattr(Training, "run", cut_off)
     assert command(compress.main, *words) == 130
     assert command(compress.main, *words) == 130
     first, second = calls
@@ -205,7 +216,7 @@ def test_another_exp_file_is_another_run(tiny_exp: Path, trained: Path, tmp_path
     other = tmp_path / "other.py"
     other.write_text(tiny_exp.read_text() + "\n# with another method\n")
     exp, source = get_exp(tiny_exp), trained / "best_ckpt.pth"
-    marks = {compress._origin(exp, source, recipe) for recipe in (tiny_exp, other, "yolox-s")}
+    marks = {origin_of(exp, source, recipe) for recipe in (tiny_exp, other, "yolox-s")}
     assert len(marks) == 3
 
 
@@ -243,12 +254,11 @@ def test_a_training_is_given_the_fields_that_are_of_it(
     """Others would be told of as without effect, though they have one in another stage."""
     lines: dict[str, list[str]] = {}
 
-    def noted(argv: Any) -> None:
-        words = [str(word) for word in argv]
-        lines[words[words.index("-expn") + 1]] = words
+    def noted(stage: Training, *, resumes: bool) -> None:
+        lines[stage.name] = stage.words(resumes=resumes)
         raise UserError("noted")
 
-    monkeypatch.setattr(train, "main", noted)
+    monkeypatch.setattr(Training, "run", noted)
     common = ("-c", trained / "best_ckpt.pth", "-f", tiny_exp, *QUICK, "--target", "macs=0.5")
     fields = ("sparsity_form", "group", "distill_box", 0.5, "finetune_lr", 2, "momentum", 0.8)
     sparse = ("--sparsity", 0.001, "--sparsity-epochs", 1, "-o", tmp_path / "a")
@@ -303,9 +313,9 @@ def test_a_latency_is_planned_with_the_activation_that_stays(
     assert "needs ncnn" in error
 
 
-@pytest.mark.parametrize(("after", "level"), [(5.1, "INFO"), (6.0, "WARNING")])
+@pytest.mark.parametrize(("after", "met"), [(5.1, True), (6.0, False)])
 def test_what_was_asked_is_compared_with_what_came_out(
-    after: float, level: str, tmp_path: Path
+    after: float, met: bool, tmp_path: Path
 ) -> None:
     file = tmp_path / "bench.json"
     times = {("before", "torch"): 99.0, ("before", "ncnn"): 10.0, ("after", "ncnn"): after}
@@ -314,13 +324,9 @@ def test_what_was_asked_is_compared_with_what_came_out(
         for (label, runtime), ms in times.items()
     ]
     file.write_text(json.dumps({"measurements": measurements}))
-    lines: list[str] = []
-    sink = logger.add(lambda message: lines.append(str(message)), format="{level} {message}")
-    compress.tell_latency(argparse.Namespace(target="latency=0.5", runtime="ncnn"), file)
-    logger.remove(sink)
-    (line,) = lines
-    assert line.startswith(level)
-    assert f"takes {after:.2f} of 10.00 ms" in line
+    verdict = latency_verdict("latency=0.5", "ncnn", file)
+    assert verdict.met is met
+    assert f"takes {after:.2f} of 10.00 ms" in verdict.text
 
 
 @pytest.mark.parametrize(
@@ -357,3 +363,88 @@ def test_what_cannot_work_is_refused_before_it_starts(
     (error,) = error_lines(capsys.readouterr().err)
     assert expected in error
     assert not folder.exists()
+
+
+def _plain(value: object) -> object:
+    """An argument as something that can be compared."""
+    if isinstance(value, Exp):
+        return {name: getattr(value, name) for name in value.given}
+    if isinstance(value, LoadedModel):
+        return value.spec
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, Fabric) else value
+
+
+def test_compress_stages_do_what_their_lines_do(
+    tiny_exp: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each calls its job with the arguments that the command of its line calls it with."""
+    source, folder = trained / "best_ckpt.pth", tmp_path / "out"
+    fields = ("finetune_lr", "2.0", "momentum", "0.8", "test_conf", "0.02", "distill_box", "0.5")
+    recipe = Recipe(exp=get_exp(tiny_exp), named=("-f", str(tiny_exp))).giving(*fields)
+    settings = CompressSettings(
+        target="params=0.6",
+        importance="l1",
+        round_to=4,
+        images=4,
+        sensitivity=True,
+        sparsity=0.001,
+        sparsity_epochs=3,
+        epochs=2,
+        distill=True,
+        formats=("openvino", "onnx"),
+        threads=1,
+        openvino_precision="bf16",
+    )
+    latency = CompressSettings(target="latency=0.5", runtime="openvino", importance="l1", images=4)
+    processes = Processes(devices=None)
+    stages = [
+        stage
+        for asked in (settings, latency)
+        for stage in plan_compression(
+            source, recipe, asked, folder=folder, processes=processes
+        ).stages()
+    ]
+    for name in ("sparse", "finetuned"):
+        (folder / name).mkdir(parents=True)
+        shutil.copy(source, folder / name / "latest_ckpt.pth")
+    layer = trace_groups(load_model(source).model, probe())[0].producers[0].name
+    (folder / "sensitivity").mkdir()
+    (folder / "sensitivity" / "ratios.json").write_text(json.dumps({layer: 0.5}))
+    calls: list[dict[str, object]] = []
+
+    def note(job: Callable[..., Any]) -> Callable[..., None]:
+        def noted(*args: object, **options: object) -> None:
+            bound = inspect.signature(job).bind(*args, **options)
+            bound.apply_defaults()
+            calls.append({name: _plain(value) for name, value in bound.arguments.items()})
+            raise UserError("noted")
+
+        return noted
+
+    def note_training(exp: Exp, args: argparse.Namespace) -> None:
+        names = vars(official_args(TrainOptions()))
+        calls.append({"exp": _plain(exp), **{name: getattr(args, name) for name in names}})
+        raise UserError("noted")
+
+    monkeypatch.setattr(Exp, "get_trainer", note_training)
+    commands: dict[str, Any] = {"train": train}
+    for module, job in (
+        *((sensitivity, "analyse"), (prunmodel, "prepare"), (export, "export_checkpoint")),
+        *((eval, "evaluate_and_write"), (bench, "measure_models"), (report, "write_report")),
+    ):
+        commands[module.__name__.rpartition(".")[2]] = module
+        noted = note(getattr(module, job))
+        monkeypatch.setattr(module, job, noted)
+        monkeypatch.setattr(f"yolox.jobs.compress.stages.{job}", noted)
+    for stage in stages:
+        for resumes in (False, True) if isinstance(stage, Training) else (False,):
+            calls.clear()
+            with pytest.raises(UserError, match="noted"):
+                stage.run(resumes=resumes)
+            with pytest.raises(UserError, match="noted"):
+                commands[stage.tool].main(stage.words(resumes=resumes))
+            if "command" in calls[0]:
+                assert calls[0]["command"] == stage.line()
+            assert calls[0] == calls[1], stage.name

@@ -22,12 +22,15 @@ from yolox.data.datasets.voc import read_voc
 from yolox.data.datasets.yolo_txt import read_yolo
 from yolox.data.tiles import WholeRecord
 from yolox.export.metadata import ExportInfo
-from yolox.jobs.compress.stages import Record, Stage
+from yolox.jobs.compress.record import Record
+from yolox.jobs.compress.stages import Export
+from yolox.jobs.report.commands import commands_of, targets_of
+from yolox.jobs.report.measured import read_bench
 from yolox.pruning import PruningPlan
 from yolox.pruning.latency.table import LatencyTable
 from yolox.pruning.sensitivity import SensitivityLog
 from yolox.report.render import render
-from yolox.tools import compress, report
+from yolox.tools import compress
 from yolox.tools.prune_args import layer_ratios
 from yolox.utils.errors import UserError
 
@@ -163,7 +166,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_results_of_bench(tmp_path: Path) -> None:
     def read(path: Path) -> None:
-        rows = report.read_bench(path, [], ["before"]).rows
+        rows = read_bench(path, [], ["before"]).rows
         page = full_report()
         render(dataclasses.replace(page, models=(*page.models, *rows)))
 
@@ -172,13 +175,13 @@ def test_results_of_bench(tmp_path: Path) -> None:
 
 def test_commands_of_a_report(tmp_path: Path) -> None:
     def read(path: Path) -> None:
-        commands = report._commands([tmp_path / "a.pth"], path, "own")
-        report._asked(commands)
+        commands = commands_of([tmp_path / "a.pth"], path, "own")
+        targets_of(commands)
         assert all(isinstance(command, str) for command in commands)
 
     def read_beside(path: Path) -> None:
-        commands = report._commands([tmp_path / "b.pth"], None, "own")
-        report._asked(commands)
+        commands = commands_of([tmp_path / "b.pth"], None, "own")
+        targets_of(commands)
         assert all(isinstance(command, str) for command in commands)
 
     survive(read, tmp_path / "compress.json", COMPRESS)
@@ -213,7 +216,9 @@ def test_latency_tables_begin_anew(tmp_path: Path) -> None:
 
 
 def test_records_of_runs(tmp_path: Path) -> None:
-    stage = Stage(name="train", tool="train", main=print, flags=(), outputs=())
+    stage = Export(
+        name="train", source=tmp_path, form="onnx", output=tmp_path, pictures=tmp_path, outputs=()
+    )
 
     def read(path: Path) -> None:
         record = Record(path, "o")

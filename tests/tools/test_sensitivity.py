@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.runs import command, error_lines
+from yolox.jobs.sensitivity import Study
 from yolox.models import load_model
 from yolox.pruning.sensitivity import SensitivityPoint
 from yolox.tools import prunmodel, sensitivity
@@ -148,15 +149,15 @@ def test_killed_run_goes_on(
 def test_stopped_in_the_middle_keeps_what_was_measured(
     tiny_exp: Path, trained: Path, measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = sensitivity.Study.measure, []
+    real, calls = Study.measure, []
 
-    def measure(study: sensitivity.Study, model: torch.nn.Module) -> float:
+    def measure(study: Study, model: torch.nn.Module) -> float:
         calls.append(model)
         if len(calls) == 4:
             raise KeyboardInterrupt
         return real(study, model)
 
-    monkeypatch.setattr(sensitivity.Study, "measure", measure)
+    monkeypatch.setattr(Study, "measure", measure)
     assert _run(tiny_exp, trained / "best_ckpt.pth", tmp_path) == 130
     straight = (measured / "sensitivity.jsonl").read_bytes()
     assert (tmp_path / "sensitivity.jsonl").read_bytes() == b"".join(
@@ -226,13 +227,13 @@ def test_ap_of_a_model_that_has_some(
 ) -> None:
     """By default AP, without calibration images where the criterion needs none."""
     values = iter([0.5, 0.5, 0.3])
-    real = sensitivity.Study.measure
+    real = Study.measure
 
-    def measure(study: sensitivity.Study, model: torch.nn.Module) -> float:
+    def measure(study: Study, model: torch.nn.Module) -> float:
         assert 0 <= real(study, model) <= 1
         return next(values)
 
-    monkeypatch.setattr(sensitivity.Study, "measure", measure)
+    monkeypatch.setattr(Study, "measure", measure)
     layers = ("--layers", *LAYERS[:1], "--ratios", 0.1, 0.5, "--importance", "l1")
     common = (*layers, "-c", trained / "best_ckpt.pth", "-f", tiny_exp)
     assert command(sensitivity.main, "-o", tmp_path, *common) == 0

@@ -52,6 +52,10 @@ class Fields:
         """Set fields as the program does, not a person."""
         self._put(values)
 
+    def overlook(self, names: Collection[str]) -> None:
+        """Take fields as not given for this run, though they keep their values."""
+        self._put({"_given": self._given.difference(names)})
+
     def suggest(self, **values: object) -> None:
         """Set those of the fields that no person set."""
         self._put({name: value for name, value in values.items() if name not in self.assigned})

@@ -43,9 +43,12 @@ def get_exp(
         if model is not None:
             raise ExpError(f"model {model} goes with a layout, {', '.join(LAYOUTS)}: {exp_file}")
         exp = _exp_of_file(Path(exp_file))
+        exp.put(_named=("-f", str(exp_file)))
     else:
         exp = LAYOUTS["coco" if exp_file is None else str(exp_file)]()
-        use_model(exp, known_model(model or exp_name or DEFAULT_MODEL))
+        name = known_model(model or exp_name or DEFAULT_MODEL)
+        use_model(exp, name)
+        exp.put(_named=("-n", name))
     if fields:
         exp.give(**fields)
     return exp

@@ -15,7 +15,7 @@ from yolox.evaluators import EvalResult
 from yolox.exp.follow import follow_checkpoint
 from yolox.exp.yolox_base import Exp
 from yolox.export import ExportedModel, is_exported, open_exported
-from yolox.models import LoadedModel, load_model
+from yolox.models import LoadedModel, ModelSpec, load_model
 from yolox.utils.device import default_device, resolve_precision
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
@@ -80,28 +80,12 @@ def evaluate_file(
     """
     path = Path(source)
     exported = is_exported(path)
-    if exported:
-        if fuse or precision != "fp32":
-            raise UserError(f"{path} runs as it was exported: leave out fuse and precision")
-        opened = open_exported(path)
-        model: nn.Module = opened
-        spec, pruned = opened.spec(size), opened.info.pruned
-    else:
+    if exported and (fuse or precision != "fp32"):
+        raise UserError(f"{path} runs as it was exported: leave out fuse and precision")
+    if not exported:
         path = resolve_weights(path)
-        loaded = load_model(path)
-        model = fuse_model(loaded.model) if fuse else loaded.model
-        spec, pruned = loaded.spec, loaded.is_pruned
-    if size:
-        spec = dataclasses.replace(spec, input_size=size)
-    followed = follow_checkpoint(exp, spec, path, pruned=pruned)
-    followed.put(
-        test_conf=exp.test_conf if conf is None else conf,
-        nmsthre=exp.nmsthre if nms is None else nms,
-    )
-    if isinstance(model, ExportedModel) and (
-        loss := model.nms_loss(followed.test_conf, followed.nmsthre)
-    ):
-        logger.warning(loss)
+    opened = open_model(path, size=size, fuse=fuse)
+    model, followed = opened.model, opened.follow(exp, conf=conf, nms=nms)
     device = torch.device("cpu") if exported else default_device()
     evaluator = followed.get_evaluator(batch_size)
     inference = evaluator.infer(
@@ -110,3 +94,74 @@ def evaluate_file(
         precision=None if exported else resolve_precision(precision, device),
     )
     return evaluator.score(inference)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class OpenedModel:
+    """A checkpoint's model or an exported file, to be evaluated.
+
+    Attributes:
+        path: the file.
+        model: one or the other.
+        spec: its description, with the size that it is evaluated at.
+        pruned: whether it is.
+    """
+
+    path: Path
+    model: nn.Module
+    spec: ModelSpec
+    pruned: bool
+
+    @property
+    def exported(self) -> ExportedModel | None:
+        """The model, where it is an exported file."""
+        return self.model if isinstance(self.model, ExportedModel) else None
+
+    def follow(self, exp: Exp, *, conf: float | None = None, nms: float | None = None) -> Exp:
+        """A copy of the Exp for an evaluation of the model; says what NMS in a file costs.
+
+        Args:
+            conf, nms: see `evaluate_file`.
+
+        Raises:
+            UserError: see `yolox.exp.follow.follow_checkpoint`.
+        """
+        followed = follow_checkpoint(exp, self.spec, self.path, pruned=self.pruned)
+        followed.put(
+            test_conf=exp.test_conf if conf is None else conf,
+            nmsthre=exp.nmsthre if nms is None else nms,
+        )
+        if self.exported and (loss := self.exported.nms_loss(followed.test_conf, followed.nmsthre)):
+            logger.warning(loss)
+        return followed
+
+
+def open_model(
+    path: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    fuse: bool = False,
+    openvino_precision: str = "f32",
+) -> OpenedModel:
+    """Open a checkpoint or an exported file.
+
+    Args:
+        path: of a file that is there.
+        size: (height, width) to evaluate at, pixels; the file's own by default.
+        fuse: fold a checkpoint's batch norms into its convolutions.
+        openvino_precision: arithmetic of OpenVINO's files, as `open_exported` takes it.
+
+    Raises:
+        UserError: a file that cannot be read or run.
+    """
+    if is_exported(path):
+        file = open_exported(path, precision=openvino_precision)
+        model: nn.Module = file
+        spec, pruned = file.spec(size), file.info.pruned
+    else:
+        loaded = load_model(path)
+        model = fuse_model(loaded.model) if fuse else loaded.model
+        spec, pruned = loaded.spec, loaded.is_pruned
+    if size:
+        spec = dataclasses.replace(spec, input_size=size)
+    return OpenedModel(path=path, model=model, spec=spec, pruned=pruned)

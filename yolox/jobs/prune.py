@@ -37,6 +37,7 @@ from yolox.pruning import (
     trace_groups,
 )
 from yolox.pruning.importance import Scorer, make_scorer
+from yolox.pruning.ratios import sensitive_layers
 from yolox.utils.checkpoint import (
     CheckpointError,
     file_digest,
@@ -423,3 +424,24 @@ def prepare(
 def is_spoilt_by_tuning(config: PruneConfig, exp: Exp, loaded: LoadedModel) -> bool:
     """Whether fine-tuning changes the activation that a latency was met with."""
     return config.target_kind() == "latency" and exp.finetune_act not in ("", loaded.spec.act)
+
+
+def sparing(config: PruneConfig, loaded: LoadedModel, ratios: Path) -> PruneConfig:
+    """The config that keeps whole what an analysis found no ratio for, and says which that is.
+
+    Args:
+        ratios: file that the analysis wrote.
+
+    Raises:
+        PruningError: the file cannot be read, or no layer is left to prune.
+    """
+    layers = [group.producers[0].name for group in trace_groups(loaded.model, probe())]
+    spared = sensitive_layers(ratios, layers)
+    logger.info(f"{len(spared)} sensitive layers stay whole: {', '.join(spared) or 'none'}")
+    return dataclasses.replace(config, ignore=(*config.ignore, *spared))
+
+
+def show_hint(hint: ThresholdHint) -> None:
+    """Say what a threshold between important and unimportant channels would be."""
+    for line in hint.lines():
+        logger.info(line)

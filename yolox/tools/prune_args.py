@@ -10,8 +10,9 @@ import torch
 
 from yolox.jobs.prune_latency import LatencySettings
 from yolox.pruning import PruneConfig, PruningError
-from yolox.tools.flags.prunmodel import RUNTIME, make_parser
-from yolox.utils.documents import read_json
+from yolox.pruning.ratios import read_ratios
+from yolox.tools.flags.prunmodel import make_parser
+from yolox.utils.choices import LATENCY_RUNTIME
 
 
 def prune_config(args: argparse.Namespace, seed: int) -> PruneConfig:
@@ -60,27 +61,9 @@ def prune_config(args: argparse.Namespace, seed: int) -> PruneConfig:
     )
 
 
-def sensitive_layers(path: Path, layers: Sequence[str]) -> tuple[str, ...]:
-    """Those of some layers that a file of `tools/sensitivity.py` has no ratio for.
-
-    A file that is missing is that of an analysis which found no ratio for any.
-
-    Raises:
-        PruningError: the file cannot be read, or these are all layers.
-    """
-    fine = layer_ratios([str(path)]) if path.exists() else {}
-    found = tuple(layer for layer in layers if layer not in fine)
-    if len(found) == len(layers):
-        raise PruningError(
-            f"every layer is sensitive by {path}, so there is nothing to prune: allow a larger "
-            "loss in the analysis, or do without it"
-        )
-    return found
-
-
 def latency_settings(args: argparse.Namespace) -> LatencySettings | None:
     """What latencies are measured in; None for PyTorch as it is here."""
-    runtime = args.runtime or (RUNTIME if _in_latency(args) else None)
+    runtime = args.runtime or (LATENCY_RUNTIME if _in_latency(args) else None)
     if runtime is None:
         return None
     threads = args.threads or torch.get_num_threads()
@@ -105,18 +88,7 @@ _SAME_NAMES = (
 def layer_ratios(words: Sequence[str]) -> dict[str, float]:
     """``PATTERN=RATIO`` words, or one JSON file of them as tools/sensitivity.py writes."""
     if len(words) == 1 and words[0].endswith(".json"):
-        try:
-            content = read_json(Path(words[0]))
-            if not content:
-                raise ValueError("it is empty")
-            if odd := [value for value in content.values() if type(value) not in (int, float)]:
-                raise ValueError(f"{str(odd[0])[:60]!r} is no ratio")
-            return {str(pattern): float(ratio) for pattern, ratio in content.items()}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise PruningError(
-                f"cannot read layer ratios from {words[0]}: {error}; expected a JSON object "
-                'such as {"backbone.*": 0.3}'
-            ) from error
+        return read_ratios(Path(words[0]))
     ratios = {}
     for word in words:
         pattern, sign, ratio = word.rpartition("=")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,14 +11,22 @@ from typing import Any
 
 import torch
 from loguru import logger
-from rich.console import Console
 from rich.table import Table
 
 from yolox.core import make_fabric
 from yolox.exp import Exp
 from yolox.exp.follow import with_names
 from yolox.exp.idle import idle_without_training, tell_idle
-from yolox.jobs.prune import Calibration, PruneJob, is_spoilt_by_tuning, prepare, probe, prune
+from yolox.jobs.prune import (
+    Calibration,
+    PruneJob,
+    is_spoilt_by_tuning,
+    prepare,
+    probe,
+    prune,
+    show_hint,
+    sparing,
+)
 from yolox.jobs.prune_steps import prune_in_steps
 from yolox.models import LoadedModel, checkpoint_payload, load_model
 from yolox.pruning import (
@@ -28,7 +35,6 @@ from yolox.pruning import (
     PruneResult,
     PruningError,
     PruningPlan,
-    ThresholdHint,
     stages_table,
     trace_groups,
 )
@@ -38,7 +44,6 @@ from yolox.tools.prune_args import (
     latency_settings,
     parse_args,
     prune_config,
-    sensitive_layers,
 )
 from yolox.utils.checkpoint import save_checkpoint
 from yolox.utils.download import resolve_weights
@@ -158,11 +163,11 @@ def _prune(
             fabric,
             steps=args.steps,
             epochs=args.step_epochs,
-            on_hint=_show_hint,
+            on_hint=show_hint,
         )
     else:
-        record = job.run(_show_hint)
-    _print(record, cli.console())
+        record = job.run(show_hint)
+    show(record)
     kept = ' finetune_act ""' if is_spoilt_by_tuning(job.config, exp, loaded) else ""
     logger.info(
         "fine-tune it: python tools/train.py "
@@ -179,11 +184,6 @@ def _tell_idle(args: argparse.Namespace, exp: Exp) -> None:
     cli.tell_idle(("--step-epochs", steps, "there is one step: give --steps"))
 
 
-def _show_hint(hint: ThresholdHint) -> None:
-    for line in hint.lines():
-        logger.info(line)
-
-
 def _make_job(
     args: argparse.Namespace,
     exp: Exp,
@@ -194,10 +194,7 @@ def _make_job(
 ) -> PruneJob:
     config, plan = prune_config(args, exp.seed or 0), None
     if args.spare:
-        groups = trace_groups(loaded.model, probe())
-        spared = sensitive_layers(args.spare, [group.producers[0].name for group in groups])
-        logger.info(f"{len(spared)} sensitive layers stay whole: {', '.join(spared) or 'none'}")
-        config = dataclasses.replace(config, ignore=(*config.ignore, *spared))
+        config = sparing(config, loaded, args.spare)
     if args.plan:
         plan = PruningPlan.load(args.plan).without_layers(
             trace_groups(loaded.model, probe()), config.ignore
@@ -219,7 +216,7 @@ def _make_job(
 
 
 def _write_plan(job: PruneJob) -> None:
-    plan, timing = job.make_plan(_show_hint)
+    plan, timing = job.make_plan(show_hint)
     path = job.output.with_suffix(".plan.json")
     plan.save(path)
     if timing:
@@ -231,8 +228,9 @@ def _write_plan(job: PruneJob) -> None:
     )
 
 
-def _print(record: PruneRecord, console: Console) -> None:
-    report = record.report
+def show(record: PruneRecord) -> None:
+    """Print what went and what it bought."""
+    report, console = record.report, cli.console()
     if record.slower:
         logger.warning(record.slower)
     console.print(report.table())

@@ -5,190 +5,42 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from loguru import logger
 
-from yolox.bench.plan import files_digest
 from yolox.exp.idle import idle_without_training, tell_idle
-from yolox.jobs.report.collect import ReportSettings, gather_report
-from yolox.report import Fact, Latency, ModelRow, save_report
+from yolox.jobs.report.write import PageSettings, write_report
 from yolox.tools import cli
 from yolox.tools.flags.report import make_parser
-from yolox.utils.documents import read_json
-from yolox.utils.download import resolve_weights
-from yolox.utils.errors import UserError
-from yolox.utils.files import require_writable, short_names
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse, read, evaluate, write."""
+    """Parse, write, say where."""
     args = make_parser().parse_args(argv)
     if args.no_eval:
         cli.refuse_fields(args, "without AP nothing is read of the Exp")
     exp = None if args.no_eval else cli.load_exp(args)
     if exp is not None:
         tell_idle(exp, idle_without_training(exp))
-    paths = [resolve_weights(path) for path in args.ckpt]
-    labels = tuple(args.labels or short_names(paths))
-    bench = read_bench(args.bench, paths, labels) if args.bench else Bench()
-    words = sys.argv[1:] if argv is None else argv
-    own = f"python tools/report.py {shlex.join(words)}"
-    commands = _commands(paths, args.compress, own)
-    settings = ReportSettings(
+    page = PageSettings(
+        labels=tuple(args.labels or ()),
         title=args.title,
-        labels=labels,
         images=args.images,
-        score=args.conf,
-        measured=bench.rows,
-        measured_on=bench.machine,
-        measured_size=bench.size,
+        conf=args.conf,
+        bench=args.bench,
+        compress=args.compress,
         openvino_precision=args.openvino_precision,
-        asked=_asked(commands),
-        commands=commands,
     )
-    # Before minutes of evaluation are lost.
-    require_writable(args.output.parent)
-    report = gather_report(paths, exp, settings)
-    save_report(report, args.output)
-    size = args.output.stat().st_size / 1e6
-    logger.info(f"report in {args.output} ({size:.1f} MB): open it in a browser, or send it")
+    words = shlex.join(sys.argv[1:] if argv is None else argv)
+    write_report(args.ckpt, exp, args.output, page, command=f"python tools/report.py {words}")
+    show(args.output)
 
 
-def _commands(paths: Sequence[Path], compress: Path | None, own: str) -> tuple[str, ...]:
-    """The lines that made all this, in order: the pipeline's, or those told beside the files."""
-    commands = []
-    if compress is not None:
-        stages = _read_json(compress, "tools/compress.py").get("stages", [])
-        try:
-            commands = [_text(stage["command"]) for stage in stages.values()]
-        except (AttributeError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{compress} is not a compress.json of tools/compress.py: its stages have no "
-                "commands"
-            ) from error
-    else:
-        records = [path.with_suffix(".report.json") for path in paths]
-        found = [_read_json(path, "tools/prunmodel.py") for path in records if path.is_file()]
-        commands = [str(record["command"]) for record in found if record.get("command")]
-    return tuple(dict.fromkeys([*commands, own]))
-
-
-def _asked(commands: Sequence[str]) -> tuple[Fact, ...]:
-    """The target of each pruning: of one in steps, a checkpoint knows those of its steps alone."""
-    targets = []
-    for command in commands:
-        try:
-            words = shlex.split(command)
-        except ValueError:  # no command line: shown as it is
-            continue
-        if "tools/prunmodel.py" in words and "--target" in words[:-1]:
-            targets.append(words[words.index("--target") + 1])
-    return tuple(Fact(name="target", value=target) for target in dict.fromkeys(targets))
-
-
-def _read_json(path: Path, origin: str) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}): give the file of {origin}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a file of {origin}: expected a JSON object")
-    return content
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """What `tools/bench.py` measured: a row a file; the machine; the input's height and width."""
-
-    rows: tuple[ModelRow, ...] = ()
-    machine: str = ""
-    size: tuple[int, int] | None = None
-
-
-def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Bench:
-    """Read a file of ``tools/bench.py --json``.
-
-    Args:
-        path: the file of its ``--json``.
-        models, labels: of the report. One of these files goes by its label here. Others keep the
-            one that they were measured under, and a remark where a file of the report has it.
-            Left out, with a warning, is a file that is not the one that was measured.
-
-    Raises:
-        UserError: the file cannot be read or is another one.
-    """
-    names = {model.resolve(): label for model, label in zip(models, labels, strict=False)}
-    content = _read_json(path, "tools/bench.py --json")
-    try:
-        same = {files_digest(place): place for place in names}
-        machine = content["machine"]
-        height, width = map(_count, content["settings"]["size"])
-        if not height or not width:
-            raise ValueError("an input size of nothing")
-        rows = []
-        for file in content["models"]:
-            place, label = Path(_text(file["path"])).resolve(), _text(file["label"])
-            if place not in names:  # measured from another folder, perhaps
-                place = same.get(file["file_sha256"], place)
-            if place in names and files_digest(place) != file["file_sha256"]:
-                logger.warning(f"{place} has changed since {path} was measured: measure it again")
-                continue
-            taken = label in labels and place not in names
-            times = [row for row in content["measurements"] if row["label"] == file["label"]]
-            latencies = [
-                Latency(setting=_setting(row), ms=_time(row["forward"]["median"])) for row in times
-            ]
-            rows.append(
-                ModelRow(
-                    label=names.get(place, f"{label} ({path.name})" if taken else label),
-                    params=_count(file["params"]),
-                    macs=_count(file["macs"]),
-                    file_bytes=_count(file["file_bytes"]),
-                    latencies=tuple(latencies),
-                )
-            )
-        return Bench(
-            rows=tuple(rows),
-            machine=f"{machine['processor']} ({machine['cores']} cores), at {height}×{width}",
-            size=(height, width),
-        )
-    except OSError as error:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
-    except (LookupError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is not what tools/bench.py --json writes ({error!r}): measure again"
-        ) from error
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {str(value)[:60]}")
-    return value
-
-
-def _count(value: Any) -> int | None:
-    """Whole, not negative; None for what is not known."""
-    if value is not None and (type(value) is not int or value < 0):
-        raise TypeError(f"expected a whole number, got {str(value)[:60]}")
-    return value
-
-
-def _time(value: Any) -> float:
-    if type(value) not in (int, float) or value <= 0:
-        raise TypeError(f"expected milliseconds, got {str(value)[:60]}")
-    return float(value)
-
-
-def _setting(row: dict[str, Any]) -> str:
-    """Runtime, threads, and batch, as a column's title."""
-    threads, batch = int(row["threads"]), int(row["batch"])
-    arithmetic = str(row["precision"]).partition(", run in ")[2]
-    runtime = f"{row['runtime']} in {arithmetic}" if arithmetic else str(row["runtime"])
-    words = [runtime, f"{threads} thread{'' if threads == 1 else 's'}"]
-    return ", ".join(words + ([f"batch {batch}"] if batch > 1 else []))
+def show(output: Path) -> None:
+    """Say where the page is."""
+    size = output.stat().st_size / 1e6
+    logger.info(f"report in {output} ({size:.1f} MB): open it in a browser, or send it")
 
 
 if __name__ == "__main__":

@@ -6,3 +6,10 @@ CONF, NMS = 0.3, 0.45  # of detections to look at: least score, IoU of NMS
 TILE_OVERLAP = 200  # of the tiles of large images, pixels
 LOGGERS = ("tensorboard", "wandb", "mlflow")  # the first always writes
 HOST, PORT = "127.0.0.1", 7860  # of the page to try models on
+# Of an analysis by layer: what is measured, fractions of a layer's channels, what a layer may cost.
+METRICS = {"ap": "AP50-95", "loss": "loss"}
+LAYER_RATIOS = (0.1, 0.3, 0.5, 0.7)
+AP_TOLERANCE = 0.01  # a point of AP
+LOSS_TOLERANCE = 0.02  # of the whole model's loss
+LATENCY_RUNTIME = "onnxruntime"  # that a target in latency is met in where none is named
+SPARSITY_EPOCHS, STEP_EPOCHS, TUNING_EPOCHS = 20, 5, 20  # of a compression's trainings

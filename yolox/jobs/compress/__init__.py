@@ -1,1 +1,1 @@
-"""From a checkpoint to a small, fine-tuned, exported, measured model, in stages that resume."""
+"""From a trained checkpoint to a small, fine-tuned, exported, measured model, in stages."""

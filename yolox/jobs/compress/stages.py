@@ -1,229 +1,361 @@
-"""Commands one after the other, each done once: a run that was stopped goes on where it was."""
+"""The stages of a compression: each calls the job that a command of the same name calls."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import json
-import os
-import shlex
-import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from loguru import logger
-
-from yolox.utils import schema
-from yolox.utils.documents import read_json
-from yolox.utils.errors import UserError
-from yolox.utils.files import write_text
+from yolox.core import TrainResult, make_fabric
+from yolox.data.sources import find_images
+from yolox.export import ExportSettings, Parity, optional_packages
+from yolox.export.settings import PACKAGES
+from yolox.jobs.compress.recipe import Recipe
+from yolox.jobs.compress.stage import Stage
+from yolox.jobs.evaluate_files import EvalSettings, Evaluation, evaluate_and_write
+from yolox.jobs.export import export_checkpoint, has_onnxslim, with_given_names
+from yolox.jobs.measure import Measured, MeasureSettings, measure_models
+from yolox.jobs.prune import prepare, show_hint, sparing
+from yolox.jobs.prune_latency import LatencySettings
+from yolox.jobs.prune_steps import prune_in_steps
+from yolox.jobs.report.write import PageSettings, write_report
+from yolox.jobs.sensitivity import SensitivityOutcome, SensitivitySettings, analyse
+from yolox.jobs.train import TrainOptions, official_args, run_trainer
+from yolox.models import load_model
+from yolox.pruning import PruneConfig, PruneRecord, PruningError
+from yolox.report import Report
 from yolox.utils.locks import claimed
-
-TRAINED = "latest_ckpt.pth"  # what an epoch of the trainer leaves
-
-_STAGE = schema.record(
-    {"mark": schema.text(), "command": schema.text()}, {"seconds": schema.number(low=0)}
-)
-_RECORD = schema.record(
-    {"stages": schema.mapping(_STAGE), "folders": schema.listing(schema.text())}
-)
-
-Command = Callable[[Sequence[str] | None], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One of the project's commands, and what it leaves.
+class Processes:
+    """How trainings are run.
 
     Attributes:
-        name: of the stage, once in a run.
-        tool: name of the command's file in tools/, for the line that a person would type.
-        main: the command.
-        flags: its own arguments.
-        outputs: files that are there when it is done.
-        recipe: words that name the Exp and set its fields for all stages; what they decide belongs
-            to the origin of the record.
-        fields: names and values of Exp fields that this stage sets beside them.
-        folders: its own, removed before it is begun anew.
-        seconds: that it is expected to take.
-        goes_on: whether its command itself goes on where it was cut off.
-        checkpoint: where this is there, a stage that was cut off goes on with `resumed` in place of
-            `flags`.
-        resumed: flags for that.
+        devices: processes on this machine; None for all GPUs.
+        launch: runs the words of a training command as processes of their own where there are to
+            be several, and says whether it did.
+        log_to: is told the folder of a training in this process.
     """
 
-    name: str
-    tool: str
-    main: Command
-    flags: tuple[object, ...]
-    outputs: tuple[Path, ...]
-    recipe: tuple[str, ...] = ()
-    fields: tuple[object, ...] = ()
-    folders: tuple[Path, ...] = ()
-    seconds: float = 0.0
-    goes_on: bool = False
-    checkpoint: Path | None = None
-    resumed: tuple[object, ...] = ()
-
-    def words(self, *, resumes: bool = False) -> list[str]:
-        """The command's arguments."""
-        flags = self.resumed if resumes else self.flags
-        return [str(word) for word in (*flags, *self.recipe, *self.fields)]
-
-    def line(self) -> str:
-        """The command as a person would type it."""
-        return f"python tools/{self.tool}.py {shlex.join(self.words())}"
+    devices: int | None = 1
+    launch: Callable[[list[str]], bool] | None = None
+    log_to: Callable[[Path], None] | None = None
 
 
-class Record:
-    """What has been done in a folder: a JSON file, rewritten whole as stages begin and end.
+@dataclass(frozen=True, kw_only=True)
+class _RecipeStage(Stage):
+    """A stage that reads the recipe."""
 
-    A stage counts as done only by the arguments that it was done with, those of every stage before
-    it, and what they all started from. Of a path it does not matter how it is written.
+    recipe: Recipe
+
+    def named_recipe(self) -> tuple[str, ...]:
+        return self.recipe.words()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(_RecipeStage):
+    """A run of the trainer in a folder of its own; its last epoch's checkpoint is the result.
+
+    Attributes:
+        source: the checkpoint to start from.
+        folder: the run's folder is made in it, by the stage's name.
+        epochs, plain_epochs: all, and those without mosaic at the end.
+        sparsity: strength of the penalty; None for none.
+        teacher: checkpoint to distil from.
+        processes: see there.
     """
 
-    def __init__(self, path: Path, origin: str) -> None:
-        """Args: the file; a digest of what the whole run starts from.
+    tool = "train"
+    source: Path
+    folder: Path
+    epochs: int
+    plain_epochs: int
+    sparsity: float | None = None
+    teacher: Path | None = None
+    processes: Processes
 
-        Raises:
-            UserError: the file is there and cannot be read.
-        """
-        self._path, self._origin = path, origin
-        self._stages: dict[str, dict[str, Any]] = {}
-        self._made: set[str] = set()  # folders, below that of the file
-        if path.is_file():
-            try:
-                content = read_json(path)
-                schema.require(content, _RECORD, "it is not what tools/compress.py writes")
-                self._stages = dict(content["stages"])
-                self._made = set(content["folders"])
-            except (OSError, ValueError) as error:
-                raise UserError(
-                    f"cannot read {path} ({error}): delete it to begin anew, or choose another "
-                    "output folder"
-                ) from error
+    def run(self, *, resumes: bool = False) -> TrainResult | None:
+        launch = self.processes.launch
+        if launch is not None and launch(self.words(resumes=resumes)):
+            return None
+        penalty = () if self.sparsity is None else ("sparsity", self.sparsity)
+        exp = self.recipe.make(*penalty, *self.fields())
+        options = TrainOptions(
+            checkpoint=self._start(resumes=resumes),
+            resume=resumes,
+            name=self.name,
+            teacher=self.teacher,
+        )
+        trainer = exp.get_trainer(official_args(options, devices=self.processes.devices))
+        return run_trainer(trainer, exp, log_to=self.processes.log_to)
 
-    def keep(self, stages: Sequence[Stage]) -> None:
-        """Forget stages that are no part of the run any more; the others come in its order."""
-        names = [stage.name for stage in stages]
-        self._stages = {name: self._stages[name] for name in names if name in self._stages}
-
-    def marks(self, stages: Sequence[Stage]) -> list[str]:
-        """A mark a stage that changes with it, with a stage before it, and with the origin."""
-        marks, mark = [], self._origin
-        for stage in stages:
-            words = [
-                str(word.resolve()) if isinstance(word, Path) else str(word)
-                for word in (*stage.flags, *stage.fields)
-            ]
-            text = json.dumps([mark, stage.name, stage.tool, *words])
-            mark = hashlib.sha256(text.encode()).hexdigest()
-            marks.append(mark)
-        return marks
-
-    def is_done(self, stage: Stage, mark: str) -> bool:
-        """Whether it ended with this mark and its outputs are still there."""
-        entry = self._stages.get(stage.name, {})
+    def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
         return (
-            entry.get("mark") == mark
-            and "seconds" in entry
-            and all(output.is_file() for output in stage.outputs)
+            *("-c", self._start(resumes=resumes), *(["--resume"] if resumes else [])),
+            *("-expn", self.name),
+            *(() if self.sparsity is None else ("--sparsity", self.sparsity)),
+            *(() if self.teacher is None else ("--distill", self.teacher)),
         )
 
-    def was_begun(self, stage: Stage, mark: str) -> bool:
-        """Whether it was begun with this mark."""
-        return self._stages.get(stage.name, {}).get("mark") == mark
-
-    def begin(self, stage: Stage, mark: str) -> None:
-        """Note that a stage begins; those after it are to be done again with what it writes."""
-        names = list(self._stages)
-        if stage.name in names:
-            for name in names[names.index(stage.name) :]:
-                del self._stages[name]
-        self._stages[stage.name] = {"mark": mark, "command": stage.line()}
-        self._made.update(map(self._name, stage.folders))
-        self._write()
-
-    def has_made(self, folder: Path) -> bool:
-        """Whether it was made by a stage of this run, now or before."""
-        return self._name(folder) in self._made
-
-    def _name(self, folder: Path) -> str:
-        return os.path.relpath(folder, self._path.parent)
-
-    def end(self, stage: Stage, seconds: float) -> None:
-        """Note that it ended, and how long it took since it was begun or resumed."""
-        self._stages[stage.name]["seconds"] = round(seconds, 1)
-        self._write()
-
-    def _write(self) -> None:
-        content = {
-            "origin": self._origin,
-            "stages": self._stages,
-            "folders": sorted(self._made),
-        }
-        write_text(self._path, json.dumps(content, indent=1) + "\n")
-
-
-def run_stages(stages: Sequence[Stage], record: Record) -> None:
-    """Run what is not done yet, in order; a stage that fails ends the run, and what is done stays.
-
-    Args:
-        stages: each may read the outputs of those before it.
-        record: of the folder.
-    """
-    record.keep(stages)
-    marks = record.marks(stages)
-    for number, (stage, mark) in enumerate(zip(stages, marks, strict=True), start=1):
-        title = f"stage {number} of {len(stages)}, {stage.name}"
-        if record.is_done(stage, mark):
-            logger.info(f"{title}: done before")
-            continue
-        resumes = (
-            record.was_begun(stage, mark)
-            and stage.checkpoint is not None
-            and stage.checkpoint.is_file()
+    def fields(self) -> tuple[object, ...]:
+        return (
+            *("output_dir", self.folder, "max_epoch", self.epochs),
+            *("no_aug_epochs", self.plain_epochs),
         )
-        if not (record.was_begun(stage, mark) and (resumes or stage.goes_on)):
-            _clear(stage, record)
-        record.begin(stage, mark)
-        logger.info(f"{title}{', going on where it was' if resumes else ''}\n$ {stage.line()}")
-        start = time.monotonic()
-        stage.main(stage.words(resumes=resumes))
-        missing = [str(output) for output in stage.outputs if not output.is_file()]
-        if missing:
-            raise UserError(f"{title}: it ended without writing {', '.join(missing)}")
-        record.end(stage, time.monotonic() - start)
+
+    def _start(self, *, resumes: bool) -> Path | None:
+        return self.checkpoint if resumes else self.source
 
 
-def _clear(stage: Stage, record: Record) -> None:
-    """Make room for a stage that is begun anew.
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity(_RecipeStage):
+    """What each layer costs in training loss.
 
-    Set aside, not removed, is what no stage made, and what holds trained weights.
+    Attributes:
+        source: a checkpoint.
+        folder: to write into.
+        images: training images to measure on.
     """
-    for folder in stage.folders:
-        if not folder.exists():
-            continue
-        with claimed(folder):  # by no other run, that is
-            pass
-        try:
-            if record.has_made(folder) and not any(folder.rglob(TRAINED)):
-                shutil.rmtree(folder)
-                continue
-            aside = _unused(folder)
-            folder.rename(aside)
-        except OSError as error:
-            raise UserError(
-                f"{stage.name} is done anew, and {folder} cannot be put out of its way "
-                f"({error.strerror}): choose another output folder"
-            ) from error
-        logger.warning(f"{stage.name} is done anew: what was there is kept in {aside}")
+
+    tool = "sensitivity"
+    goes_on = True
+    source: Path
+    folder: Path
+    images: int
+
+    def run(self, *, resumes: bool = False) -> SensitivityOutcome:
+        settings = SensitivitySettings(metric="loss", images=self.images)
+        return analyse(self.source, self.recipe.make(), self.folder, settings)
+
+    def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
+        return (
+            *("-c", self.source, "-o", self.folder, "--metric", "loss"),
+            *("--images", self.images),
+        )
 
 
-def _unused(path: Path) -> Path:
-    """The first of ``<path>_old1``, ``<path>_old2`` and so on that is not there."""
-    names = (path.with_name(f"{path.name}_old{number}") for number in itertools.count(1))
-    return next(name for name in names if not name.exists())
+@dataclass(frozen=True, kw_only=True)
+class Pruning(_RecipeStage):
+    """The cut, or several with training between them.
+
+    Attributes:
+        source: a checkpoint.
+        output: the pruned one.
+        folder: of the runs between two steps.
+        target, importance, images: see `yolox.jobs.compress.settings.CompressSettings`.
+        round_to: likewise.
+        latency: what a target in latency is measured in.
+        steps, step_epochs: rounds, and epochs between two.
+        spare: file of ratios; layers that it has none for stay whole.
+    """
+
+    tool = "prunmodel"
+    goes_on = True
+    source: Path
+    output: Path
+    folder: Path
+    target: str
+    importance: str
+    images: int
+    round_to: int | None = None
+    latency: LatencySettings | None = None
+    steps: int = 1
+    step_epochs: int = 0
+    spare: Path | None = None
+
+    def run(self, *, resumes: bool = False) -> PruneRecord:
+        exp = self.recipe.make(*self.fields())
+        loaded = load_model(self.source)
+        config = PruneConfig(
+            target=self.target,
+            importance=self.importance,
+            round_to=self.round_to or PruneConfig.round_to,
+            seed=exp.seed or 0,
+        )
+        with claimed(self.output.parent, PruningError, name=self.output.name):
+            if self.spare:
+                config = sparing(config, loaded, self.spare)
+            job = prepare(
+                loaded,
+                self.source,
+                exp,
+                config,
+                self.output,
+                images=self.images,
+                latency=self.latency,
+                command=self.line(),
+            )
+            if self.steps == 1:
+                return job.run(show_hint)
+            fabric = make_fabric(devices=1)
+            fabric.launch()
+            return prune_in_steps(
+                job, exp, fabric, steps=self.steps, epochs=self.step_epochs, on_hint=show_hint
+            )
+
+    def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
+        flags: list[object] = ["-c", self.source, "-o", self.output, "--target", self.target]
+        flags += ["--importance", self.importance, "--images", self.images]
+        if self.round_to:
+            flags += ["--round-to", self.round_to]
+        if self.latency:
+            flags += ["--runtime", self.latency.runtime, "--threads", self.latency.threads]
+            if self.latency.runtime == "openvino":
+                flags += ["--openvino-precision", self.latency.openvino_precision]
+        if self.steps > 1:
+            flags += ["--steps", self.steps, "--step-epochs", self.step_epochs]
+        if self.spare:
+            flags += ["--spare", self.spare]
+        return tuple(flags)
+
+    def fields(self) -> tuple[object, ...]:
+        return ("output_dir", self.folder, "exp_name", self.output.stem)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Stage):
+    """A file for another runtime.
+
+    Attributes:
+        source: a checkpoint.
+        form: onnx, openvino, ncnn or torchscript.
+        output: the file that one opens.
+        pictures: folder of images to compare on.
+    """
+
+    tool = "export"
+    source: Path
+    form: str
+    output: Path
+    pictures: Path
+
+    def run(self, *, resumes: bool = False) -> Parity:
+        optional_packages(*PACKAGES[self.form])
+        loaded = with_given_names(load_model(self.source), self.source, None)
+        settings = ExportSettings(
+            format=self.form,
+            size=loaded.spec.input_size,
+            decode=True,
+            slim=self.form == "onnx" and has_onnxslim(),
+        )
+        images = find_images(self.pictures)
+        return export_checkpoint(loaded, self.source, self.output, settings, images)
+
+    def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
+        return (
+            *("-c", self.source, "--format", self.form, "--output-name", self.output),
+            *("--decode", "--path", self.pictures),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEvaluation(_RecipeStage):
+    """AP of an exported file in its own runtime.
+
+    Attributes:
+        source: the file.
+        folder: for curves, pictures and metrics.json.
+        openvino_precision: of one of OpenVINO's.
+    """
+
+    tool = "eval"
+    source: Path
+    folder: Path
+    openvino_precision: str | None = None
+
+    def run(self, *, resumes: bool = False) -> Evaluation | None:
+        fabric = make_fabric(devices=1, precision="fp32")
+        fabric.launch()
+        settings = EvalSettings(
+            plots=self.folder, openvino_precision=self.openvino_precision or "f32"
+        )
+        exp = self.recipe.make()
+        return evaluate_and_write(self.source, exp, settings, fabric, command=self.line())
+
+    def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
+        arithmetic = _arithmetic(self.openvino_precision)
+        return ("-c", self.source, "--plots", self.folder, *arithmetic)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Stage):
+    """Latency, memory and size of some models.
+
+    Attributes:
+        models: files by their labels.
+        runtimes, threads, openvino_precision: see `yolox.jobs.measure.MeasureSettings`.
+        size: (height, width) of the input, pixels.
+        output: JSON file.
+    """
+
+    tool = "bench"
+    models: Mapping[str, Path]
+    runtimes: tuple[str, ...]
+    threads: int
+    openvino_precision: str
+    size: tuple[int, int]
+    output: Path
+
+    def run(self, *, resumes: bool = False) -> Measured:
+        settings = MeasureSettings(
+            runtimes=self.runtimes,
+            threads=(self.threads,),
+            openvino_precision=self.openvino_precision,
+            size=self.size,
+        )
+        return measure_models(
+            list(self.models.values()),
+            settings,
+            labels=list(self.models),
+            output=self.output,
+            command=self.line(),
+        )
+
+    def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
+        return (
+            *(*self.models.values(), "--labels", *self.models, "--runtimes", *self.runtimes),
+            *("--threads", self.threads, "--openvino-precision", self.openvino_precision),
+            *("--tsize", *self.size, "--json", self.output),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page(_RecipeStage):
+    """All of it side by side, in one HTML file.
+
+    Attributes:
+        models: files by their labels, the one before first and the one after last.
+        bench: what a `Measurement` wrote.
+        record: the compress.json.
+        output: the page.
+        openvino_precision: of OpenVINO's files, where there are any.
+    """
+
+    tool = "report"
+    models: Mapping[str, Path]
+    bench: Path
+    record: Path
+    output: Path
+    openvino_precision: str | None = None
+
+    def run(self, *, resumes: bool = False) -> Report:
+        page = PageSettings(
+            labels=tuple(self.models),
+            bench=self.bench,
+            compress=self.record,
+            openvino_precision=self.openvino_precision or "f32",
+        )
+        files: Sequence[Path] = list(self.models.values())
+        return write_report(files, self.recipe.make(), self.output, page, command=self.line())
+
+    def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
+        return (
+            *("-c", *self.models.values(), "--labels", *self.models, "--bench", self.bench),
+            *("--compress", self.record, "-o", self.output),
+            *_arithmetic(self.openvino_precision),
+        )
+
+
+def _arithmetic(openvino_precision: str | None) -> tuple[str, ...]:
+    return () if openvino_precision is None else ("--openvino-precision", openvino_precision)

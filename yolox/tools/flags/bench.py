@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from yolox.export.runtimes import RUNTIMES
 from yolox.tools.flags import parts
+from yolox.utils.cores import cores
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -59,10 +59,3 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, help="file for every figure (none)")
     return parser
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

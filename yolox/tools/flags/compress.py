@@ -9,9 +9,7 @@ from yolox.export.runtimes import LAYER_RUNTIMES
 from yolox.export.settings import FORMATS
 from yolox.pruning import PruneConfig
 from yolox.tools.flags import parts
-
-SPARSITY_EPOCHS, STEP_EPOCHS = 20, 5
-LATENCY_RUNTIME = "onnxruntime"  # that a target is met in where none is named
+from yolox.utils.choices import LATENCY_RUNTIME, SPARSITY_EPOCHS, STEP_EPOCHS, TUNING_EPOCHS
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -46,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = training.add_argument
     add("--sparsity", type=float, help="strength of sparsity training before pruning (none)")
     add("--sparsity-epochs", type=parts.positive, default=SPARSITY_EPOCHS, help="its length")
-    add("--epochs", type=parts.positive, default=20, help="fine-tuning")
+    add("--epochs", type=parts.positive, default=TUNING_EPOCHS, help="fine-tuning")
     add(
         "--distill",
         action=argparse.BooleanOptionalAction,

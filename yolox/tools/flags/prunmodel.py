@@ -9,9 +9,9 @@ from yolox.export.runtimes import LAYER_RUNTIMES
 from yolox.pruning import CRITERIA, PruneConfig
 from yolox.pruning.config import AGGREGATES, NORMALIZATIONS, PRICES, SCOPES
 from yolox.tools.flags import parts
+from yolox.utils.choices import LATENCY_RUNTIME
 
 MODES = ("save", "list", "conv", "layer", "global")
-RUNTIME = "onnxruntime"  # for a target in latency
 STEP_EPOCHS = 10
 
 
@@ -112,7 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--runtime",
         choices=LAYER_RUNTIMES,
-        help=f"measure the exported model in it ({RUNTIME} with a target in latency)",
+        help=f"measure the exported model in it ({LATENCY_RUNTIME} with a target in latency)",
     )
     add("--threads", type=parts.positive, help="of a run in --runtime (a core each)")
     parts.add_openvino_precision(out)

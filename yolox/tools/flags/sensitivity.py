@@ -8,11 +8,7 @@ from pathlib import Path
 
 from yolox.pruning import CRITERIA
 from yolox.tools.flags import parts
-
-RATIOS = (0.1, 0.3, 0.5, 0.7)
-TITLES = {"ap": "AP50-95", "loss": "loss"}
-AP_TOLERANCE = 0.01  # a point of AP
-LOSS_TOLERANCE = 0.02  # of the whole model's loss
+from yolox.utils.choices import AP_TOLERANCE, LAYER_RATIOS, LOSS_TOLERANCE, METRICS
 
 
 def _number(allowed: Callable[[float], bool], what: str) -> Callable[[str], float]:
@@ -39,13 +35,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--ratios",
         type=_number(lambda value: 0 < value < 1, "between 0 and 1, exclusive"),
         nargs="+",
-        default=list(RATIOS),
+        default=list(LAYER_RATIOS),
         help="fractions of a layer's channels to remove",
     )
     add("--layers", nargs="+", default=[], help="names or patterns of layers; all where none")
     add(
         "--metric",
-        choices=tuple(TITLES),
+        choices=tuple(METRICS),
         default="ap",
         help="AP50-95 on the evaluation images, or training loss on --images training images",
     )
