@@ -13,15 +13,7 @@ import pytest
 import torch
 
 from tests.helpers import deterministic_state
-from yolox.bench.cases import (
-    BenchError,
-    Case,
-    CompileError,
-    Entry,
-    open_case,
-    own_threads,
-    runtimes_for,
-)
+from yolox.bench.cases import BenchError, Case, CompileError, Entry, open_case, runtimes_for
 from yolox.bench.memory import can_measure, measure_memory
 from yolox.bench.plan import (
     BenchSettings,
@@ -38,6 +30,7 @@ from yolox.models import ModelSpec, build_model, checkpoint_payload, load_model
 from yolox.utils.boxes import postprocess
 from yolox.utils.checkpoint import file_digest, save_checkpoint
 from yolox.utils.errors import UserError
+from yolox.utils.threads import own_threads
 
 SIZE = (64, 64)
 SPEC = ModelSpec(depth=0.33, width=0.125, num_classes=3, input_size=SIZE)

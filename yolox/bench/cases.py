@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +18,7 @@ from yolox.models import load_model
 from yolox.utils.boxes import postprocess
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import fuse_model
+from yolox.utils.threads import own_threads, set_threads
 
 # dynamo keeps 8 compiled versions of a function, and all entries share YOLOX.forward.
 _COMPILED_VERSIONS = 1024
@@ -106,23 +105,6 @@ def open_case(case: Case) -> Entry:
         entry = _open_exported(case) if is_exported(case.path) else _open_checkpoint(case)
         entry.run(np.zeros((case.batch, 3, *case.size), np.float32))
     return entry
-
-
-@contextmanager
-def own_threads() -> Iterator[None]:
-    """Thread counts of PyTorch and OpenCV as they are now, once the block has ended."""
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
-
-
-def set_threads(threads: int) -> None:
-    """Let PyTorch and OpenCV use so many threads, within `own_threads`."""
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
 
 
 def _open_checkpoint(case: Case) -> Entry:

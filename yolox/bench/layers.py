@@ -23,13 +23,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from yolox.bench.cases import own_threads, set_threads
 from yolox.export.runtime import onnxruntime_options, openvino_arithmetic
 from yolox.export.runtimes import LAYER_RUNTIMES, RUNTIMES
 from yolox.export.settings import ExportError, optional_packages
 from yolox.models.network_blocks import get_activation
 from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair
 from yolox.utils.errors import UserError
+from yolox.utils.threads import own_threads, set_threads
 from yolox.utils.timing import interleave
 
 OPSET, IR_VERSION = 18, 10

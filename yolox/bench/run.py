@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolox.bench.cases import Entry, own_threads, set_threads
+from yolox.bench.cases import Entry
 from yolox.data import preproc
 from yolox.export.parity import sample_scene
 from yolox.export.runtime import open_exported
+from yolox.utils.threads import own_threads, set_threads
 from yolox.utils.timing import interleave, take_turns
 
 

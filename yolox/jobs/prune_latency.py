@@ -17,7 +17,6 @@ import torch
 from loguru import logger
 from torch import nn
 
-from yolox.bench.cases import own_threads, set_threads
 from yolox.bench.layers import METHOD, layer_timer, runtime_version
 from yolox.export.convert import write_model
 from yolox.export.graph import fold_focus
@@ -47,6 +46,7 @@ from yolox.utils.errors import UserError
 from yolox.utils.files import require_writable
 from yolox.utils.model_utils import fuse_model
 from yolox.utils.scratch import scratch_folder
+from yolox.utils.threads import own_threads, set_threads
 from yolox.utils.timing import interleave
 
 SECONDS = 20.0  # that timing two models in turns may take

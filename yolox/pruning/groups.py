@@ -24,6 +24,7 @@ from torch_pruning.dependency import OPTYPE
 from yolox.pruning.config import PruningError
 from yolox.pruning.watch import describe, fixed_layers, one_line, watch_calls
 from yolox.utils.model_utils import replace_module
+from yolox.utils.threads import single_threaded
 
 Axis = Literal["in", "out"]
 Indices = NDArray[np.int64]
@@ -103,7 +104,7 @@ def trace_groups(model: nn.Module, example_input: Tensor) -> list[Group]:
     graph = torch_pruning.DependencyGraph()
     running = watch_calls(twin)
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), single_threaded():
             graph.build_dependency(twin, example_input.detach().float().cpu(), verbose=False)
         names = {module: name for name, module in twin.named_modules()}
         whole = {module for module, name in names.items() if name in fixed}

@@ -21,6 +21,7 @@ from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import apply_plan
 from yolox.pruning.twins import Twins
+from yolox.utils.threads import single_threaded
 
 MAX_CULPRITS = 3
 
@@ -57,7 +58,7 @@ def verify_plan(
             pruned model must not be used.
     """
     pruned = apply_plan(model, groups, plan) if pruned is None else pruned
-    with _float64(), torch.no_grad():
+    with _float64(), single_threaded(), torch.no_grad():
         twins = Twins(model, pruned, groups, plan, example_input)
         difference, allowed = twins.compare_outputs()
         for probe in probes:
