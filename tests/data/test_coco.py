@@ -417,3 +417,21 @@ def test_a_hundred_thousand_boxes_read_whole(tmp_path):
     (sample,) = build_samples(records, resolve_class_list(records))
     assert sample.boxes.shape == (100_000, 4)
     assert sample.boxes[50_049].tolist() == [49, 1, 54, 9]
+
+
+def test_faults_of_a_list_that_is_not_taken_and_copies_are_told(tmp_path, log):
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": [{"id": 1, "name": "dog"}, {"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": 1, "bbox": [1, 1, 8, 8]} for n in (1, 2)
+        ],
+    }
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "a.json").write_text(json.dumps(content))
+    write_image(tmp_path / "val" / "a.png")
+    data = COCODataset(data_dir=tmp_path, json_file="a.json", name="val", classes=("dog",))
+    assert len(data.samples[0].boxes) == 2
+    told = "\n".join(log("WARNING"))
+    assert "the id 1 is taken by 'dog'" in told
+    assert "objects that are there twice" in told

@@ -26,6 +26,7 @@ from yolox.data.datasets.records import (
     Record,
     RecordSet,
     Remark,
+    remark,
 )
 from yolox.data.datasets.sample import DetectionDataset, Sample
 from yolox.data.errors import DataError, UnknownClassesError, bullets
@@ -163,7 +164,8 @@ def build_samples(
     boxes = np.clip(whole, 0, limits).astype(np.float32)
     kept = has_area(boxes)
     form, first = records.form, records.first_pixel
-    _tell(records.title, [*records.remarks, *box_remarks(whole, limits, form, first)])
+    found = [*box_remarks(whole, limits, form, first), *_list_remarks(records), *_copies(rows)]
+    _tell(records.title, [*records.remarks, *found])
     _warn_cut(records, kept & (np.abs(whole - boxes).max(axis=1, initial=0) > _SLACK))
     _warn_dropped(records, kept)
     difficult = np.fromiter(chain.from_iterable(row.difficult for row in rows), dtype=np.bool_)
@@ -196,6 +198,24 @@ def build_samples(
         )
         for position, (row, size, box, class_index, flag) in enumerate(parts)
     ]
+
+
+def _list_remarks(records: RecordSet) -> list[Remark]:
+    """What is wrong with a class list that another one is taken in place of."""
+    faults = (f"{p.where}: {p.what}" for p in records.problems if p.kind == CLASS_LIST)
+    advice = "the classes that were given are taken, but objects can be of another one than meant"
+    return remark("warning", "faults of the class list", faults, f"{advice}: mend the list")
+
+
+def _copies(rows: Sequence[Record]) -> list[Remark]:
+    """Objects that an image has twice, by class and corners."""
+    cases = (
+        f"{row.name}: {copies}"
+        for row in rows
+        if (copies := len(row.names) - len({*zip(row.names, row.boxes, strict=True)}))
+    )
+    advice = "each of them counts, so one detection leaves the other missed: remove the copies"
+    return remark("warning", "images with objects that are there twice", cases, advice)
 
 
 def _true_sizes(records: RecordSet) -> list[Size]:
