@@ -161,7 +161,7 @@ def test_problems_are_raised_at_once_by_kind(image):
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_nothing_to_learn_is_an_error_that_says_why(tmp_path, count, log):
-    objects = [("ant", (1, 1, 9, 9), 1)] * count
+    objects = [("ant", (1, 1, 9, 9 + number), 1) for number in range(count)]
     root = write_coco(tmp_path, [Picture("a", (40, 60), objects)], CLASSES)
     dataset = COCODataset(root, "train.json", "train")
     assert len(log("WARNING")) == 1

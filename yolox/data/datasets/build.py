@@ -275,11 +275,10 @@ def _pixel_boxes(
 
 
 def _tell(title: str, remarks: Iterable[Remark]) -> None:
-    for remark in remarks:
+    for found in remarks:
         logger.log(
-            "WARNING" if remark.severity == "warning" else "INFO",
-            f"{title}: {remark.title} ({len(remark.cases):,}). {remark.advice}"
-            f"{bullets(remark.cases)}",
+            "WARNING" if found.severity == "warning" else "INFO",
+            f"{title}: {found.title} ({len(found.cases):,}). {found.advice}{bullets(found.cases)}",
         )
 
 
