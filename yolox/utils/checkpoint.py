@@ -17,6 +17,7 @@ from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
 from yolox.utils.schema import integer, record, require, shown
 
+_LONGEST_REASON = 150  # letters
 FORMAT = "yolox-checkpoint"
 VERSION = 1
 _ARCHIVE = b"PK\x03\x04"  # what a zip archive begins with
@@ -161,9 +162,11 @@ def _first_bytes(path: Path) -> bytes:
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     size = path.stat().st_size
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = (str(error).splitlines() or [""])[0]
     if isinstance(error, pickle.UnpicklingError):
         reason = "nothing that can be read safely"  # PyTorch's own text advises to read it unsafely
+    elif not 10 < len(reason) <= _LONGEST_REASON:  # an odd byte, or a paragraph about formats
+        reason = "nothing that can be read"
     return CheckpointError(
         f"{path} ({size} bytes) is truncated or no checkpoint ({reason}): copy, download or train "
         "it again"
