@@ -260,3 +260,9 @@ def test_a_batch_norm_of_one_value_is_told() -> None:
 @pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), KeyError("gloo"), ValueError()])
 def test_bugs_are_not_explained_away(error: Exception) -> None:
     assert explain(error) is None
+
+
+def test_labels_that_a_collate_function_cannot_stack_are_told() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.utils.data.default_collate([torch.zeros(2, 5), torch.zeros(3, 5)])
+    assert "yolox.data.collate_samples" in str(explain(caught.value))

@@ -151,7 +151,7 @@ def test_killed_run_resumes_to_the_same_bits(devkit: Path, tmp_path: Path) -> No
 RECORDER = """
     def get_data_loader(self, *args, **kwargs):
         import json
-        from torch.utils.data import default_collate
+        from yolox.data import collate_samples
         from yolox.utils import get_rank
 
         rank = get_rank()
@@ -160,7 +160,7 @@ RECORDER = """
         def collate(items):
             with open(f"rank{rank}.jsonl", "a") as file:
                 file.write(json.dumps([int(item[3][0]) for item in items]) + "\\n")
-            return default_collate(items)
+            return collate_samples(items)
 
         loader.collate_fn = collate
         return loader

@@ -77,6 +77,11 @@ def explain(error: Exception) -> UserError | None:
             "a batch norm cannot train on one value a channel, all that is left of one small "
             f"image: raise the batch size (-b) or input_size ({_telling_line(text)})"
         )
+    if "stack expects each tensor to be equal size" in text:
+        return ResourceError(
+            "the images of a batch have different numbers of objects, and the loader's own collate "
+            "function cannot stack them: have it call yolox.data.collate_samples, or set max_labels"
+        )
     if not isinstance(error, RuntimeError):
         return None
     if get_world_size() > 1 and (isinstance(error, _LOST) or "gloo" in text or "NCCL" in text):
