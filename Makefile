@@ -4,11 +4,12 @@ BIN := .venv/bin
 # A make file target that is newer than what it was made from is up to date.
 INSTALLED := .venv/.installed
 
-.PHONY: help demo install lint test clean
+.PHONY: help demo install lint test test-fast clean
 
 help:
 	@echo "make demo     train, prune, fine-tune and compare on built-in data (about 5 minutes)"
 	@echo "make test     run all tests"
+	@echo "make test-fast  run those of readers, models, evaluation and utilities: a minute or two"
 	@echo "make lint     style, types and layers"
 	@echo "make install  make .venv with the versions of constraints.txt"
 
@@ -27,8 +28,12 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	# Exported files apart: their runtimes share a process with nothing else then.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/export
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/export
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=20 --ignore=tests/export
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=20 tests/export
+
+test-fast: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" \
+		tests/data tests/models tests/evaluators tests/utils
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
