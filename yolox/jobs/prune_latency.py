@@ -33,6 +33,7 @@ from yolox.pruning import (
     ThresholdHint,
     apply_plan,
 )
+from yolox.pruning.balance import merge_bundles
 from yolox.pruning.cost import LayerSum
 from yolox.pruning.importance import Scorer
 from yolox.pruning.latency.plan import LatencyPlanner, search
@@ -190,7 +191,7 @@ def plan_for_latency(
             layers = _layers(loaded, settings)
             step = settings.round_to or _step(layers, table, timer)
             config = dataclasses.replace(config, round_to=step)
-            costs = _predicted(layers, chosen, table, timer, step, today)
+            costs = _predicted(layers, merge_bundles(chosen), table, timer, step, today)
         planner = LatencyPlanner(
             loaded.model, groups, chosen, config, costs, scorer, on_hint=on_hint
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from yolox.pruning.balance import bundles, merge_bundles
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.cost import CostModel, LayerCost, channel_costs
 from yolox.pruning.groups import Group
@@ -61,17 +62,22 @@ def allocate(
     order = [
         _removal_order(g, s, gone.get(g.name, ())) for g, s in zip(groups, scores, strict=True)
     ]
-    allowed = [allowed_removals(group.size, config) for group in groups]
+    together = bundles(groups)
+    merged = merge_bundles(groups)
+    allowed = [allowed_removals(group.size, config) for group in merged]
     if config.fixed_ratios:
-        counts = _counts_by_ratio(groups, allowed, config, progress)
+        counts = _counts_by_ratio(merged, allowed, config, progress)
     else:
-        values = _ranking(groups, [v for _, v in order], config)
-        least = [len(gone.get(group.name, ())) for group in groups]
-        greedy = _Greedy(groups, values, allowed, least, config, costs or Costs())
+        means = [torch.stack([order[n][1] for n in numbers]).mean(0) for numbers in together]
+        values = _ranking(merged, means, config)
+        least = [len(gone.get(group.name, ())) for group in merged]
+        parts = [len(numbers) for numbers in together]
+        greedy = _Greedy(merged, values, parts, allowed, least, config, costs or Costs())
         counts = greedy.counts(progress)
     return {
-        group.name: tuple(sorted(slots.tolist()[:count]))
-        for group, (slots, _), count in zip(groups, order, counts, strict=True)
+        groups[number].name: tuple(sorted(order[number][0].tolist()[:count]))
+        for numbers, count in zip(together, counts, strict=True)
+        for number in numbers
         if count
     }
 
@@ -156,18 +162,28 @@ class _Greedy:
         self,
         groups: Sequence[Group],
         values: Sequence[Tensor],
+        parts: Sequence[int],
         allowed: Sequence[list[int]],
         least: Sequence[int],
         config: PruneConfig,
         costs: Costs,
     ) -> None:
-        """Args: `values` in removal order; `least`: slots a group that go whatever the budget."""
+        """Take stock.
+
+        Args:
+            groups: those of a bundle merged into one.
+            values: in removal order, the mean over a bundle's groups.
+            parts: how many groups each stands for.
+            allowed: see `allowed_removals`.
+            least: slots a group that go whatever the budget.
+            config, costs: see `allocate`.
+        """
         if config.target is not None and costs.budget is None:
             raise PruningError(f"target {config.target} needs the costs of the layers")
         if config.per == "memory" and costs.price is None:
             raise PruningError("per memory needs the activations of the layers")
         self._config = config
-        self._values, self._allowed = values, allowed
+        self._values, self._parts, self._allowed = values, parts, allowed
         self._budget = CostModel(groups, costs.budget or channel_costs(groups))
         self._price = CostModel(groups, costs.price) if costs.price else self._budget
         self._steps = [0] * len(groups)  # positions in `allowed`
@@ -216,7 +232,8 @@ class _Greedy:
         block = self._block(number, self._steps[number])
         if self._config.per == "none":
             return float(block.mean())
-        return float(block.sum()) / max(self._price.saving(number, len(block)), 1e-12)
+        loss = float(block.sum()) * self._parts[number]
+        return loss / max(self._price.saving(number, len(block)), 1e-12)
 
     def _take(self, number: int) -> None:
         slots = len(self._block(number, self._steps[number]))

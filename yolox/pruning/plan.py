@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yolox.pruning.balance import bundles, with_partners
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.select import matching_groups
@@ -99,6 +100,7 @@ class PruningPlan:
             PruningError: a pattern that matches no prunable convolution.
         """
         spared = {group.name for group in matching_groups(groups, patterns)}
+        spared = with_partners(groups, spared)
         kept = {name: slots for name, slots in self.removed.items() if name not in spared}
         return PruningPlan(removed=kept, sizes=self.sizes, config=self.config)
 
@@ -145,6 +147,14 @@ class PruningPlan:
                 len(set(slots)) >= sizes[name] or min(slots) < 0 or max(slots) >= sizes[name]
             ):
                 raise PruningError(f"the plan empties {name} or names slots it does not have")
+        for numbers in bundles(groups):
+            counts = {groups[n].name: len(self.removed.get(groups[n].name, ())) for n in numbers}
+            if len(set(counts.values())) > 1:
+                raise PruningError(
+                    "these groups are parts of one tensor that is laid apart evenly, so they have "
+                    "to lose equally many channels: "
+                    + ", ".join(f"{name} loses {count}" for name, count in counts.items())
+                )
         if not any(self.removed.values()):
             raise PruningError("the plan removes nothing")
 

@@ -13,13 +13,14 @@ from yolox.pruning.apart import CutRefusedError
 from yolox.pruning.compensate import absorb_constants, refit
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.cost import mac_costs, memory_costs, param_costs
-from yolox.pruning.groups import Group, trace_groups
+from yolox.pruning.groups import Group
 from yolox.pruning.hint import ThresholdHint, threshold_hint
 from yolox.pruning.importance import Loss, Scorer, make_scorer
 from yolox.pruning.plan import PruningPlan, make_plan
 from yolox.pruning.report import PruneReport, report_change
 from yolox.pruning.select import select_groups
 from yolox.pruning.surgery import apply_plan, mask_plan
+from yolox.pruning.trace import trace_groups
 from yolox.pruning.verify import find_culprits, verify_plan
 
 

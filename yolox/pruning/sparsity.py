@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from yolox.pruning.groups import Group, trace_groups
+from yolox.pruning.groups import Group
+from yolox.pruning.trace import trace_groups
 from yolox.utils.errors import UserError
 
 FORMS = ("l1", "group")

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from yolox.pruning.channels import Axis
 from yolox.pruning.config import PruningError
-from yolox.pruning.groups import Axis, Group
+from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
 
 AXIS_DIMS: dict[Axis, int] = {"in": 1, "out": 0}  # of a weight
@@ -146,6 +147,19 @@ def _cut(module: nn.Module, axis: Axis, channels: Tensor) -> None:
     _set_axis_size(module, axis, len(index))
 
 
+def is_frozen_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is a batch norm whose scales are buffers, whatever its class is called."""
+    names = {"weight", "bias", "running_mean", "running_var"}
+    buffers = dict(module.named_buffers(recurse=False))
+    return (
+        not isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and names <= buffers.keys()
+        and len({buffers[name].shape for name in names}) == 1
+        and buffers["weight"].dim() == 1
+        and not list(module.parameters(recurse=False))
+    )
+
+
 def _axis_size(module: nn.Module, axis: Axis) -> int:
     if isinstance(module, nn.modules.conv._ConvNd):
         return module.in_channels if axis == "in" else module.out_channels
@@ -153,8 +167,10 @@ def _axis_size(module: nn.Module, axis: Axis) -> int:
         return module.in_features if axis == "in" else module.out_features
     if isinstance(module, nn.PReLU):
         return module.num_parameters
-    assert isinstance(module, nn.modules.batchnorm._BatchNorm)
-    return module.num_features
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return module.num_features
+    assert is_frozen_batch_norm(module)
+    return len(module.running_mean)  # type: ignore[arg-type]
 
 
 def _set_axis_size(module: nn.Module, axis: Axis, size: int) -> None:
@@ -162,9 +178,11 @@ def _set_axis_size(module: nn.Module, axis: Axis, size: int) -> None:
         if axis == "in":
             module.in_channels = size
         else:
-            module.out_channels = size
-            if module.groups > 1:  # depthwise: one input and one group a filter
-                module.in_channels = module.groups = size
+            before, module.out_channels = module.out_channels, size
+            if module.groups > 1:  # its groups go as a whole, with their inputs
+                inputs = module.in_channels // module.groups
+                module.groups = module.groups * size // before
+                module.in_channels = module.groups * inputs
     elif isinstance(module, nn.Linear):
         if axis == "in":
             module.in_features = size
@@ -172,6 +190,5 @@ def _set_axis_size(module: nn.Module, axis: Axis, size: int) -> None:
             module.out_features = size
     elif isinstance(module, nn.PReLU):
         module.num_parameters = size
-    else:
-        assert isinstance(module, nn.modules.batchnorm._BatchNorm)
-        module.num_features = size
+    elif hasattr(module, "num_features"):  # not every class of frozen batch norms has it
+        module.num_features = size  # type: ignore[assignment]
