@@ -301,8 +301,11 @@ class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not even or len(varying) > 1 or (ids == CONSTANT).any():
             self._channels.pin(ids, self._op)
             return
-        self._channels.parts.append(list(ids.reshape(-1, width)))
-        self._channels.positional.append(ids)
+        parts = list(ids.reshape(-1, width))
+        known = (other for other in self._channels.parts if len(other) == len(parts))
+        if not any(np.array_equal(parts, other) for other in known):
+            self._channels.parts.append(parts)
+            self._channels.positional.append(ids)
 
     def _shuffle_pixels(self, x: Tensor, out: Tensor) -> None:
         """(C · r², H, W) to (C, rH, rW): r² channels in a row become one."""

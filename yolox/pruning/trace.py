@@ -38,6 +38,9 @@ from yolox.utils.threads import single_threaded
 TRIAL = (Probe(draw=1, training=False, noise=False, batch=1),)
 MAX_TOLD = 3
 
+# Numbers of layers, and (number, place) of the parts.
+_Signature = tuple[tuple[int, ...], tuple[tuple[int, int], ...]]
+
 
 def trace_groups(model: nn.Module, example_input: Tensor) -> list[Group]:
     """Find the groups of coupled channels; the model is not touched.
@@ -143,7 +146,7 @@ def _collect(channels: Channels, model: nn.Module) -> list[Group]:
 
 @dataclass
 class _Slots:
-    """Classes by signature: the layers, in order, that take part in a slot.
+    """Classes by signature: the layers, in order, and the parts of tensors that a slot lies in.
 
     Attributes:
         layers: (module name, axis) by number.
@@ -156,7 +159,7 @@ class _Slots:
 
     layers: list[tuple[str, Axis]]
     makes: list[bool]
-    by_signature: dict[tuple[int, ...], tuple[list[list[int]], list[int]]]
+    by_signature: dict[_Signature, tuple[list[list[int]], list[int]]]
     label: Indices
     stays: Indices
 
@@ -184,20 +187,24 @@ class _Slots:
         )
         rows = rows[~np.isin(rows[:, 0], stays)]
         rows = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
-        found: dict[tuple[int, ...], tuple[list[list[int]], list[int]]] = {}
+        parts_of: dict[int, list[tuple[int, int]]] = {}
+        for number, parts in enumerate(channels.parts):
+            for place, part in enumerate(parts):
+                for own_label in np.unique(label[part]).tolist():
+                    parts_of.setdefault(own_label, []).append((number, place))
+        found: dict[_Signature, tuple[list[list[int]], list[int]]] = {}
         for own_label, slot in itertools.groupby(rows.tolist(), key=lambda row: row[0]):
             entries = list(slot)
-            numbers, labels = found.setdefault(tuple(row[1] for row in entries), ([], []))
+            key = tuple(row[1] for row in entries), tuple(parts_of.get(own_label, ()))
+            numbers, labels = found.setdefault(key, ([], []))
             numbers.append([row[2] for row in entries])
             labels.append(own_label)
         makes = [axis == "out" and isinstance(modules[n], PRODUCERS) for n, axis in layers]
-        made = {key: rows for key, rows in sorted(found.items()) if any(makes[n] for n in key)}
+        made = {key: rows for key, rows in sorted(found.items()) if any(makes[n] for n in key[0])}
         return cls(layers=layers, makes=makes, by_signature=made, label=label, stays=stays)
 
 
-def _link(
-    channels: Channels, slots: _Slots
-) -> tuple[list[list[tuple[int, ...]]], list[list[Indices]]]:
+def _link(channels: Channels, slots: _Slots) -> tuple[list[list[_Signature]], list[list[Indices]]]:
     """Which signatures lose equally many slots, and which parts cannot be left to themselves.
 
     Parts that are a group each may lose different slots, if as many; others are tied one by one.
@@ -228,7 +235,7 @@ def _link(
 def _make_groups(
     channels: Channels,
     slots: _Slots,
-    links: Sequence[Sequence[tuple[int, ...]]],
+    links: Sequence[Sequence[_Signature]],
     model: nn.Module,
 ) -> list[Group]:
     modules = dict(model.named_modules())
@@ -240,10 +247,11 @@ def _make_groups(
             for own in np.unique(slots.label[ids]).tolist():
                 ops_of.setdefault(own, set()).add(op)
 
-    groups: dict[tuple[int, ...], Group] = {}
+    groups: dict[_Signature, Group] = {}
     taken: dict[str, int] = {}
     for signature, (rows, labels) in slots.by_signature.items():
-        index, columns = np.array(rows, dtype=np.int64), np.array(signature)
+        numbers, _ = signature
+        index, columns = np.array(rows, dtype=np.int64), np.array(numbers)
         members = tuple(
             Member(
                 name=slots.layers[number][0],
@@ -251,7 +259,7 @@ def _make_groups(
                 index=index[:, columns == number],
                 produces=slots.makes[number],
             )
-            for number in dict.fromkeys(signature)
+            for number in dict.fromkeys(numbers)
         )
         root = next(member.name for member in members if member.produces)
         taken[root] = taken.get(root, 0) + 1
@@ -268,9 +276,7 @@ def _make_groups(
     return sorted(groups.values(), key=lambda group: order[group.producers[0].name])
 
 
-def _name_links(
-    groups: dict[tuple[int, ...], Group], links: Sequence[Sequence[tuple[int, ...]]]
-) -> None:
+def _name_links(groups: dict[_Signature, Group], links: Sequence[Sequence[_Signature]]) -> None:
     """Note in groups that are to lose equally many slots whom they go with, in place."""
     for parts in links:
         names = {groups[signature].name for signature in parts}
