@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,7 @@ def allocate(
     costs: Costs | None = None,
     progress: float = 1.0,
     gone: Mapping[str, Sequence[int]] | None = None,
+    emptiable: Collection[str] = (),
 ) -> dict[str, tuple[int, ...]]:
     """Choose the slots to remove.
 
@@ -51,6 +52,7 @@ def allocate(
         costs: for a target in params or MACs, and for `PruneConfig.per`.
         progress: the part of the way to the budget to go, in (0, 1].
         gone: slots that earlier rounds removed; they stay removed.
+        emptiable: groups that may lose all their slots, after those that their floor leaves.
 
     Returns:
         Sorted slots a group, groups that stay whole left out.
@@ -64,7 +66,9 @@ def allocate(
     ]
     together = bundles(groups)
     merged = merge_bundles(groups)
-    allowed = [allowed_removals(group.size, config) for group in merged]
+    allowed = [
+        allowed_removals(group.size, config, empty=group.name in emptiable) for group in merged
+    ]
     if config.fixed_ratios:
         counts = _counts_by_ratio(merged, allowed, config, progress)
     else:
@@ -82,11 +86,16 @@ def allocate(
     }
 
 
-def allowed_removals(size: int, config: PruneConfig) -> list[int]:
-    """How many slots a group of this size may lose: 0, then every count that leaves it aligned."""
+def allowed_removals(size: int, config: PruneConfig, *, empty: bool = False) -> list[int]:
+    """How many slots a group of this size may lose: 0, then every count that leaves it aligned.
+
+    Args:
+        empty: whether it may lose all, too.
+    """
     floor = max(config.min_channels, math.ceil(round(size * (1 - config.max_sparsity), 9)), 1)
     kept = range(size - 1, floor - 1, -1)
-    return [0, *(size - k for k in kept if k % config.round_to == 0)]
+    aligned = [0, *(size - k for k in kept if k % config.round_to == 0)]
+    return [*aligned, size] if empty else aligned
 
 
 def _removal_order(group: Group, scores: Tensor, gone: Sequence[int]) -> tuple[Tensor, Tensor]:

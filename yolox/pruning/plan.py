@@ -93,6 +93,10 @@ class PruningPlan:
             config=_config_of(values["config"]),
         )
 
+    def emptied(self) -> list[str]:
+        """Groups that lose all their slots, which only branches of residual blocks may."""
+        return [name for name, slots in self.removed.items() if len(slots) == self.sizes[name]]
+
     def without_layers(self, groups: Sequence[Group], patterns: Sequence[str]) -> PruningPlan:
         """The plan in which groups with a layer of such a name or pattern stay whole.
 
@@ -143,10 +147,13 @@ class PruningPlan:
                 f"the plan names groups that are not there: {', '.join(unknown[:3])}"
             )
         for name, slots in self.removed.items():
-            if slots and (
-                len(set(slots)) >= sizes[name] or min(slots) < 0 or max(slots) >= sizes[name]
-            ):
-                raise PruningError(f"the plan empties {name} or names slots it does not have")
+            if slots and (min(slots) < 0 or max(slots) >= sizes[name]):
+                raise PruningError(f"the plan names slots that {name} does not have")
+        empty = self.emptied()
+        if empty and not self.config.get("allow_empty_blocks"):
+            raise PruningError(
+                f"the plan empties {', '.join(empty[:3])}: leave each layer one channel"
+            )
         for numbers in bundles(groups):
             counts = {groups[n].name: len(self.removed.get(groups[n].name, ())) for n in numbers}
             if len(set(counts.values())) > 1:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from yolox.pruning.allocate import Costs, allocate
 from yolox.pruning.apart import CutRefusedError
+from yolox.pruning.blocks import empty_blocks, find_blocks, plan_of_rest
 from yolox.pruning.compensate import absorb_constants, refit
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.cost import mac_costs, memory_costs, param_costs
@@ -62,6 +63,7 @@ def plan_pruning(
     scorer = make_scorer(config, batches, loss) if scorer is None else scorer
     chosen = select_groups(groups, config)
     costs = make_costs(model, config, count_input)
+    emptiable = find_emptiable(model, chosen, config, count_input)
     removed: dict[str, tuple[int, ...]] = {}
     for turn in range(1, config.rounds + 1):
         current = model
@@ -71,9 +73,30 @@ def plan_pruning(
         if turn == 1 and on_hint is not None:
             on_hint(threshold_hint(chosen, scores, config))
         removed = allocate(
-            chosen, scores, config, costs=costs, progress=turn / config.rounds, gone=removed
+            chosen,
+            scores,
+            config,
+            costs=costs,
+            progress=turn / config.rounds,
+            gone=removed,
+            emptiable=emptiable,
         )
     return make_plan(groups, removed, config)
+
+
+def find_emptiable(
+    model: nn.Module, groups: Sequence[Group], config: PruneConfig, example_input: Tensor | None
+) -> frozenset[str]:
+    """Names of the groups that may lose all their slots.
+
+    Raises:
+        PruningError: the config allows that, and there is no input to find them with.
+    """
+    if not config.allow_empty_blocks:
+        return frozenset()
+    if example_input is None:
+        raise PruningError("allow_empty_blocks needs count_input, to run the blocks on")
+    return frozenset(find_blocks(model, groups, example_input))
 
 
 def make_costs(model: nn.Module, config: PruneConfig, count_input: Tensor | None) -> Costs:
@@ -144,8 +167,19 @@ def prune_model(
             on_hint=on_hint,
         )
     plan.check(groups)
-    ready = compensate_cut(model, groups, plan, config, example_input, images)
-    return carry_out(ready, groups, plan, example_input, count_input)
+    if not plan.emptied():
+        ready = compensate_cut(model, groups, plan, config, example_input, images)
+        return carry_out(ready, groups, plan, example_input, count_input)
+    emptied = empty_blocks(model, groups, plan, example_input)
+    pruned, difference = emptied, 0.0
+    left = trace_groups(emptied, example_input)
+    rest = plan_of_rest(plan, groups, left)
+    if rest.removed:
+        ready = compensate_cut(emptied, left, rest, config, example_input, images)
+        result = carry_out(ready, left, rest, example_input, count_input)
+        pruned, difference = result.model, result.report.difference
+    report = report_change(model, pruned, count_input, difference)
+    return PruneResult(model=pruned, plan=plan, report=report)
 
 
 def compensate_cut(

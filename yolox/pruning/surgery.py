@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from yolox.models.network_blocks import ChannelShift
 from yolox.pruning.channels import Axis
 from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Group
@@ -34,9 +35,12 @@ def apply_plan(model: nn.Module, groups: Sequence[Group], plan: PruningPlan) -> 
     """A copy of the model without the plan's channels; the argument is not touched.
 
     Raises:
-        PruningError: the plan is another model's, empties a layer, or removes nothing.
+        PruningError: the plan is another model's, empties a layer (`blocks.empty_blocks` comes
+            before), or removes nothing.
     """
     plan.check(groups)
+    if empty := plan.emptied():
+        raise PruningError(f"the plan empties {', '.join(empty[:3])}: no layer can be cut to that")
     small = copy.deepcopy(model)
     for name, axis, channels in removed_channels(groups, plan):
         _cut(small.get_submodule(name), axis, channels)
@@ -147,8 +151,14 @@ def _cut(module: nn.Module, axis: Axis, channels: Tensor) -> None:
     _set_axis_size(module, axis, len(index))
 
 
-def is_frozen_batch_norm(module: nn.Module) -> bool:
-    """Whether a module is a batch norm whose scales are buffers, whatever its class is called."""
+def is_channelwise(module: nn.Module) -> bool:
+    """Whether a module beside PyTorch's own has one value a channel and is cut with its input.
+
+    That is what is left of a residual block, and a batch norm whose scales are buffers, whatever
+    its class is called.
+    """
+    if isinstance(module, ChannelShift):
+        return True
     names = {"weight", "bias", "running_mean", "running_var"}
     buffers = dict(module.named_buffers(recurse=False))
     return (
@@ -169,8 +179,8 @@ def _axis_size(module: nn.Module, axis: Axis) -> int:
         return module.num_parameters
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return module.num_features
-    assert is_frozen_batch_norm(module)
-    return len(module.running_mean)  # type: ignore[arg-type]
+    assert is_channelwise(module)
+    return len(module.bias)  # type: ignore[arg-type]
 
 
 def _set_axis_size(module: nn.Module, axis: Axis, size: int) -> None:

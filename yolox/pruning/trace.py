@@ -29,7 +29,7 @@ from yolox.pruning.config import PruningError
 from yolox.pruning.groups import PRODUCERS, Group, Member
 from yolox.pruning.label_trace import LabelTrace
 from yolox.pruning.plan import PruningPlan
-from yolox.pruning.surgery import is_frozen_batch_norm
+from yolox.pruning.surgery import is_channelwise
 from yolox.pruning.verify import verify_plan
 from yolox.pruning.watch import describe, fixed_layers, one_line, watch_calls
 from yolox.utils.model_utils import replace_module
@@ -100,7 +100,7 @@ def _follow(twin: nn.Module, example: Tensor, fixed: Iterable[str]) -> Channels:
     known = set(graph.module_to_node)
     channels = Channels()
     for name, module in twin.named_modules():
-        if module in known or is_frozen_batch_norm(module):
+        if module in known or is_channelwise(module):
             _add_ports(channels, name, module)
     for name in fixed:
         for axis in ("in", "out"):
@@ -128,8 +128,8 @@ def _add_ports(channels: Channels, name: str, module: Any) -> None:
         channels.add(name, "out", module.num_features)
     elif _slopes(module):
         channels.add(name, "out", module.num_parameters)
-    elif is_frozen_batch_norm(module):
-        channels.add(name, "out", len(module.running_mean))
+    elif is_channelwise(module):
+        channels.add(name, "out", len(module.bias))
 
 
 def _collect(channels: Channels, model: nn.Module) -> list[Group]:

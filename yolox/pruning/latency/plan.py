@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,7 @@ class LatencyPlanner:
         costs: SlotCosts,
         scorer: Scorer,
         *,
+        emptiable: Collection[str] = (),
         on_hint: Callable[[ThresholdHint], None] | None = None,
     ) -> None:
         """Score the slots; those of a round that silences some leave these at the end.
@@ -48,12 +49,16 @@ class LatencyPlanner:
             costs: predicted milliseconds, of the chosen groups' bundles in their order, each
                 merged into one group.
             scorer: of the config's criterion.
+            emptiable: groups that may lose all their slots.
             on_hint: called with what a single threshold could do, before the first cut.
         """
         self._groups, self._chosen, self._config, self._costs = groups, chosen, config, costs
         self._bundles = bundles(chosen)
         self._sizes = [chosen[numbers[0]].size for numbers in self._bundles]
-        self._removals = [allowed_removals(size, config) for size in self._sizes]
+        self._removals = [
+            allowed_removals(size, config, empty=chosen[numbers[0]].name in emptiable)
+            for size, numbers in zip(self._sizes, self._bundles, strict=True)
+        ]
         self._model, self._scorer = model, scorer
         first = scorer(model, chosen)
         if on_hint is not None:
@@ -110,7 +115,8 @@ class LatencyPlanner:
             kept = np.array(sorted(size - r for r in removals if r >= least))
             scores = torch.stack([self._order[n][1] for n in self._bundles[number]]).sum(0)
             values = scores.double().flip(0).cumsum(0).numpy()
-            items.append(Item(counts=kept, values=values[kept - 1]))
+            values = np.concatenate(([0.0], values))
+            items.append(Item(counts=kept, values=values[kept]))
         return items
 
     def _counts(self, budget: float, gone: Sequence[int] | None = None) -> list[int]:

@@ -122,7 +122,12 @@ class LayerTable:
         left = ms[row, column] * (1 - row_part) + ms[row_end, column] * row_part
         right = ms[row, column_end] * (1 - row_part) + ms[row_end, column_end] * row_part
         result: Values = left * (1 - column_part) + right * column_part
-        return result
+        gone = np.zeros(len(result), dtype=bool)  # a layer that was emptied does not run
+        if self.width("in") is not None:
+            gone |= inputs == 0
+        if self.width("out") is not None:
+            gone |= outputs == 0
+        return np.where(gone, 0.0, result)
 
 
 def _between(nodes: Sequence[int], counts: Counts) -> tuple[Counts, Values]:
