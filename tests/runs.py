@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def write_exp(file: Path, devkit: Path, output_dir: Path, more: str = "") -> Pat
 
 def command(main: Callable[[Sequence[str] | None], None], *args: object) -> int:
     """Run a command in this process; returns its exit status."""
-    return cli.run(main, [str(arg) for arg in args])
+    flags = main.__module__.replace("yolox.tools.", "yolox.tools.flags.")
+    return cli.run(main, import_module(flags).make_parser, [str(arg) for arg in args])
 
 
 def launch(tool: str, *args: object, cwd: Path, timeout: float = 120) -> Any:

@@ -381,9 +381,8 @@ def _names(
     names = tuple(COCO_CLASSES) if count == len(COCO_CLASSES) else ()
     logger.warning(
         f"{source} does not name its {count} classes: "
-        f"{'COCO names in the usual order' if names else 'numbers'} are shown; to name them, give "
-        "-f an Exp that sets class_names, or write a file that has them: python tools/prunmodel.py "
-        f"--mode save -c {source} -o named.pth class_names NAME,NAME,…"
+        f"{'COCO names in the usual order' if names else 'numbers'} are shown; to name them, "
+        "write them into the file with `yolox.exp.follow.with_names`, or give `names`"
     )
     return names
 

@@ -263,7 +263,7 @@ def require_port(host: str, port: int) -> None:
             probe.bind((host, port))
     except OSError as error:
         raise UserError(
-            f"cannot serve at {host}, port {port} ({error.strerror}): give another --port or --host"
+            f"cannot serve at {host}, port {port} ({error.strerror}): give another `port` or `host`"
         ) from error
 
 

@@ -23,7 +23,7 @@ from yolox.bench.plan import (
     read_subjects,
 )
 from yolox.bench.results import MeasuredModel, Result, slower_line, speedup, to_json
-from yolox.bench.run import Measurement, Times, measure, measure_files
+from yolox.bench.run import Measurement, Times, measure
 from yolox.export import ExportInfo, ExportSettings, write_model
 from yolox.export.parity import FP32, count_missing
 from yolox.models import ModelSpec, build_model, checkpoint_payload, load_model
@@ -217,12 +217,6 @@ def test_a_compiler_that_fails_is_told_in_one_line(
         open_case(case(checkpoint, "torch.compile"))
     assert "\n" not in str(error.value)
     assert "No working C++ compiler found in any of: g++" in str(error.value)
-
-
-def test_medians_of_files(exported: Path) -> None:
-    both = measure_files([exported, exported], threads=1, runs=3)
-    assert len(both) == 2
-    assert all(0 < ms < 60_000 for ms in both)
 
 
 @pytest.mark.skipif(not can_measure(), reason="only Linux tells a process's peak memory")

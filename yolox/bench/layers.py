@@ -214,7 +214,7 @@ def _typical(records: Iterable[tuple[int, int, float]], layers: int) -> list[flo
     if unseen:
         raise ExportError(
             f"this runtime does not tell the time of layers {', '.join(unseen)} of {layers}: "
-            "prune to a target in macs instead, or take another --runtime"
+            "prune to a target in macs instead, or take another `runtime`"
         )
     return [
         max(statistics.median(sums[layer].values()), LEAST_MILLISECONDS) for layer in range(layers)

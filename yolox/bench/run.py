@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,8 @@ from numpy.typing import NDArray
 
 from yolox.bench.cases import Entry
 from yolox.data import preproc
-from yolox.export.parity import sample_scene
-from yolox.export.runtime import open_exported
 from yolox.utils.threads import own_threads, set_threads
-from yolox.utils.timing import interleave, take_turns
+from yolox.utils.timing import take_turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,34 +127,6 @@ def measure(
             for n, laps in zip(numbers, records, strict=True):
                 found[n] = _summarize(entries[n], laps)
     return [found[n] for n in range(len(entries))]
-
-
-def measure_files(
-    paths: Sequence[Path],
-    *,
-    threads: int,
-    runs: int = 30,
-    at_most: float = 20.0,
-    runtime: str | None = None,
-) -> list[float]:
-    """Median milliseconds of the forward pass of exported files, interleaved.
-
-    Args:
-        paths: as `open_exported` takes them; run on their own batch size, or on one image.
-        threads: of a run.
-        runs: timed runs a file.
-        at_most: seconds after which no more are begun, once each has been timed thrice.
-        runtime: to run all of them; each file's own by default.
-
-    Raises:
-        ExportError: a file or a runtime that cannot be used.
-    """
-    works = []
-    for path in paths:
-        model = open_exported(path, threads=threads, runtime=runtime)
-        scene, _ = preproc(sample_scene(model.info.input_size), model.info.input_size)
-        works.append(partial(model.run, np.stack([scene] * (model.info.batch_size or 1))))
-    return [statistics.median(times) for times in interleave(works, runs=runs, at_most=at_most)]
 
 
 def _run(entry: Entry, image: NDArray[np.uint8], conf: float, nms: float) -> _Laps:

@@ -214,7 +214,7 @@ def _require_usual_losses(student: YOLOX) -> None:
     if own:
         raise UserError(
             f"a teacher's losses are added to those of YOLOX, and the Exp's model has its own "
-            f"({', '.join(own)}): train it without --distill"
+            f"({', '.join(own)}): train it without `teacher`"
         )
 
 

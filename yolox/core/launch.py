@@ -107,7 +107,8 @@ def _verdict(first: Sequence[int | None], last: Sequence[int]) -> int:
             cause = ", out of memory perhaps" if -status == signal.SIGKILL else ""
             raise UserError(
                 f"process {rank} of {len(first)} was ended by {signal.Signals(-status).name}"
-                f"{cause}: the run stopped; its latest_ckpt.pth with -c and --resume goes on"
+                f"{cause}: the run stopped; its latest_ckpt.pth as `checkpoint`, with "
+                "`resume`, goes on"
             )
     causes = [status for status in (*first, *last) if status and status > 0]
     own = [status for status in causes if status != PEER_LOST_STATUS]
@@ -115,7 +116,7 @@ def _verdict(first: Sequence[int | None], last: Sequence[int]) -> int:
         return own[0]
     raise UserError(
         "the connection to a process on another machine was lost: that machine's log says why; "
-        "its latest_ckpt.pth with -c and --resume goes on"
+        "its latest_ckpt.pth as `checkpoint`, with `resume`, goes on"
     )
 
 

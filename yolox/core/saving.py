@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ class CheckpointFolder:
     def __init__(self, folder: Path, goes_on: str = "") -> None:
         self.folder = folder
         self.saved = 0
-        self._goes_on = goes_on or f"-c {shlex.quote(str(folder / LATEST))} --resume"
+        self._goes_on = goes_on or f"`checkpoint={str(folder / LATEST)!r}` `resume=True`"
         self._failures = 0
 
     def prepare(self) -> None:

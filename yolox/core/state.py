@@ -62,8 +62,8 @@ def _beside(objective: nn.Module | None, model: nn.Module) -> dict[str, Tensor]:
 def no_training_state(name: object) -> CheckpointError:
     """The error of resuming from a checkpoint, called so, that holds weights alone."""
     return CheckpointError(
-        f"{name} holds no training state to resume from: use latest_ckpt.pth, or give it with -c "
-        "and -expn NAME, without --resume, to start a new run from its weights"
+        f"{name} holds no training state to resume from: use latest_ckpt.pth, or give it as "
+        "`checkpoint` with another `name`, without `resume`, to start a new run from its weights"
     )
 
 
@@ -92,7 +92,7 @@ def restore_state(
         raise CheckpointError(
             "the run was stopped with another objective, so it cannot go on: it also trained "
             f"{', '.join(saved) or 'nothing'}, this one {', '.join(beside) or 'nothing'}. Resume "
-            "with the same --distill and distill_* fields"
+            "with the same `teacher` and distill_* fields"
         )
     with torch.no_grad():
         for name, value in beside.items():
@@ -109,8 +109,8 @@ def restore_state(
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             "the run was stopped with another model or optimizer, so it cannot go on: resume with "
-            "the Exp that it was started with, or start a new run from its weights, with -c and "
-            f"-expn NAME ({str(error).splitlines()[0]})"
+            "the Exp that it was started with, or start a new run from its weights, as "
+            f"`checkpoint` with another `name` ({str(error).splitlines()[0]})"
         ) from error
     for group, own in zip(optimizer.param_groups, options, strict=True):
         group.update(own)  # the recipe is the run's, as its other settings are
@@ -125,7 +125,7 @@ def restore_state(
         raise CheckpointError(
             "the run was stopped with another precision or version of PyTorch, so it cannot go on "
             f"to the bit ({str(error).splitlines()[0]}): go on as it was started, or start a new "
-            "run from its weights, with -c and -expn NAME"
+            "run from its weights, as `checkpoint` with another `name`"
         ) from error
     return state["epoch"], *state["best"]
 

@@ -85,6 +85,11 @@ class Images:
                 unread.append(f"{path} {error.what}")
                 continue
             yield Frame(image=image, path=path, name=name, number=number)
+        if unread and len(self) == 1:
+            raise DataError(
+                f"{unread[0]}: expected an image, a folder or pattern of images, or a video "
+                f"({', '.join(VIDEO_EXTENSIONS)})"
+            )
         if unread:
             raise DataError(
                 f"{len(unread)} of {len(self)} files cannot be decoded:{bullets(unread)}"

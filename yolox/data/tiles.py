@@ -191,7 +191,7 @@ def whole_images(samples: Sequence[Sample], class_names: Sequence[str]) -> list[
         raise DataError(
             f"{len(strangers)} of {len(samples)} images are no tiles by their name (expected as "
             f"P0706__1__824___0), so there are no whole images to evaluate on: evaluate as they "
-            f"are, or convert the data with tools/convert_dota.py:{bullets(strangers)}"
+            f"are, or convert the data with `yolox.data.convert`:{bullets(strangers)}"
         )
     records: dict[Path, WholeRecord] = {}
     unusable = []
@@ -240,7 +240,7 @@ def _check_complete(
         raise DataError(
             f"{len(problems)} whole images are not covered by the tiles of the split. Evaluation "
             f"on whole images needs every tile, also those without objects: convert the split with "
-            f"--keep-empty 1 into a new folder:{bullets(problems)}"
+            f"`yolox.data.convert`, keep_empty 1, into a new folder:{bullets(problems)}"
         )
 
 

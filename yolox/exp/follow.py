@@ -16,7 +16,11 @@ from yolox.utils.checkpoint import CheckpointError
 
 # What to do about a model of other classes than the data's.
 KEEPS = "a pruned model keeps its classes: train the whole model on these data, then prune that"
-ELSEWHERE = "use data of its classes, or start a training on these from it with train.py -c"
+ELSEWHERE = "use data of its classes, or start a training on these with it as `checkpoint`"
+
+
+class OtherClassesError(CheckpointError):
+    """A model has other classes than the data."""
 
 
 def follow_checkpoint(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool = False) -> Exp:
@@ -28,7 +32,7 @@ def follow_checkpoint(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool =
         pruned: whether the model is.
 
     Raises:
-        CheckpointError: see `require_same_classes`.
+        OtherClassesError: see `require_same_classes`.
     """
     followed = copy.copy(exp)
     take_classes(followed, spec, name, pruned=pruned)
@@ -36,8 +40,8 @@ def follow_checkpoint(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool =
         if "test_size" in exp.assigned and exp.test_size != spec.input_size:
             own, theirs = ("×".join(map(str, size)) for size in (exp.test_size, spec.input_size))
             logger.info(
-                f"at the {theirs} of {name}, not the {own} of the Exp: to have that, give "
-                f"test_size {own.replace('×', ',')} at the end of the command"
+                f"at the {theirs} of {name}, not the {own} of the Exp: to have that, set "
+                f"test_size {own.replace('×', ',')}"
             )
         followed.put(test_size=spec.input_size)
     return followed
@@ -50,7 +54,7 @@ def take_classes(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool = Fals
         spec, name, pruned: see `follow_checkpoint`.
 
     Raises:
-        CheckpointError: see `require_same_classes`.
+        OtherClassesError: see `require_same_classes`.
     """
     theirs = classes_of(exp, spec, name)
     is_set = "class_names" in exp.assigned
@@ -82,13 +86,13 @@ def classes_of(exp: Exp, spec: ModelSpec, name: object) -> tuple[str, ...]:
             logger.info(
                 f"{unnamed}: they are taken as {known.title}'s in the usual order, and matched by "
                 f"name with the {len(names)} of the data; if it was trained with another order, "
-                "give that at the end of the command: class_names NAME,NAME,…"
+                "set that: class_names NAME,NAME,…"
             )
         return known.names
     if as_many and len(names) > 1 and "class_names" not in exp.assigned:
         logger.warning(
             f"{unnamed}: they are taken in the data's order; if it was trained with another, "
-            "change it in this line and give it at the end of the command: class_names "
+            "change it in this line and set it: class_names "
             f"{shlex.quote(write_names(names))}"
         )
     return names if as_many else ()
@@ -108,18 +112,18 @@ def require_same_classes(name: object, spec: ModelSpec, exp: Exp, *, pruned: boo
         pruned: whether the model is.
 
     Raises:
-        CheckpointError: the classes that the Exp or data name are not the checkpoint's.
+        OtherClassesError: the classes that the Exp or data name are not the checkpoint's.
     """
     theirs, ours = (", ".join(names) or "unnamed" for names in (spec.class_names, exp.class_names))
     if spec.num_classes != exp.num_classes:
         advice = KEEPS if pruned else "use the data it was trained on, or set class_names"
-        raise CheckpointError(
+        raise OtherClassesError(
             f"{name} has {spec.num_classes} classes ({theirs}), the data {exp.num_classes} "
             f"({ours}): {advice}"
         )
     same = list(range(spec.num_classes))
     if spec.class_names and rows_by_name(spec.class_names, exp.class_names) != same:
-        raise CheckpointError(
+        raise OtherClassesError(
             f"{name} was trained for {theirs}, the data's classes are {ours}: set class_names to "
             "the checkpoint's, in that order"
         )

@@ -56,8 +56,8 @@ def idle_in_training(exp: Exp, *, tuned: bool, penalised: bool, taught: bool) ->
     by_random_size = exp.draws_by_random_size()
     own_sizes = type(exp).random_resize.__module__ != "yolox.exp.yolox_base"
     cases: list[tuple[bool, Iterable[str], str]] = [
-        (not penalised, _starting(exp, "sparsity_"), "no penalty is on: give --sparsity"),
-        (not taught, _starting(exp, "distill_"), "there is no teacher: give --distill"),
+        (not penalised, _starting(exp, "sparsity_"), "no penalty is on: give `sparsity`"),
+        (not taught, _starting(exp, "distill_"), "there is no teacher: give `teacher`"),
         (not tuned, _starting(exp, "finetune_"), "the model is not pruned"),
         (tuned and "max_epoch" in exp.given, ["finetune_epochs"], "max_epoch is given too"),
         (tuned and "finetune_act" in exp.given, ["act"], "finetune_act is given for the same"),
@@ -68,7 +68,7 @@ def idle_in_training(exp: Exp, *, tuned: bool, penalised: bool, taught: bool) ->
         (True, _UNREAD.get(exp.scheduler, ()), f"the scheduler {exp.scheduler} does not read that"),
         (not exp.warmup_epochs, ["warmup_lr"], "there are no warm-up epochs"),
         (by_random_size and not own_sizes, ["multiscale_range"], "random_size says the sizes"),
-        (True, ["test_ann", "test_name"], "they are for tools/eval.py --test"),
+        (True, ["test_ann", "test_name"], "they are for an evaluation on test images"),
     ]
     return [(names, cause) for idle, names, cause in cases if idle] + _idle_everywhere(exp)
 
@@ -88,7 +88,7 @@ def idle_without_training(
     if not evaluates:
         cases.append((_EVALUATION, "AP is not measured"))
     if not test:
-        cases.append((["test_ann", "test_name"], "they are for tools/eval.py --test"))
+        cases.append((["test_ann", "test_name"], "they are for an evaluation on test images"))
     return [*cases, *_idle_everywhere(exp)]
 
 

@@ -53,9 +53,9 @@ def open_archive(path: Path) -> tuple[bytes, io.BytesIO]:
     records = _read(path)
     if not {_METADATA, _SEAL} <= records.keys():
         raise ExportError(
-            f"{path} does not say how it is to be run: it is no file of tools/export.py, or one of "
-            "an earlier version. TorchScript files are programs, so others are not run: export "
-            "the checkpoint"
+            f"{path} does not say how it is to be run: it is no file of `yolox.export_model`, or "
+            "one of an earlier version. TorchScript files are programs, so others are not run: "
+            "export the checkpoint"
         )
     if records[_SEAL] != _digest(records).encode():
         raise ExportError(
@@ -67,7 +67,7 @@ def open_archive(path: Path) -> tuple[bytes, io.BytesIO]:
         raise ExportError(
             f"{path} was not run: TorchScript files are programs, and this one holds what an "
             f"exported detector has no need of: {'; '.join(dict.fromkeys(problems[:5]))}. Do not "
-            "trust it; export the checkpoint again, or use another --format for a network of your "
+            "trust it; export the checkpoint again, or use another `format` for a network of your "
             "own"
         )
     clean = io.BytesIO()

@@ -65,7 +65,7 @@ def export_model(
             parity = _write_and_compare(loaded, file, settings, batches, source_sha256)
         if parity.problem:
             way_out = (
-                "Try another --opset or --no-slim" if settings.slim else "Try another --format"
+                "Try another `opset` or `slim=False`" if settings.slim else "Try another `format`"
             )
             raise ExportError(
                 f"the file for {settings.format} does not compute what PyTorch does, so {output} "

@@ -133,7 +133,7 @@ class ExportInfo:
         if missing := [name for name in fields if name not in values]:
             raise ExportError(
                 f"{where} does not say how it is to be run ({', '.join(missing[:4])} missing): "
-                "only files of tools/export.py do, export the checkpoint with it"
+                "only files of `yolox.export_model` do, export the checkpoint with it"
             )
         facts, problems = {}, []
         for name, field in fields.items():

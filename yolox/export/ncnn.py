@@ -75,7 +75,7 @@ def require_layers(ncnn: Any, param: Path, traced: torch.jit.ScriptModule | None
         ]
         raise ExportError(
             f"{param}: ncnn {ncnn.__version__} has no layer {'; '.join(places)}: update ncnn and "
-            "pnnx, or use another --format"
+            "pnnx, or use another `format`"
         )
 
 

@@ -145,17 +145,17 @@ def _convert(model: YOLOX, settings: ExportSettings) -> Any:
             if lacking := op_without_onnx(error, network, images):
                 raise ExportError(
                     f"torch cannot express {lacking} in ONNX: put another operation in its place, "
-                    "or use --format torchscript"
+                    "or use `format='torchscript'`"
                 ) from error
             raise ExportError(
                 f"torch cannot export this model at opset {settings.opset} "
-                f"({str(error).strip().splitlines()[0]}): try --opset {OPSET}"
+                f"({str(error).strip().splitlines()[0]}): try `opset={OPSET}`"
             ) from error
     reached = {entry.domain: entry.version for entry in proto.opset_import}.get("")
     if reached != settings.opset:
         raise ExportError(
             f"torch cannot express this model in opset {settings.opset}, only in {reached}: "
-            f"use --opset {reached}"
+            f"use `opset={reached}`"
         )
     return proto
 

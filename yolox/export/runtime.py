@@ -136,8 +136,8 @@ class ExportedModel(nn.Module):
         if size not in (None, info.input_size) and not info.dynamic_size:
             asked, own = ("×".join(map(str, sides)) for sides in (size, info.input_size))
             raise ExportError(
-                f"images of {asked}, but {self.path} takes {own} alone: leave the size (--tsize) "
-                "out, or export it for any size (--dynamic-size)"
+                f"images of {asked}, but {self.path} takes {own} alone: leave the size out, "
+                "or export it for any size"
             )
         return ModelSpec(
             architecture=info.architecture,
@@ -381,7 +381,7 @@ def _only(inputs: Sequence[Any], outputs: Sequence[Any], path: Path) -> tuple[An
     if len(inputs) != 1 or len(outputs) != 1:
         raise ExportError(
             f"{path} has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each: "
-            "only files of tools/export.py can be run"
+            "only files of `yolox.export_model` can be run"
         )
     return inputs[0], outputs[0]
 

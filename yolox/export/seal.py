@@ -64,8 +64,8 @@ def require_sealed(path: Path) -> None:
         names = "" if changed == [path] else f": {' and '.join(file.name for file in changed)}"
         raise ExportError(
             f"{path}{names} is not as exported: damaged, of another export, or changed by another "
-            "program. Copy it again or export the checkpoint again (tools/export.py simplifies "
-            "graphs itself); after a change on purpose: "
+            "program. Copy it again or export the checkpoint again (`yolox.export_model` "
+            "simplifies graphs itself); after a change on purpose: "
             f'python -c "from yolox.export import seal; seal({str(path)!r})"'
         )
 
@@ -76,7 +76,7 @@ def require_parts(path: Path) -> None:
     for suffix in kinds[path.suffix]:
         if not path.with_suffix(suffix).is_file():
             raise ExportError(
-                f"no file {path.with_suffix(suffix)}: make one with tools/export.py"
+                f"no file {path.with_suffix(suffix)}: make one with `yolox.export_model`"
                 + ("" if suffix == path.suffix else f", and keep it beside {path.name}")
             )
 
@@ -110,8 +110,8 @@ def _place(holder: Path, key: str, path: Path) -> int:
     name = "" if holder == path else f": {holder.name}"
     raise ExportError(
         f"{path}{name} ({size} bytes) holds no digest of its content ({key}): it is cut "
-        "short, of an earlier version, or no file of tools/export.py. Copy it again, or export the "
-        "checkpoint again"
+        "short, of an earlier version, or no file of `yolox.export_model`. Copy it again, or "
+        "export the checkpoint again"
     )
 
 

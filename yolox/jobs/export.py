@@ -65,8 +65,8 @@ def export_checkpoint(
     logger.info(f"{settings.format} and PyTorch, {parity}")
     if not parity.detections:
         logger.warning(
-            f"no score reached {settings.conf}, so only raw outputs were compared: --path with "
-            "images of your objects, or a lower --conf, compares detections too"
+            f"no score reached {settings.conf}, so only raw outputs were compared: `images` of "
+            "your objects, or a lower `conf`, compare detections too"
         )
     files = settings.beside(output)
     size = sum(file.stat().st_size for file in files) / 1e6
@@ -89,7 +89,7 @@ def with_given_names(loaded: LoadedModel, source: Path, exp: Exp | None) -> Load
         return with_names(loaded, exp)
     logger.warning(
         f"{source} does not name its {loaded.spec.num_classes} classes, and neither will the file: "
-        "to name them, give class_names NAME,NAME,… at the end of the command, in their order"
+        "to name them, set class_names NAME,NAME,… in their order"
     )
     return loaded
 
@@ -164,5 +164,5 @@ def _decoded(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
         except ImageError as error:
             left -= 1
             if not left:
-                raise UserError(f"{path} {error.what}: give --path another image") from None
+                raise UserError(f"{path} {error.what}: give others as `images`") from None
             logger.warning(f"{path} {error.what}: compared without it")

@@ -149,8 +149,8 @@ def _measure(
             results = _with_memory(results, [case for _, case in ready], notes)
     if not any(result.measurement.detections for result in results):
         notes.append(
-            f"nothing reached a score of {settings.conf:g}, so NMS had nothing to do: give --image "
-            "a picture of your objects, or a lower --conf"
+            f"nothing reached a score of {settings.conf:g}, so NMS had nothing to do: give a "
+            "picture of your objects as `image`, or a lower `conf`"
         )
     return results, notes
 
@@ -242,7 +242,7 @@ def _resolve(files: Sequence[Path]) -> list[Path]:
     for file in files:
         try:
             if is_exported(file) and not file.is_file():
-                raise BenchError(f"no file {file}: make one with tools/export.py")
+                raise BenchError(f"no file {file}: make one with `yolox.export_model`")
             paths.append(file if is_exported(file) else resolve_weights(file))
         except UserError as error:
             problems.append(str(error))
@@ -257,7 +257,7 @@ def _read_image(path: Path | None) -> NDArray[np.uint8]:
     try:
         return read_image(path)
     except ImageError as error:
-        raise BenchError(f"--image {path} {error.what}: give another file") from None
+        raise BenchError(f"{path} {error.what}: give another `image`") from None
 
 
 def _version(package: str) -> str | None:

@@ -53,7 +53,7 @@ def prune_in_steps(
     """
     if job.config.fixed_ratios:
         raise PruningError(
-            "--steps goes towards a budget for the whole model: --mode global, or --target"
+            "`steps` goes towards a budget for the whole model: `mode='global'`, or `target`"
         )
     folder = exp.output_folder(f"{exp.exp_name}_steps")
     with claimed(folder, PruningError):
@@ -123,7 +123,7 @@ def _mark(folder: Path, job: PruneJob, steps: int, epochs: int) -> None:
     if differ:
         raise PruningError(
             f"{folder} holds a run that differs in {', '.join(differ)}: to go on with it, give the "
-            "same flags; to start anew, delete it or set another exp_name"
+            "same arguments; to start anew, delete it or set another exp_name"
         )
     logger.info(f"going on with the run in {folder}")
 
@@ -146,7 +146,7 @@ def _step_config(
     final = 1 - config.ch_sparsity if config.target is None else config.target_fraction()
     left = final**progress * whole / _size(loaded, config)
     if left >= 1:
-        raise PruningError(f"{config.budget()} is met already: fewer --steps will do")
+        raise PruningError(f"{config.budget()} is met already: fewer `steps` will do")
     if config.target is None:
         return dataclasses.replace(config, ch_sparsity=1 - left)
     return dataclasses.replace(config, target=f"{config.target_kind()}={left:.6f}")

@@ -112,7 +112,7 @@ def calibration_images(exp: Exp, count: int) -> list[Tensor]:
     if len(images) < count:
         raise QuantizationError(
             f"{count} calibration images were asked for, and the training split has {len(images)} "
-            f"with objects: --calibration-images {max(len(images), 1)} takes them all, and more "
+            f"with objects: `calibration_images={max(len(images), 1)}` takes them all, and more "
             "training data would make better ranges"
         )
     return images
@@ -182,8 +182,8 @@ class QuantizeJob:
             raise QuantizationError(
                 f"AP50-95 falls from {old[0]:.4f} to {new[0]:.4f} at best, with {kept} of "
                 f"{len(quantizer.layers)} layers in float, more than {self.settings.max_drop:g}, "
-                f"so {self.output} was not written: allow a larger --max-drop, calibrate on more "
-                "images, or take that file with --keep-anyway"
+                f"so {self.output} was not written: allow a larger `max_drop`, calibrate on more "
+                "images, or take that file with `keep_anyway`"
             )
         candidate = tries.file(kept)
         layers = tries.ranked[:kept]

@@ -279,7 +279,7 @@ def _tolerance(settings: SensitivitySettings, base: float) -> float:
     if base <= tolerance:
         raise PruningError(
             f"AP50-95 of the whole model is {base:.4f}, and a tolerance of {tolerance:g} would "
-            "let every layer go: train it first, or measure --metric loss"
+            "let every layer go: train it first, or measure `metric='loss'`"
         )
     return tolerance
 

@@ -200,7 +200,9 @@ class PruneConfig:
             if self.scope not in (None, "uniform"):
                 problems.append(f"layer_sparsity sets each layer's ratio: no scope {self.scope}")
         elif self.mode != "global" and not self.layers:
-            problems.append(f"mode {self.mode} needs layers: names from --mode list")
+            problems.append(
+                f"mode {self.mode} needs `layers`: names that `yolox.pruning.trace_groups` finds"
+            )
         if self.mode == "global" and self.layers:
             problems.append("mode global takes no layers: use mode layer for some of them")
         scope = self._chosen_scope()

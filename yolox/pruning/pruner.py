@@ -206,7 +206,8 @@ def carry_out(
     except CutRefusedError as error:
         culprits = find_culprits(model, groups, plan, example_input, error.probe)
         raise PruningError(
-            f"{error}. Leave out what cannot be traced (--ignore): {culprits or 'not one alone'}"
+            f"{error}. Leave out what cannot be traced, with `ignore`: "
+            f"{culprits or 'not one alone'}"
         ) from error
     report = report_change(
         model, pruned, example_input if count_input is None else count_input, difference

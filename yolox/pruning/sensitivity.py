@@ -196,7 +196,7 @@ class SensitivityLog:
                     file.truncate(len(whole))
         except OSError as error:
             raise PruningError(
-                f"cannot write into {path.parent} ({error.strerror}): choose another folder with -o"
+                f"cannot write into {path.parent} ({error.strerror}): choose another `folder`"
             ) from error
         if not lines:
             self._append(own)
@@ -234,7 +234,7 @@ class SensitivityLog:
         except (ValueError, TypeError, KeyError):
             ours = False
         if not ours:
-            raise PruningError(f"{self.path} is no sensitivity log: choose another folder with -o")
+            raise PruningError(f"{self.path} is no sensitivity log: choose another `folder`")
         differences = [
             f"{key} {_short(there.get(key))} there, {_short(own.get(key))} now"
             for key in (own | there)
@@ -243,7 +243,7 @@ class SensitivityLog:
         if differences:
             raise PruningError(
                 f"{self.path} holds measurements of another kind: {'; '.join(differences)}. Choose "
-                "another folder with -o, or delete that file"
+                "another `folder`, or delete that file"
             )
 
     def _take(self, number: int, line: bytes) -> None:

@@ -70,11 +70,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if exp is not None:
         tell_idle(exp, idle_without_training(exp))
     paths = [resolve_weights(path) for path in args.ckpt]
-    rows = compare(paths, labels, exp, runs=args.runs)
+    with cli.telling_whose_data(args, exp):
+        rows = compare(paths, labels, exp, runs=args.runs)
     size = "×".join(map(str, _size(load_model(paths[0]), exp)))
     title = f"{size} input, batch 1, float32, {torch.get_num_threads()} threads, PyTorch"
     cli.console().print(comparison_table(rows, title))
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

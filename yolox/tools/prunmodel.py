@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,12 +38,9 @@ from yolox.pruning import (
     trace_groups,
 )
 from yolox.tools import cli
-from yolox.tools.flags.prunmodel import STEP_EPOCHS
-from yolox.tools.prune_args import (
-    latency_settings,
-    parse_args,
-    prune_config,
-)
+from yolox.tools.flags.prunmodel import STEP_EPOCHS, make_parser
+from yolox.tools.prune_args import latency_settings, prune_config
+from yolox.tools.words import command_line
 from yolox.utils.checkpoint import save_checkpoint
 from yolox.utils.download import resolve_weights
 from yolox.utils.locks import claimed
@@ -118,7 +114,7 @@ def list_layers(loaded: LoadedModel) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, do what the mode says, print."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
     exp = cli.load_exp(args)
     folder = exp.output_folder()
     source = resolve_weights(args.ckpt or folder / "best_ckpt.pth")
@@ -138,7 +134,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output.is_dir():
         raise PruningError(f"{output} is a folder: name a file in it with -o")
     _tell_idle(args, exp)
-    with claimed(output.parent, PruningError, name=output.name):
+    claim = claimed(output.parent, PruningError, name=output.name)
+    with cli.telling_whose_data(args, exp), claim:
         _prune(args, exp, loaded, source, output, sys.argv[1:] if argv is None else argv)
 
 
@@ -168,11 +165,9 @@ def _prune(
     else:
         record = job.run(show_hint)
     show(record)
-    kept = ' finetune_act ""' if is_spoilt_by_tuning(job.config, exp, loaded) else ""
-    logger.info(
-        "fine-tune it: python tools/train.py "
-        f"{shlex.join(cli.recipe_words(args))} -c {output}{kept}"
-    )
+    kept = ("finetune_act", "") if is_spoilt_by_tuning(job.config, exp, loaded) else ()
+    line = command_line("train", *cli.recipe_words(args), "-c", output, *kept)
+    logger.info(f"fine-tune it: {line}")
 
 
 def _tell_idle(args: argparse.Namespace, exp: Exp) -> None:
@@ -211,7 +206,7 @@ def _make_job(
         time_it=args.latency,
         latency=latency_settings(args),
         optional=not (args.reconstruct or args.bn_recalibrate or args.eval),
-        command=f"python tools/prunmodel.py {shlex.join(map(str, argv))}",
+        command=command_line("prunmodel", *argv),
     )
 
 
@@ -263,4 +258,4 @@ def show(record: PruneRecord) -> None:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

@@ -41,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.tsize:
         spec = dataclasses.replace(spec, input_size=cli.image_size(args.tsize))
     tell_idle(exp, idle_without_training(exp))
-    exp = follow_checkpoint(exp, spec, source, pruned=loaded.is_pruned)
-    images = calibration_images(exp, args.calibration_images)
+    with cli.telling_whose_data(args, exp):
+        exp = follow_checkpoint(exp, spec, source, pruned=loaded.is_pruned)
+        images = calibration_images(exp, args.calibration_images)
     job = QuantizeJob(
         loaded=with_names(loaded, exp),
         source_sha256=file_digest(source),
@@ -83,4 +84,4 @@ def _beside(source: Path, kind: str) -> Path:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

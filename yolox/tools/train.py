@@ -36,9 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         exp = cli.load_exp(args)
         join_machines(args)
         words = sys.argv[1:] if argv is None else argv
-        if start_processes(args, words, module="yolox.tools.train"):
+        if start_processes(args, words, module="train"):
             return
-        trainer = exp.get_trainer(args)
+        with cli.telling_whose_data(args, exp):
+            trainer = exp.get_trainer(args)
     if trainer.fabric.is_global_zero:
         no_run = args.start_epoch is not None and not args.resume
         cli.tell_idle(("-e", no_run, "no run is resumed: give --resume"))
@@ -46,4 +47,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

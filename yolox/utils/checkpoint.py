@@ -61,7 +61,8 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(
-            f"no checkpoint at {path}: train one with tools/train.py, or give its path with -c"
+            f"no checkpoint at {path}: train one with `yolox.train`, or give its path as "
+            "`checkpoint`"
         )
     _require_undamaged(path)
     try:

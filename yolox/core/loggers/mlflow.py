@@ -68,7 +68,7 @@ class Mlflow:
         """A new MLflow run, or the one of the stopped training."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        mlflow = import_extra("mlflow", "-l mlflow")
+        mlflow = import_extra("mlflow", "the logger mlflow")
         options, before = self._options, run.ids("mlflow")
         uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         uri = uri or before.get("tracking_uri") or mlflow.get_tracking_uri()

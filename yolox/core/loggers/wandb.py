@@ -63,7 +63,7 @@ class Wandb:
         """A new W&B run, or the one of the stopped training."""
         for variable, value in _ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
-        self._wandb = import_extra("wandb", "-l wandb")
+        self._wandb = import_extra("wandb", "the logger wandb")
         options = self._options
         before = run.ids("wandb")
         asked = {name: getattr(options, name) for name in _KEPT}

@@ -125,8 +125,8 @@ def _plan(
     """A job for each image. Raises DataError with everything that is wrong."""
     if (folder / "JPEGImages").exists() and not (folder / WHOLE_FOLDER).exists():
         raise DataError(
-            f"{folder} holds data that this converter did not write: choose another --output or "
-            f"--year"
+            f"{folder} holds data that this converter did not write: choose another `output` or "
+            "`year`"
         )
     problems: list[str] = []
     jobs, outside = [], 0
@@ -233,7 +233,7 @@ def _conflict(job: Job) -> list[str]:
     differences = [f"{key} {was}, not {now}" for key, (was, now) in pairs.items() if was != now]
     return [
         f"{new.name} is in {job.folder} already, made with "
-        f"{', '.join(differences) or 'other labels'}: choose another --output or --year"
+        f"{', '.join(differences) or 'other labels'}: choose another `output` or `year`"
     ]
 
 
@@ -254,7 +254,7 @@ def _run(jobs: Sequence[Job], workers: int) -> Iterator[Done]:
         except BrokenProcessPool:
             raise DataError(
                 "a worker was ended by the system, most likely for want of memory: run again with "
-                "fewer --workers, what is done stays"
+                "fewer `workers`, what is done stays"
             ) from None
 
 

@@ -247,7 +247,7 @@ def _true_sizes(records: RecordSet) -> list[Size]:
     if cut_off:
         logger.warning(
             f"{len(cut_off)} JPEGs are truncated: they are decoded as far as they go, and what is "
-            f"missing is grey. tools/check_data.py says how much:{bullets(cut_off)}"
+            f"missing is grey. `yolox.data.doctor` says how much:{bullets(cut_off)}"
         )
     if resized:
         logger.warning(
@@ -338,7 +338,7 @@ def _warn_dark(records: RecordSet, deep: Sequence[Path]) -> None:
     if dark:
         logger.warning(
             f"16-bit images of {records.title} use their lower bits alone, and are nearly black to "
-            f"the network, which sees value / 256. tools/check_data.py looks at all of them, and "
+            f"the network, which sees value / 256. `yolox.data.doctor` looks at all of them, and "
             f"says what to do:{bullets(dark)}"
         )
 
@@ -365,5 +365,5 @@ def require_objects(dataset: DetectionDataset) -> None:
     raise DataError(
         f"{title}the {len(samples):,} training images have nothing to learn: {why}. Check that "
         "this is the split that was meant, and that its annotations are read as they are meant: "
-        "tools/check_data.py"
+        "`yolox.data.doctor` tells"
     )

@@ -246,7 +246,7 @@ def _place(
                 "note",
                 "images found by the end of their file_name",
                 [f"{written[i]}: {folder / (places[i] or '')}" for i in by_end],
-                "The whole of it is not there: look at some of them (--sheet).",
+                "The whole of it is not there: look at some of them on a sheet.",
             ),
             *remark(
                 "warning",

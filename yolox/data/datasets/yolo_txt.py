@@ -292,7 +292,7 @@ def _entry_images(place: Path, config: _Config, problems: list[Problem]) -> list
         image = _normal(Path(line)) if Path(line).is_absolute() else inside(base, line)
         if image is None or "\0" in line or not any(map(image.is_relative_to, roots)):
             what = (
-                f"{line!r} leads out of {config.root}; `path` in {config.path} may be a wider one"
+                f"{line!r} leads out of {config.root}; 'path' in {config.path} may be a wider one"
             )
             problems.append(Problem(kind=ENTRY, where=str(place), what=what))
         else:

@@ -133,7 +133,7 @@ def file_findings(splits: Splits, facts: Facts) -> list[Finding]:
             "images of another size than the annotation says",
             cases(_other_size),
             "Training takes the file's size and the boxes as pixels of it: look at some of them "
-            "(--sheet).",
+            "on a sheet.",
         ),
         *finding(
             "warning",

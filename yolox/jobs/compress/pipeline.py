@@ -95,8 +95,8 @@ class CompressPipeline:
         strange = [folder for stage in stages for folder in stage.folders if folder.exists()]
         if strange and not path.is_file():
             raise UserError(
-                f"{', '.join(map(str, strange))} would be replaced, and no run of this command "
-                f"made it (there is no {RECORD} beside it): choose another --output"
+                f"{', '.join(map(str, strange))} would be replaced, and no compression "
+                f"made it (there is no {RECORD} beside it): choose another `output`"
             )
         return Record(path, self.origin)
 

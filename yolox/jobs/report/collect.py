@@ -146,7 +146,7 @@ def gather_report(
     if len(labels) != len(paths):
         raise UserError(f"{len(labels)} labels for {len(paths)} checkpoints")
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise UserError(f"two models share a label: {', '.join(twice)}; --labels names them")
+        raise UserError(f"two models share a label: {', '.join(twice)}; `labels` names them")
     arithmetic = settings.openvino_precision
     models = [_opened(path, label, arithmetic) for path, label in zip(paths, labels, strict=True)]
     if size := settings.measured_size:
@@ -154,7 +154,7 @@ def gather_report(
         if others:
             logger.warning(
                 f"latencies are of {size[0]}×{size[1]}, which is not the size of "
-                f"{', '.join(others)}: measure with --tsize"
+                f"{', '.join(others)}: measure at that"
             )
     if exp is not None:
         models = [_evaluated(*pair) for pair in zip(_followers(exp, models), models, strict=True)]

@@ -37,7 +37,7 @@ def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Ben
         UserError: the file cannot be read or is another one.
     """
     names = {model.resolve(): label for model, label in zip(models, labels, strict=False)}
-    content = read_object(path, "tools/bench.py --json")
+    content = read_object(path, "`yolox.jobs.measure`")
     try:
         same = {files_digest(place): place for place in names}
         machine = content["machine"]
@@ -75,7 +75,7 @@ def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Ben
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path} is not what tools/bench.py --json writes ({error!r}): measure again"
+            f"{path} is not what `yolox.jobs.measure` writes ({error!r}): measure again"
         ) from error
 
 

@@ -58,7 +58,8 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
     batch_size = exp.batch_size if options.batch_size is None else options.batch_size
     if batch_size % fabric.world_size:
         raise UserError(
-            f"batch size {batch_size} does not divide by {fabric.world_size} processes: change -b"
+            f"batch size {batch_size} does not divide by {fabric.world_size} processes: change "
+            "`batch_size`"
         )
     _require_statistics(exp, batch_size // fabric.world_size)
     torch.manual_seed(exp.seed or 0)
@@ -138,7 +139,7 @@ def _require_statistics(exp: Exp, images: int) -> None:
     if images * (height // STRIDE) * (width // STRIDE) == 1:
         raise UserError(
             "a batch norm cannot train on one value a channel, all that is left of one image of "
-            f"{height}×{width}: raise the batch size (-b), input_size or the least of random_size"
+            f"{height}×{width}: raise `batch_size`, input_size or the least of random_size"
         )
 
 
@@ -184,7 +185,7 @@ def _look_at_data(exp: Exp, loader: Any, evaluator: Any) -> None:
     records = {name: found for name, found in splits.items() if isinstance(found, RecordSet)}
     if records:
         for line in quick_check(records, exp.class_names or None):
-            logger.warning(f"data: {line} (tools/check_data.py tells more)")
+            logger.warning(f"data: {line} (`yolox.data.doctor` tells more)")
     _tell_cut_objects(getattr(loader, "dataset", None))
     _tell_coco_limit(evaluator)
 

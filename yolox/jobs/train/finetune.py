@@ -53,7 +53,7 @@ def fine_tuning(exp: Exp, steps: int, original: Mapping[str, Any] | None = None)
     tuned.put(**{name: value for name, value in recipe.items() if name not in given})
     if exp.sparsity and "sparsity" not in given:
         tuned.put(sparsity=0.0)
-        logger.info("sparsity is off: the model is pruned (give --sparsity to penalise it again)")
+        logger.info("sparsity is off: the model is pruned (give `sparsity` to penalise it again)")
     tuned.check()
     _tell_differences(exp, original or {})
     logger.info(
@@ -78,7 +78,7 @@ def _tell_differences(exp: Exp, original: Mapping[str, Any]) -> None:
     if changes:
         logger.warning(
             f"the run that trained the whole model had other settings: {', '.join(changes)}; to "
-            "keep them, set them on this command line too"
+            "keep them, set them here too"
         )
 
 
@@ -151,12 +151,12 @@ def require_same_teacher(before: dict[str, Any], now: dict[str, Any]) -> None:
         return
     if had is None:
         raise CheckpointError(
-            "the run to be resumed had no teacher: resume it without --distill, or start a new run "
-            "from its weights, with -c and -expn NAME"
+            "the run to be resumed had no teacher: resume it without `teacher`, or start a new run "
+            "from its weights, as `checkpoint` with another `name`"
         )
     teacher = f"{before['teacher']} (sha256 {had[:12]}…)"
     got = f"{now['teacher']} is another file (sha256 {has[:12]}…)" if has else "there is none"
     raise CheckpointError(
-        f"the run to be resumed was distilled from {teacher}, now {got}: give that file to "
-        "--distill, or start a new run from its weights, with -c and -expn NAME"
+        f"the run to be resumed was distilled from {teacher}, now {got}: give that file as "
+        "`teacher`, or start a new run from its weights, as `checkpoint` with another `name`"
     )

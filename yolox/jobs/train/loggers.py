@@ -54,7 +54,7 @@ def choose_logger(name: str, pairs: Sequence[str]) -> tuple[RunLogger | None, li
         if not dash or prefix not in _KINDS:
             rest += pairs[index : index + 2]
         elif prefix != name:
-            stray.append(f"{pairs[index]} is of -l {prefix}, and -l is {name}")
+            stray.append(f"{pairs[index]} is of the logger {prefix}, and this one is {name}")
         elif index + 1 == len(pairs):
             raise UserError(f"{pairs[index]} has no value: give one, or leave it out")
         else:
@@ -63,7 +63,7 @@ def choose_logger(name: str, pairs: Sequence[str]) -> tuple[RunLogger | None, li
         raise UserError("; ".join(stray))
     if name not in _KINDS:
         return None, rest
-    import_extra(name, f"-l {name}")
+    import_extra(name, f"the logger {name}")
     options, make = _KINDS[name]
     return make(options(**_read(name, options, own))), rest
 

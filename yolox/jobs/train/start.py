@@ -45,7 +45,7 @@ class TrainOptions:
         batch_size: of all processes together; the Exp's by default.
         act: activation to train with, over the Exp's ``act`` or ``finetune_act``.
         name: output folder's name, over the Exp's ``exp_name``.
-        goes_on: how a person goes on with the run once it is stopped; by default with --resume.
+        goes_on: how a person goes on with the run once it is stopped; by default with ``resume``.
         start_epoch: epochs taken as done by a resumed run, over the checkpoint's own number.
         cache: keep decoded images in ``"ram"`` or on ``"disk"``.
         teacher: checkpoint, or name of published weights, to distil from.
@@ -148,13 +148,13 @@ def _spare(sources: Sequence[Path], folder: Path, *, history: bool) -> None:
     if own:
         raise CheckpointError(
             f"this run writes its checkpoints into {folder}, over {' and '.join(map(str, own))}, "
-            f"which it starts or learns from: give it a folder of its own, as -expn {folder.name}_2"
-            ", or go on with the run that stopped there with --resume"
+            f"which it starts or learns from: give it a folder of its own, as "
+            f"`name={folder.name + '_2'!r}`, or go on with the run that stopped there with `resume`"
         )
     if (folder / "latest_ckpt.pth").is_file():
         logger.warning(
             f"{folder} holds the checkpoints of another run, and this one writes over them: stop "
-            "it and give -expn NAME to keep them, or --resume to go on with that run"
+            "it and give another `name` to keep them, or `resume` to go on with that run"
         )
 
 
@@ -167,7 +167,7 @@ def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -
     if asked and asked != loaded.spec.act:
         raise CheckpointError(
             f"{path} is trained with {loaded.spec.act}, and goes on with it: leave {asked} out, or "
-            "start a new run from its weights, with -c and -expn NAME"
+            "start a new run from its weights, as `checkpoint` with another `name`"
         )
     if options.start_epoch is not None:
         content["train"] = {**content["train"], "epoch": options.start_epoch}

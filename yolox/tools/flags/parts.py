@@ -14,7 +14,11 @@ DEFAULT_EXP = Path("exps/yolox_voc_s.py")
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Examples as written, and every default shown."""
+    """Examples as written, and the defaults that the help texts leave to the parser."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = action.default not in (None, False) and action.default not in ([], "")
+        return super()._get_help_string(action) if told else action.help
 
 
 class _Parser(argparse.ArgumentParser):
