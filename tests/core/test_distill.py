@@ -263,7 +263,7 @@ def test_a_students_own_losses_would_be_left_out() -> None:
             return {name: 2 * value for name, value in super().loss(x, targets).items()}
 
     plain = _model(0)
-    with pytest.raises(UserError, match=r"Focal\.loss\): train it without --distill"):
+    with pytest.raises(UserError, match=r"Focal\.loss\): train it without `teacher`"):
         Distillation(Focal(plain.backbone, plain.head), _model(1), DistillConfig())
     Distillation(plain, _model(1), DistillConfig())
 

@@ -86,7 +86,7 @@ def test_every_wrong_option_is_told_at_once() -> None:
 
 
 def test_options_of_a_logger_that_is_not_asked_for_are_refused() -> None:
-    with pytest.raises(UserError, match="wandb-project is of -l wandb, and -l is tensorboard"):
+    with pytest.raises(UserError, match="wandb-project is of the logger wandb, and this one is t"):
         choose_logger("tensorboard", ("wandb-project", "P"))
 
 

@@ -50,7 +50,7 @@ def test_a_fine_tuning_does_not_write_over_its_teacher(
     teacher.parent.mkdir(parents=True)
     teacher.write_bytes((trained / "best_ckpt.pth").read_bytes())
     options = TrainOptions(checkpoint=pruned, teacher=teacher)
-    with pytest.raises(CheckpointError, match="as -expn tiny_finetune_2"):
+    with pytest.raises(CheckpointError, match="as `name='tiny_finetune_2'`"):
         new_trainer(own_exp, tmp_path / "out", options=options)
 
 

@@ -253,7 +253,7 @@ def test_log_of_something_else_is_refused(content: bytes, words: str, tmp_path: 
 
 def test_log_in_a_place_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    with pytest.raises(PruningError, match="choose another folder with -o"):
+    with pytest.raises(PruningError, match="choose another `folder`"):
         SensitivityLog(tmp_path / "taken" / "log.jsonl", {})
 
 

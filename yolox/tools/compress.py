@@ -30,6 +30,7 @@ from yolox.tools.flags import train as train_flags
 from yolox.tools.flags.compress import make_parser
 from yolox.tools.flags.parts import DEFAULT_EXP
 from yolox.tools.processes import start_processes
+from yolox.tools.words import command_line
 from yolox.utils.choices import SPARSITY_EPOCHS, STEP_EPOCHS
 from yolox.utils.dist import get_rank
 from yolox.utils.documents import DocumentError, read_yaml
@@ -120,7 +121,8 @@ def _show(stages: Sequence[Stage], record: Record, folder: Path) -> None:
     console = cli.console()
     console.print(table)
     for stage in stages:  # whole lines, to be copied
-        console.print(stage.line(), soft_wrap=True, highlight=False, markup=False)
+        line = command_line(stage.tool, *stage.words())
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _tell(pipeline: CompressPipeline, stage: Stage, found: object) -> None:
