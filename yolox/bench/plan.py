@@ -206,12 +206,12 @@ def _misfits(subject: Subject, settings: BenchSettings) -> Iterator[str]:
         (height, width), (other, another) = info.input_size, settings.size
         yield (
             f"{subject.path} takes {height}×{width} alone, not {other}×{another}: give "
-            f"`size=({height}, {width})`, or export it for any size"
+            f"`size=({height}, {width})`, or export it with dynamic_size"
         )
     if info.batch_size is not None and set(settings.batches) != {info.batch_size}:
         yield (
             f"{subject.path} takes {info.batch_size} images a run, not {batches}: give "
-            f"`batches=({info.batch_size},)`, or export it for any number"
+            f"`batches=({info.batch_size},)`, or export it with dynamic"
         )
 
 

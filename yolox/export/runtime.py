@@ -137,7 +137,7 @@ class ExportedModel(nn.Module):
             asked, own = ("×".join(map(str, sides)) for sides in (size, info.input_size))
             raise ExportError(
                 f"images of {asked}, but {self.path} takes {own} alone: leave the size out, "
-                "or export it for any size"
+                "or export it with dynamic_size"
             )
         return ModelSpec(
             architecture=info.architecture,
