@@ -382,7 +382,8 @@ def _names(
     logger.warning(
         f"{source} does not name its {count} classes: "
         f"{'COCO names in the usual order' if names else 'numbers'} are shown; to name them, "
-        "write them into the file with `yolox.exp.follow.with_names`, or give `names`"
+        "give `names`, or write a file that has them: `yolox.exp.follow.with_names` "
+        f"`checkpoint={str(source)!r}`"
     )
     return names
 

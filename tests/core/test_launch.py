@@ -180,7 +180,7 @@ def test_torchrun_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes_here(None) == processes_here(2) == 2
     fabric = make_fabric(precision="fp32")
     assert (fabric.world_size, fabric.global_rank, fabric.local_rank) == (6, 3, 1)
-    with pytest.raises(UserError, match=r"-d 4, but torchrun or srun started 2 processes"):
+    with pytest.raises(UserError, match=r"`devices=4`, but torchrun or srun started 2 processes"):
         processes_here(4)
 
 
@@ -254,7 +254,7 @@ def test_memory_that_ran_out_is_told_whoever_asked_for_it() -> None:
 def test_a_batch_norm_of_one_value_is_told() -> None:
     with pytest.raises(ValueError, match="Expected more than 1 value") as caught:
         torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
-    assert "raise the batch size (-b) or input_size" in str(explain(caught.value))
+    assert "raise the batch size or input_size" in str(explain(caught.value))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), KeyError("gloo"), ValueError()])

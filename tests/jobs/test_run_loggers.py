@@ -97,7 +97,7 @@ def test_a_package_that_is_not_installed_is_one_line(
     monkeypatch.setitem(sys.modules, name, None)
     assert command(train.main, "-f", own_exp, "-l", name) == 1
     (error,) = error_lines(capsys.readouterr().err)
-    assert f"-l {name} needs {name}, not installed here: pip install {name}" in error
+    assert f"the logger {name} needs {name}, not installed here: pip install {name}" in error
     assert not (own_exp.parent / "out").exists()
 
 

@@ -140,7 +140,7 @@ def test_the_exp_names_the_checkpoint(
 
 BAD = [
     (["movie"], ["movie", "webcam"]),
-    (["webcam"], ["leave out --path"]),
+    (["webcam"], ["from --camid: leave out "]),
     (["--tile", "100"], ["--overlap", "0 to 99"]),
     (["--tile", "0"], ["--tile", "at least 1"]),
     (["--overlap", "-1"], ["--overlap", "at least 0"]),

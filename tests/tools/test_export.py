@@ -287,7 +287,7 @@ def test_demo_takes_the_thresholds_of_a_file(
     ("main", "flags", "words"),
     [
         (demo.main, "--fuse --fp16", ["--fuse and --fp16 cannot be had of"]),
-        (demo.main, "--tsize 96", ["(--tsize)", "images of 96×96", "64×64 alone"]),
+        (demo.main, "--tsize 96", ["leave --tsize out", "images of 96×96", "64×64 alone"]),
         (eval.main, "--fuse", ["--fuse cannot be had of"]),
         (eval.main, "--precision bf16", ["--precision bf16"]),
         (eval.main, "--tsize 96", ["images of 96×96", "--dynamic-size"]),

@@ -136,7 +136,7 @@ class ExportedModel(nn.Module):
         if size not in (None, info.input_size) and not info.dynamic_size:
             asked, own = ("×".join(map(str, sides)) for sides in (size, info.input_size))
             raise ExportError(
-                f"images of {asked}, but {self.path} takes {own} alone: leave the size out, "
+                f"images of {asked}, but {self.path} takes {own} alone: leave `size` out, "
                 "or export it with dynamic_size"
             )
         return ModelSpec(

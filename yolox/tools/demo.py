@@ -67,7 +67,7 @@ def _read_words(args: argparse.Namespace) -> None:
         raise UserError(
             f"{len(places)} places to look at ({', '.join(places[:3])}"
             f"{', …' if len(places) > 3 else ''}): give one, a folder or a pattern in quotes for "
-            "many pictures"
+            f"many pictures; kinds are {', '.join(KINDS)}"
         )
     args.path = places[0] if places else None
 

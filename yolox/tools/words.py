@@ -20,7 +20,7 @@ _FUNCTIONS = {
     "yolox.compress": "compress",
     "yolox.data.doctor": "check_data",
     "yolox.data.convert": "convert_dota",
-    "yolox.exp.follow.with_names": "prunmodel --mode save class_names NAME,NAME,…",
+    "yolox.exp.follow.with_names": "prunmodel --mode save -o named.pth class_names NAME,NAME,…",
     "yolox.jobs.measure": "bench",
     "yolox.pruning.trace_groups": "prunmodel --mode list",
     "yolox.prune": "prunmodel",
