@@ -183,8 +183,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 KEYS = (
-    *("criterion", "scope", "left", "variant", "rounds"),
-    *("round_to", "per", "normalize", "aggregate"),
+    "criterion",
+    "scope",
+    "left",
+    "variant",
+    "rounds",
+    "round_to",
+    "per",
+    "normalize",
+    "aggregate",
 )
 
 

@@ -144,11 +144,33 @@ def test_what_it_may_not_follow_is_pruned_right_or_refused(name: str) -> None:
 
 
 HELD = [
-    *("flip", "index_select", "swapped halves", "flip beside", "gate by the mean", "normalised"),
-    *("training only", "evaluation only", "flip, gamma 0", "flip, zero head", "flip, with targets"),
-    *("flip, deep, no norm", "tied and transposed", "standardised weights", "neighbours"),
-    *("plain", "squeeze and excite", "in place", "grouped", "flattened", "rezero", "zero head"),
-    *("tied", "one unit twice", "one weight norm of many", "with targets", "deep"),
+    "flip",
+    "index_select",
+    "swapped halves",
+    "flip beside",
+    "gate by the mean",
+    "normalised",
+    "training only",
+    "evaluation only",
+    "flip, gamma 0",
+    "flip, zero head",
+    "flip, with targets",
+    "flip, deep, no norm",
+    "tied and transposed",
+    "standardised weights",
+    "neighbours",
+    "plain",
+    "squeeze and excite",
+    "in place",
+    "grouped",
+    "flattened",
+    "rezero",
+    "zero head",
+    "tied",
+    "one unit twice",
+    "one weight norm of many",
+    "with targets",
+    "deep",
 ]
 
 

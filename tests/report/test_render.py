@@ -101,19 +101,40 @@ def test_figures_relative_to_the_model_before() -> None:
     report = full_report()
     table = model_table(report)
     assert table.columns == (
-        *("model", "MACs", "parameters", "file", "onnxruntime, 1 thread", "AP50-95", "AP50"),
+        "model",
+        "MACs",
+        "parameters",
+        "file",
+        "onnxruntime, 1 thread",
+        "AP50-95",
+        "AP50",
     )
     assert [cell.text for cell in table.rows[2]] == [
-        *("after", "200\u202fM", "2.00\u202fM", "8.00\u202fMB", "12.5\u202fms", "0.480", "0.790"),
+        "after",
+        "200\u202fM",
+        "2.00\u202fM",
+        "8.00\u202fMB",
+        "12.5\u202fms",
+        "0.480",
+        "0.790",
     ]
     assert [cell.note for cell in table.rows[2][1:]] == [
-        *("50\u202f%", "50\u202f%", "50\u202f%", "1.60\u202f× as fast", "−0.020", "−0.010"),
+        "50\u202f%",
+        "50\u202f%",
+        "50\u202f%",
+        "1.60\u202f× as fast",
+        "−0.020",
+        "−0.010",
     ]
     assert [cell.tone for cell in table.rows[2][4:]] == ["better", "worse", "worse"]
     assert all(not cell.note for cell in table.rows[0])
     headline = tiles(report)
     assert [tile.name for tile in headline] == [
-        *("AP50-95", "MACs", "parameters", "file", "onnxruntime, 1 thread"),
+        "AP50-95",
+        "MACs",
+        "parameters",
+        "file",
+        "onnxruntime, 1 thread",
     ]
     assert headline[4].note == "1.60\u202f× as fast, was 20.0\u202fms"
     assert "better" in Page(render(report)).attribute("class")

@@ -354,8 +354,15 @@ def ncnn_text(kind: ConvKind, pair: Pair | None) -> str:
     if pair is not None:
         weight, _ = _weights(kind, pair)
         fields = {
-            **{0: pair[1], 1: kind.kernel[1], 11: kind.kernel[0], 3: kind.stride[1]},
-            **{13: kind.stride[0], 4: kind.padding[1], 14: kind.padding[0], 5: 1, 6: weight.size},
+            0: pair[1],  # output channels
+            1: kind.kernel[1],  # width first
+            11: kind.kernel[0],
+            3: kind.stride[1],
+            13: kind.stride[0],
+            4: kind.padding[1],
+            14: kind.padding[0],
+            5: 1,  # there is a bias
+            6: weight.size,
         }
         if kind.depthwise:
             fields[7] = pair[0]

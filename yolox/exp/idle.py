@@ -17,15 +17,27 @@ _UNREAD = {  # by schedules; no_aug_epochs ends the mosaics too
     "cos": ("warmup_epochs", "warmup_lr", "min_lr_ratio"),
     "multistep": ("warmup_epochs", "warmup_lr", "min_lr_ratio"),
 }
-_TRAINING = (
-    *("input_size", "multiscale_range", "random_size"),
-    *("mosaic_prob", "mixup_prob", "enable_mixup", "mixup_scale", "hsv_prob", "flip_prob"),
-    *_GEOMETRY,
-    *("batch_size", "max_epoch", "basic_lr_per_img", "scheduler", "accumulate"),
-    *("warmup_epochs", "warmup_lr", "no_aug_epochs", "min_lr_ratio"),
-    *("ema", "ema_decay", "retake_statistics", "weight_decay", "momentum"),
-    *("print_interval", "eval_interval", "save_history_ckpt"),
+_INPUT = ("input_size", "multiscale_range", "random_size")
+_AUGMENTATION = (
+    "mosaic_prob",
+    "mixup_prob",
+    "enable_mixup",
+    "mixup_scale",
+    "hsv_prob",
+    "flip_prob",
 )
+_SCHEDULE = (
+    "max_epoch",
+    "scheduler",
+    "warmup_epochs",
+    "warmup_lr",
+    "no_aug_epochs",
+    "min_lr_ratio",
+)
+_OPTIMIZER = ("batch_size", "basic_lr_per_img", "accumulate", "weight_decay", "momentum")
+_AVERAGE = ("ema", "ema_decay", "retake_statistics")
+_INTERVALS = ("print_interval", "eval_interval", "save_history_ckpt")
+_TRAINING = _INPUT + _AUGMENTATION + _GEOMETRY + _SCHEDULE + _OPTIMIZER + _AVERAGE + _INTERVALS
 _TRAINING_PREFIXES = ("sparsity", "distill_", "finetune_")
 _EVALUATION = ("test_conf", "nmsthre")
 

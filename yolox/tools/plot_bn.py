@@ -76,7 +76,7 @@ def table(models: Sequence[Scales]) -> Table:
     """Shares of small |γ| and quantiles, a row a model."""
     result = Table(title="|γ| of all batch norms")
     result.add_column("")
-    columns = ["channels", *("0 exactly", *(f"< {limit:g}" for limit in LIMITS))]
+    columns = ["channels", "0 exactly", *(f"< {limit:g}" for limit in LIMITS)]
     for column in [*columns, *(f"{q} %" for q in QUANTILES)]:
         result.add_column(column, justify="right")
     for scales in models:

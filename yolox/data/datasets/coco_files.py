@@ -33,9 +33,11 @@ def image_folders(data_dir: Path, name: str, annotation_file: Path) -> list[Path
     beside = annotation_file.parent
     own = () if beside.name == ANNOTATIONS else (beside / name, beside, beside / "images")
     folders = (
-        *(data_dir / name, data_dir / "images" / name),
+        data_dir / name,
+        data_dir / "images" / name,
         *own,
-        *(data_dir / "images", data_dir),
+        data_dir / "images",
+        data_dir,
     )
     return list(dict.fromkeys(folders))
 
