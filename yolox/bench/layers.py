@@ -121,6 +121,8 @@ def conv_graph(kind: ConvKind, pairs: Sequence[Pair], *, plain_mish: bool = True
     Every node's name, and the tensor that it makes, begins with ``layer<number of the pair>_``.
 
     Args:
+        kind: of all the layers.
+        pairs: (inputs, outputs), a layer each.
         plain_mish: see `yolox.export.graph.deployed`.
     """
     onnx, _ = optional_packages("onnx", "onnx.helper")
@@ -202,6 +204,7 @@ def _typical(records: Iterable[tuple[int, int, float]], layers: int) -> list[flo
 
     Args:
         records: (run, layer, milliseconds), one a node.
+        layers: how many there are, numbered from 0.
 
     Raises:
         ExportError: the runtime tells of no node of a layer.

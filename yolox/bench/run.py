@@ -112,9 +112,12 @@ def measure(
     Args:
         entries: of any runtimes, thread counts and batch sizes.
         image: BGR (height, width, 3) of any size; a batch holds it several times.
-        conf, nms: least score of a detection and IoU of NMS; a file with NMS has its own.
-        runs, warmup, description: as there.
+        conf: least score of a detection, in [0, 1]; a file with NMS has its own.
+        nms: IoU of NMS, in [0, 1]; likewise.
+        runs: rounds that count, as there.
+        warmup: rounds before them, as there.
         at_most: as there, in all; a runtime's part of it is that of its entries.
+        description: of the progress bar, as there.
     """
     found: dict[int, Measurement] = {}
     with own_threads():

@@ -33,6 +33,7 @@ def take_step(
     step out, the penalty leaves the weights alone too.
 
     Args:
+        fabric: that the optimizer was set up with.
         optimizer: as `Fabric.setup` returned it.
         regularizer: the penalty, if any.
         lr: learning rate of this step.
@@ -105,6 +106,7 @@ class PenaltyWatch:
 
         Args:
             done: epochs done.
+            loggers: that the histograms go to.
             loss: its mean, of terms and images as in the other epochs; None where it has others.
             ap: AP50-95 where it was evaluated.
             best: the highest AP50-95 before; negative where there was none.

@@ -32,6 +32,10 @@ def capture_state(
     """The ``train`` entry of a checkpoint, taken between two epochs.
 
     Args:
+        fabric: whose precision's scaler is saved, too.
+        model: that is trained.
+        optimizer: as `Fabric.setup` returned it.
+        ema: the average of the weights, None where there is none.
         epoch: number of epochs done.
         best: AP50-95 and AP50 of the best evaluation so far.
         objective: what computes the losses, if not the model; see `Trainer`.

@@ -23,6 +23,7 @@ def follow_checkpoint(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool =
     """A copy of an Exp with a model's classes and test size, unless the person gave others.
 
     Args:
+        exp: not changed.
         spec: of a checkpoint or an exported file.
         name: what messages call it.
         pruned: whether the model is.
@@ -47,7 +48,10 @@ def take_classes(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool = Fals
     """Give an Exp the classes of a model whose head stays as it is, unless the person set others.
 
     Args:
-        spec, name, pruned: see `follow_checkpoint`.
+        exp: changed in place.
+        spec: of a checkpoint or an exported file.
+        name: what messages call it.
+        pruned: whether the model is.
 
     Raises:
         CheckpointError: see `require_same_classes`.
@@ -105,6 +109,8 @@ def require_same_classes(name: object, spec: ModelSpec, exp: Exp, *, pruned: boo
 
     Args:
         name: what the message calls the checkpoint.
+        spec: of the checkpoint.
+        exp: names the classes, or the data that do.
         pruned: whether the model is.
 
     Raises:

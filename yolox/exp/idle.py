@@ -61,8 +61,10 @@ def idle_in_training(exp: Exp, *, tuned: bool, penalised: bool, taught: bool) ->
     """What does nothing in a training run.
 
     Args:
+        exp: with the fields as they were given.
         tuned: it fine-tunes a pruned model.
-        penalised, taught: it has a penalty, a teacher.
+        penalised: it trains with a sparsity penalty.
+        taught: it learns from a teacher.
     """
     mixed = exp.enable_mixup and exp.mixup_prob > 0 and exp.mosaic_prob > 0
     by_random_size = exp.draws_by_random_size()
@@ -91,6 +93,7 @@ def idle_without_training(
     """What does nothing where a checkpoint is evaluated, pruned or converted.
 
     Args:
+        exp: with the fields as they were given.
         kept: fields of training that are read all the same.
         evaluates: AP is measured.
         test: on the images of ``test_ann``.

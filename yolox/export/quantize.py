@@ -68,8 +68,10 @@ def require_packages(kind: str) -> None:
 def write_graph(
     loaded: LoadedModel, file: Path, settings: ExportSettings, source_sha256: str = ""
 ) -> Path:
-    """Write the float ONNX graph that a quantizer starts from, in the operators that its runtime
-    likes best, with the metadata of the file that is to be. Returns the file.
+    """Write, and return, the float ONNX graph that a quantizer starts from.
+
+    It is in the operators that the quantizer's runtime likes best, with the metadata of the file
+    that is to be.
     """
     proto = to_onnx(loaded.model, settings)
     stamp(proto, ExportInfo.of(loaded, settings, source_sha256).to_metadata())

@@ -138,6 +138,7 @@ def find_fewest(measure: Callable[[int], float], most: int, floor: float) -> Sea
     Args:
         measure: number of layers → higher is better; called once a number.
         most: largest number to try.
+        floor: least measure that will do.
     """
     attempts: list[Attempt] = []
 

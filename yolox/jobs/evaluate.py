@@ -29,6 +29,7 @@ def ap_on(exp: Exp, batch_size: int = BATCH) -> Callable[[nn.Module], tuple[floa
 
     Args:
         exp: has the models' classes and test size.
+        batch_size: images a forward pass.
     """
     evaluator = exp.get_evaluator(batch_size)
 
@@ -121,7 +122,9 @@ class OpenedModel:
         """A copy of the Exp for an evaluation of the model; says what NMS in a file costs.
 
         Args:
-            conf, nms: see `evaluate_file`.
+            exp: not changed.
+            conf: least score of a detection, in [0, 1]; the Exp's by default.
+            nms: IoU of NMS, in [0, 1]; the Exp's by default.
 
         Raises:
             UserError: see `yolox.exp.follow.follow_checkpoint`.

@@ -96,6 +96,7 @@ def evaluate_and_write(
     Args:
         source: a file that is there.
         exp: whose evaluation images are used; not changed.
+        settings: how to evaluate, and what to write.
         fabric: launched; its processes share the images.
         command: the line that does it again, for ``metrics.json``.
 

@@ -43,7 +43,8 @@ def export_checkpoint(
     """Write a model for another runtime once it computes the same there, and say so.
 
     Args:
-        loaded, source: the model and its file.
+        loaded: the model.
+        source: its file.
         output: the file that one opens.
         settings: see there.
         images: pictures to compare on, beside a made-up scene.
@@ -115,6 +116,7 @@ def spread(images: Sequence[Path]) -> list[Path]:
 
 
 def has_onnxslim() -> bool:
+    """Whether an ONNX graph can be simplified; where it cannot, that is logged."""
     try:
         optional_packages("onnxslim")
     except ExportError:

@@ -96,6 +96,7 @@ def measure_models(
 
     Args:
         files: checkpoints, names of published ones, and exported files.
+        settings: in which runtimes, and how.
         labels: one a file; by default the ends of their paths that tell them apart.
         output: JSON file for every figure; none by default.
         command: the line that does it again, for that file.

@@ -104,7 +104,10 @@ def calibrate(
     """Training images for what a config needs them for.
 
     Args:
-        loaded, source: the model to prune, and its file.
+        exp: whose training images are taken; not changed.
+        loaded: the model to prune.
+        source: its file.
+        config: how it is to be pruned.
         images: how many to score on.
         optional: go without where the data cannot be read and the criterion does not need them.
 
@@ -145,10 +148,12 @@ def prune(
     """Prune a loaded model, on a GPU if there is one; the argument is not touched.
 
     Args:
+        loaded: the model; not touched.
         config: what to prune, by how much, on what grounds.
         calibration: training images for what needs data.
         images: how many of them to score on; all by default.
-        plan, on_hint: see `yolox.pruning.prune_model`.
+        plan: carried out in place of one made here.
+        on_hint: see `yolox.pruning.plan_pruning`.
 
     Raises:
         PruningError: see `yolox.pruning.prune_model`.
@@ -386,11 +391,18 @@ def prepare(
     """The job of pruning a checkpoint on an Exp's images, with what there is to warn of.
 
     Args:
-        loaded, source: the model and its file.
+        loaded: the model.
+        source: its file.
         exp: whose training images are scored on; not changed.
+        config: how it is to be pruned.
+        output: checkpoint to write.
+        images: how many to score on.
+        plan: carried out in place of one made here.
         evaluate: measure AP at each stage, on the Exp's evaluation images.
+        time_it: measure latency before and after.
+        latency: how; see `PruneJob`.
         optional: see `calibrate`.
-        output, config, images, plan, time_it, latency, command: see `PruneJob`.
+        command: the line that does it again, for the record.
 
     Raises:
         PruningError: see `calibrate`.
@@ -430,6 +442,8 @@ def sparing(config: PruneConfig, loaded: LoadedModel, ratios: Path) -> PruneConf
     """The config that keeps whole what an analysis found no ratio for, and says which that is.
 
     Args:
+        config: how to prune otherwise.
+        loaded: the model to prune.
         ratios: file that the analysis wrote.
 
     Raises:

@@ -46,6 +46,8 @@ def prune_in_steps(
         job: the whole prune; its config's budget is that of the last round.
         exp: its training recipe, with `epochs` instead of its own number.
         fabric: launched.
+        steps: rounds of pruning.
+        epochs: of training between two rounds.
         on_hint: see `PruneJob.run`.
 
     Raises:

@@ -103,6 +103,7 @@ def analyse(
         source: a checkpoint.
         exp: whose images it is measured on; not changed.
         folder: to write into.
+        settings: what to measure, and at which ratios.
 
     Raises:
         PruningError: nothing to measure or to tell apart, or the folder holds another analysis.

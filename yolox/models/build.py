@@ -245,6 +245,8 @@ def transfer_weights(
     """Copy every tensor whose name and shape fit, as when the number of classes differs.
 
     Args:
+        model: changed in place.
+        state: of another model, by parameter name.
         rows: for each class of the model its index in the file's head, None for a new one. Without
             them, classes are those of the same index, where their number is the same.
 

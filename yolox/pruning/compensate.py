@@ -177,6 +177,8 @@ def refit(
 
     Args:
         model: the whole model.
+        groups: all groups of the model.
+        plan: what is removed from them.
         images: float (N, 3, H, W), on the device to compute on. Activations of all of them are held
             at once.
         start: `model` after `absorb_constants`, where that was done.

@@ -120,7 +120,8 @@ def prune_model(
         example_input: float (1, 3, H, W), traced and verified with; random values prove more than
             constant ones, and a small image as much as a large one.
         config: what to prune, by how much, on what grounds.
-        batches, loss: see `plan_pruning`.
+        batches: for criteria that need data; see `plan_pruning`.
+        loss: likewise.
         images: float (N, 3, H, W), real ones for `PruneConfig.reconstruct` and `bn_recalibrate`,
             on the device to do that on.
         count_input: the input that MACs are counted at, `example_input` by default.

@@ -54,7 +54,8 @@ def differences(
     the best overlap first.
 
     Args:
-        before, after: of the same images in the same order.
+        before: detections of the model before.
+        after: those of the model after, on the same images in the same order.
         score: least score of a detection that counts.
     """
     result = []

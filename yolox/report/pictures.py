@@ -32,7 +32,8 @@ def draw_picture(
         label: what it shows.
         image: uint8 (H, W, 3), BGR.
         boxes: (n, 4), xyxy in pixels of ``image``.
-        scores, classes: (n,); no scores of annotations.
+        scores: (n,), in [0, 1]; None for annotations.
+        classes: (n,), class indices.
         class_names: by class index.
     """
     height, width = image.shape[:2]

@@ -25,6 +25,7 @@ def element(name: str, content: str = "", **attributes: object) -> str:
     """An element; ``class_`` and ``stroke_width`` are the attributes class and stroke-width.
 
     Args:
+        name: of the tag.
         content: markup, inserted as it is.
         attributes: escaped; numbers are rounded to two places.
     """

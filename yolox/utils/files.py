@@ -108,6 +108,7 @@ def remove_leftovers(folder: Path, pattern: str) -> list[Path]:
     """Delete, and return, what killed writes of files of a name left in a folder.
 
     Args:
+        folder: looked at itself, not what is in its folders.
         pattern: of the files' names, as ``*_ckpt.pth``. What a process is writing stays.
     """
     removed = []

@@ -91,6 +91,7 @@ def freeze_module(module: nn.Module, name: str | None = None) -> nn.Module:
     """Stop gradients and batch-norm statistics of a module, in place, for as long as it trains.
 
     Args:
+        module: changed in place.
         name: freeze only the parameters and submodules in whose dotted name this occurs, as
             ``"backbone.backbone"``; all by default.
     """
@@ -112,6 +113,9 @@ def replace_module(
     """Replace every submodule of a type, in place; returns the module (or what replaces it).
 
     Args:
+        module: changed in place.
+        replaced_module_type: what is replaced, subclasses too.
+        new_module_type: what takes its place.
         replace_func: makes the new module from an old one and the new type; by default the new
             type is called without arguments.
     """

@@ -11,12 +11,13 @@ _SPELLING = "\u200c\u200d"
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Text with whatever acts instead of being seen written as an escape, such as ``\\x1b``.
+    r"""Text with whatever acts instead of being seen written as an escape, such as ``\x1b``.
 
     Names of classes and files may hold anything: commands to the terminal, a line that looks like
     another message, characters that turn the reading direction around.
 
     Args:
+        text: as it came from a person or a file.
         keep: characters that stay as they are, such as the line feeds of a message.
     """
     if text.isprintable():

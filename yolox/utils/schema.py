@@ -22,7 +22,10 @@ def require(value: Any, check: Check, where: str, error: type[UserError] = UserE
     """Raise ``error`` with the first few things that are wrong with a value.
 
     Args:
+        value: as it was read.
+        check: yields what is wrong, in words.
         where: the file, and what of it the value is, for the message.
+        error: the kind to raise.
     """
     problems = list(itertools.islice(check(value, ""), _SHOWN + 1))
     if problems:

@@ -83,6 +83,7 @@ class Job:
 
     @property
     def record_path(self) -> Path:
+        """JSON file that says how the image was cut, written once all its tiles are there."""
         return self.folder / WHOLE_FOLDER / f"{self.record.name}.json"
 
 
@@ -98,6 +99,15 @@ class _Object:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
+    """What became of an image.
+
+    Attributes:
+        tiles: names of those written.
+        objects: in the tiles.
+        difficult: of these, the ones marked so.
+        problem: why the image could not be cut, None where it was.
+    """
+
     tiles: tuple[str, ...] = ()
     objects: int = 0
     difficult: int = 0

@@ -69,8 +69,11 @@ def convert_dota(
     """Write the tiles of all images to ``devkit/VOC<year>`` and add their names to a split.
 
     Args:
-        images, labels: folders; ``P0706.png`` there, ``P0706.txt`` here. DOTA 1.0, 1.5 or 2.0.
-        devkit, year, split: where to; splits of one year share their class list.
+        images: folder of images, as ``P0706.png``, of DOTA 1.0, 1.5 or 2.0.
+        labels: folder of their label files, as ``P0706.txt``.
+        devkit: folder to write into.
+        year: of the folder ``VOC<year>``; its splits share their class list.
+        split: file of image names that the tiles are added to.
         settings: how to cut.
         workers: processes; each decodes an image at a time, which takes 6 bytes a pixel.
 

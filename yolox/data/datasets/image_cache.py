@@ -67,11 +67,19 @@ class ImageFile(Protocol):
     """What the cache has to know of a sample; height and width in pixels."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """File that is decoded."""
+        ...
+
     @property
-    def height(self) -> int: ...
+    def height(self) -> int:
+        """Pixels, as the image is shown: turned as its EXIF orientation says."""
+        ...
+
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Pixels, likewise."""
+        ...
 
 
 class ImageCache:
@@ -135,6 +143,7 @@ def build_cache(
     Args:
         images: at least one. Each is kept at the factor it is read at when shown as large as it
             fits into ``img_size``, and at the coarser ones (a third more bytes at most).
+        img_size: (height, width) of the input, pixels.
         cache_type: ``ram``, or ``disk`` to keep it for later runs.
 
     Raises:

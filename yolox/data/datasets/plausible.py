@@ -32,7 +32,8 @@ def box_remarks(
     Args:
         boxes_N4: x1 y1 x2 y2 in pixels, 0-based, not clipped.
         limits_N4: width, height, width, height of each object's image; NaN where not known.
-        form, first_pixel: see `RecordSet`.
+        form: what the labels were read as; see `RecordSet`.
+        first_pixel: the number that the labels give the first pixel; see `RecordSet`.
     """
     known = ~np.isnan(limits_N4).any(axis=1) & ~np.isnan(boxes_N4).any(axis=1)
     boxes, limits = boxes_N4[known], limits_N4[known]

@@ -328,6 +328,7 @@ def plan_compression(
     Args:
         source: a trained checkpoint.
         recipe: names the data and says how to train; not changed.
+        settings: what is asked for.
         folder: to write into; ``<exp_name>_compress`` beside the Exp's own by default.
         origin: Exp file, or another name of the recipe, that a resumed run has to agree in.
         processes: how trainings are run; in this process, on one device, by default.

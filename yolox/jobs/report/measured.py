@@ -29,9 +29,10 @@ def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Ben
 
     Args:
         path: the file of its ``--json``.
-        models, labels: of the report. One of these files goes by its label here. Others keep the
-            one that they were measured under, and a remark where a file of the report has it.
-            Left out, with a warning, is a file that is not the one that was measured.
+        models: files of the report. Others in the file keep the label that they were measured
+            under, and a remark where a file of the report has it. Left out, with a warning, is a
+            file that is not the one that was measured.
+        labels: of ``models``, by which they go here.
 
     Raises:
         UserError: the file cannot be read or is another one.

@@ -54,6 +54,7 @@ def write_report(
             before, the last the one after.
         exp: names the data to evaluate on; None leaves out whatever needs them.
         output: the HTML file.
+        page: what else goes into it.
         command: the line that does it again, for the page.
 
     Raises:

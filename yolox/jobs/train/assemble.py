@@ -70,7 +70,9 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
     """Everything that a training run needs.
 
     Args:
+        exp: the recipe; its activation becomes the one that the options ask for.
         fabric: launched.
+        options: the command's flags.
 
     Raises:
         UserError: anything in the Exp, the data or the checkpoint that cannot work.

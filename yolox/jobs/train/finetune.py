@@ -91,6 +91,8 @@ def average_of(exp: Exp, model: YOLOX, *, tuned: bool) -> ModelEMA | None:
     """The average that the Exp asks for; None where it wants none.
 
     Args:
+        exp: says whether, and with what decay.
+        model: whose weights are averaged.
         tuned: the run fine-tunes: the decay is reached in as many updates as the average spans.
     """
     if not exp.ema:
@@ -135,7 +137,8 @@ def require_same_teacher(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to resume with another teacher than the run had.
 
     Args:
-        before, now: the recipes of the stopped run and of this one.
+        before: the recipe of the stopped run.
+        now: the recipe of this one.
 
     Raises:
         CheckpointError: saying which file is needed; or feature maps taught in one of them only.

@@ -42,8 +42,10 @@ class LatencyPlanner:
         """Score the slots; those of a round that silences some leave these at the end.
 
         Args:
-            model, groups: all groups of the model.
+            model: the whole one.
+            groups: all groups of the model.
             chosen: those that may lose slots.
+            config: the floor, the cap and the steps of each group.
             costs: predicted milliseconds, of the chosen groups in their order.
             scorer: of the config's criterion.
             on_hint: called with what a single threshold could do, before the first cut.

@@ -42,6 +42,7 @@ def measure_steps(
 
     Args:
         table: where the figures are kept.
+        measure: times what the table lacks.
         layers: of the model; at least one is dense.
     """
     work: dict[ConvKind, int] = {}

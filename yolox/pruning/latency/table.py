@@ -248,6 +248,7 @@ def layer_tables(
 
     Args:
         table: where figures are kept.
+        measure: times what the table lacks.
         layers: of the model, from `conv_layers`.
         groups: those that may lose channels; other axes need one node.
         step: channels are left in multiples of it.
