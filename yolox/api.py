@@ -26,9 +26,9 @@ from yolox.jobs.compress.pipeline import plan_compression
 from yolox.jobs.compress.recipe import Recipe
 from yolox.jobs.compress.result import CompressResult, run_compression
 from yolox.jobs.compress.settings import CompressError, CompressSettings
-from yolox.jobs.evaluate import BATCH, evaluate_file
+from yolox.jobs.evaluate import BATCH_SIZE, evaluate_file
 from yolox.jobs.export import evaluation_images, export_checkpoint, has_onnxslim, with_given_names
-from yolox.jobs.prune import SCORED_IMAGES, PruneJob, prepare
+from yolox.jobs.prune import SCORED_IMAGES, PruneJob, prepare_pruning
 from yolox.jobs.prune_latency import LatencySettings
 from yolox.jobs.train import TrainOptions, build_trainer
 from yolox.models import load_model
@@ -157,7 +157,7 @@ def prune(
             latency=latency,
         )
     else:
-        job = prepare(
+        job = prepare_pruning(
             loaded,
             source,
             exp,
@@ -198,7 +198,7 @@ def evaluate(
     checkpoint: PathLike,
     exp: Exp,
     *,
-    batch_size: int = BATCH,
+    batch_size: int = BATCH_SIZE,
     conf: float | None = None,
     nms: float | None = None,
     size: tuple[int, int] | None = None,

@@ -31,9 +31,9 @@ from yolox.utils.files import short_names
 from yolox.utils.model_utils import count_params
 from yolox.utils.visualize import vis
 
-LEAST_SCORE = 0.05  # that is asked of a model: where the threshold begins
-LONGEST_SIDE = 1280  # pixels of a picture on the page
-LARGEST_FILE = "100mb"
+MIN_SCORE = 0.05  # that is asked of a model: where the threshold begins
+MAX_SIDE = 1280  # pixels of a picture on the page
+MAX_FILE_SIZE = "100mb"
 
 # Before Gradio is imported: nothing is told to anybody.
 _ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -101,7 +101,7 @@ def load_candidates(sources: Sequence[str | Path], **options: Any) -> list[Candi
         if isinstance(model, ExportedModel) and model.info.nms:
             facts.append(f"keeps scores of {detector.conf:g} or more")
         else:
-            detector = replace(detector, conf=LEAST_SCORE)
+            detector = replace(detector, conf=MIN_SCORE)
         height, width = detector.size
         detector.predict(np.zeros((height, width, 3), np.uint8))
         facts = [f"{file_bytes(path) / 1e6:.1f} MB", *facts, f"{height} × {width}"]
@@ -111,7 +111,7 @@ def load_candidates(sources: Sequence[str | Path], **options: Any) -> list[Candi
 
 def look(candidates: Sequence[Candidate], image: NDArray[np.uint8]) -> list[Shown]:
     """Every model's detections in a BGR image (H, W, 3), which is made smaller to be shown."""
-    scale = min(1.0, LONGEST_SIDE / max(image.shape[:2]))
+    scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
     size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
     small = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     seen = []
@@ -194,7 +194,7 @@ def build_page(candidates: Sequence[Candidate], conf: float = CONF) -> Any:
                 # which Gradio would write a file beside this one.
                 picture.preprocess = _path_of
                 threshold = gr.Slider(
-                    LEAST_SCORE, 1.0, value=max(conf, LEAST_SCORE), step=0.01, label="Threshold",
+                    MIN_SCORE, 1.0, value=max(conf, MIN_SCORE), step=0.01, label="Threshold",
                     info="least score of a detection", buttons=[], elem_id="threshold",
                 )  # fmt: skip
             with gr.Column(scale=3, min_width=280), gr.Row():
@@ -235,7 +235,7 @@ def serve(candidates: Sequence[Candidate], *, host: str, port: int, conf: float 
             prevent_thread_lock=True,
             show_error=True,
             footer_links=[],
-            max_file_size=LARGEST_FILE,
+            max_file_size=MAX_FILE_SIZE,
             enable_monitoring=False,
             ssr_mode=False,
             pwa=False,

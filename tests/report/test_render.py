@@ -12,7 +12,7 @@ import pytest
 from tests.report.made_up import HOSTILE, SECTIONS, Page, full_report
 from yolox.report import Curve, ModelRow, Picture, Report, render, save_report
 from yolox.report.formats import count, file_size, milliseconds, share
-from yolox.report.render import MOST_CURVES, chosen_curves
+from yolox.report.render import MAX_CURVES, chosen_curves
 from yolox.report.tables import class_table, model_table, tiles
 from yolox.utils.errors import UserError
 
@@ -157,7 +157,7 @@ def test_of_many_classes_the_mean_and_those_that_changed_most_are_drawn() -> Non
         for i in range(40)
     ]
     chosen = chosen_curves(curves)
-    assert len(chosen) == MOST_CURVES
+    assert len(chosen) == MAX_CURVES
     assert chosen[0] is curves[0]
     left = [abs(c.after[1] - 0.5) for c in curves[1:] if c not in chosen]
     assert min(abs(c.after[1] - 0.5) for c in chosen[1:]) >= max(left)

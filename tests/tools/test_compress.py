@@ -129,7 +129,7 @@ def test_a_latency_on_the_whole_road(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("YOLOX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("yolox.bench.layers.RUNS", 5)
+    monkeypatch.setattr("yolox.bench.layers.TIMED_RUNS", 5)
     # Large images: of a few milliseconds hardly anything could be saved.
     large = tmp_path / "large.pth"
     content = read(opinionated(trained / "best_ckpt.pth", large, (2.0, -9.0, -9.0)))
@@ -448,7 +448,7 @@ def test_compress_stages_do_what_their_lines_do(
     commands: dict[str, Any] = {"train": train}
     for module, job in (
         (sensitivity, "analyse"),
-        (prunmodel, "prepare"),
+        (prunmodel, "prepare_pruning"),
         (export, "export_checkpoint"),
         (eval, "evaluate_and_write"),
         (bench, "measure_models"),

@@ -16,7 +16,7 @@ from yolox.utils.schema import integer, listing, mapping, number, plain, record,
 from yolox.utils.tensors import dense, require_finite, state_dict
 
 _LIKE_WEIGHTS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # in shape
-_SHOWN = 5  # problems in a message
+_MAX_SHOWN = 5  # problems in a message
 
 
 def capture_state(
@@ -107,7 +107,7 @@ def restore_state(
     misfits = _misfits(state["optimizer"], optimizer)
     try:
         if misfits:
-            raise ValueError("; ".join(misfits[:_SHOWN]))
+            raise ValueError("; ".join(misfits[:_MAX_SHOWN]))
         model.load_state_dict(state["raw_model"])
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:

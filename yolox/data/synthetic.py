@@ -21,10 +21,10 @@ from yolox.data.errors import DataError
 from yolox.utils.documents import read_json
 
 CLASSES = ("circle", "square", "triangle")
-_RECIPE = "demo.json"  # what the data set was made with; written last
-_SIDES = (24, 80)  # pixels
-_OBJECTS = (4, 8)  # fewest and most wanted of an image
-_TURN = 0.3  # most a shape is turned from upright, radians
+_RECIPE_FILE = "demo.json"  # what the data set was made with; written last
+_SIDE_RANGE = (24, 80)  # pixels
+_OBJECT_RANGE = (4, 8)  # fewest and most wanted of an image
+_MAX_ROTATION = 0.3  # most a shape is turned from upright, radians
 _MAX_OVERLAP = 0.15  # share of the smaller box
 _SUBPIXEL_BITS = 4
 
@@ -58,8 +58,10 @@ def generate_demo_dataset(
     """
     if num_images < 5:
         raise ValueError(f"num_images is {num_images}: expected at least 5")
-    if min(image_size) < _SIDES[1] + 6:
-        raise ValueError(f"image_size is {image_size}: expected at least {_SIDES[1] + 6} a side")
+    if min(image_size) < _SIDE_RANGE[1] + 6:
+        raise ValueError(
+            f"image_size is {image_size}: expected at least {_SIDE_RANGE[1] + 6} a side"
+        )
     root = Path(root)
     devkit = root / "VOCdevkit"
     recipe = {"num_images": num_images, "image_size": list(image_size), "seed": seed, "version": 1}
@@ -76,7 +78,7 @@ def generate_demo_dataset(
     try:
         made = work / devkit.name
         _write(made, num_images, image_size, seed)
-        (made / _RECIPE).write_text(json.dumps(recipe) + "\n", encoding="utf-8")
+        (made / _RECIPE_FILE).write_text(json.dumps(recipe) + "\n", encoding="utf-8")
         try:
             made.rename(devkit)
         except OSError:  # another process was quicker
@@ -94,7 +96,7 @@ def generate_demo_dataset(
 
 
 def _require_same(devkit: Path, recipe: dict[str, object]) -> None:
-    path = devkit / _RECIPE
+    path = devkit / _RECIPE_FILE
     try:
         found = read_json(path)
     except (OSError, ValueError):
@@ -163,7 +165,7 @@ def _child(parent: ElementTree.Element, tag: str, text: str | None = None) -> El
 def _picture(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image, list[_Object]]:
     img = _background(size, rng)
     objects: list[_Object] = []
-    wanted = int(rng.integers(_OBJECTS[0], _OBJECTS[1] + 1))
+    wanted = int(rng.integers(_OBJECT_RANGE[0], _OBJECT_RANGE[1] + 1))
     for _ in range(20 * wanted):  # a full picture takes no more: then fewer objects will do
         if len(objects) == wanted:
             break
@@ -195,7 +197,7 @@ def _draw_object(
     """Draw one shape in place; None, and nothing drawn, if its place is taken."""
     height, width = img.shape[:2]
     name = CLASSES[int(rng.integers(len(CLASSES)))]
-    extent = float(np.exp(rng.uniform(*np.log(_SIDES))))
+    extent = float(np.exp(rng.uniform(*np.log(_SIDE_RANGE))))
     outline = _outline(name, rng)
     low, high = outline.min(axis=0), outline.max(axis=0)
     outline = (outline - low) / (high - low).max() * extent
@@ -219,7 +221,7 @@ def _outline(name: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Corners (n, 2) of a shape about the origin, upright but for a small turn."""
     corners = {"circle": 64, "square": 4, "triangle": 3}[name]
     upright = np.pi / 4 if name == "square" else -np.pi / 2
-    start = upright + rng.uniform(-_TURN, _TURN)
+    start = upright + rng.uniform(-_MAX_ROTATION, _MAX_ROTATION)
     angles = start + np.arange(corners) * (2 * np.pi / corners)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 

@@ -15,8 +15,12 @@ from yolox.models import LoadedModel, ModelSpec
 from yolox.utils.checkpoint import CheckpointError
 
 # What to do about a model of other classes than the data's.
-KEEPS = "a pruned model keeps its classes: train the whole model on these data, then prune that"
-ELSEWHERE = "use data of its classes, or start a training on these from it with train.py -c"
+PRUNED_CLASSES_ADVICE = (
+    "a pruned model keeps its classes: train the whole model on these data, then prune that"
+)
+OTHER_CLASSES_ADVICE = (
+    "use data of its classes, or start a training on these from it with train.py -c"
+)
 
 
 def follow_checkpoint(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool = False) -> Exp:
@@ -62,7 +66,9 @@ def take_classes(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool = Fals
     if theirs and (not is_set or matched):
         exp.put(class_names=theirs)
     if not is_set:
-        exp.put(_classes_from=(str(name), KEEPS if pruned else ELSEWHERE))
+        exp.put(
+            _classes_from=(str(name), PRUNED_CLASSES_ADVICE if pruned else OTHER_CLASSES_ADVICE)
+        )
     exp.resolve_classes()
     require_same_classes(name, spec, exp, pruned=pruned)
 
@@ -118,7 +124,11 @@ def require_same_classes(name: object, spec: ModelSpec, exp: Exp, *, pruned: boo
     """
     theirs, ours = (", ".join(names) or "unnamed" for names in (spec.class_names, exp.class_names))
     if spec.num_classes != exp.num_classes:
-        advice = KEEPS if pruned else "use the data it was trained on, or set class_names"
+        advice = (
+            PRUNED_CLASSES_ADVICE
+            if pruned
+            else "use the data it was trained on, or set class_names"
+        )
         raise CheckpointError(
             f"{name} has {spec.num_classes} classes ({theirs}), the data {exp.num_classes} "
             f"({ours}): {advice}"

@@ -12,7 +12,7 @@ Case = tuple[Iterable[str], str]  # fields, and why they do nothing
 
 _MODEL = ("architecture", "depth", "width", "depthwise", "act")
 _GEOMETRY = ("degrees", "translate", "shear", "mosaic_scale")  # of mosaics
-_UNREAD = {  # by schedules; no_aug_epochs ends the mosaics too
+_UNREAD_BY_SCHEDULE = {  # no_aug_epochs ends the mosaics too
     "warmcos": ("min_lr_ratio",),
     "cos": ("warmup_epochs", "warmup_lr", "min_lr_ratio"),
     "multistep": ("warmup_epochs", "warmup_lr", "min_lr_ratio"),
@@ -79,7 +79,11 @@ def idle_in_training(exp: Exp, *, tuned: bool, penalised: bool, taught: bool) ->
         (not mixed, ["mixup_scale"], "there is no mix-up"),
         (exp.mosaic_prob == 0, ["mixup_prob", "enable_mixup", *_GEOMETRY], "there is no mosaic"),
         (not exp.enable_mixup, ["mixup_prob"], "enable_mixup is False"),
-        (True, _UNREAD.get(exp.scheduler, ()), f"the scheduler {exp.scheduler} does not read that"),
+        (
+            True,
+            _UNREAD_BY_SCHEDULE.get(exp.scheduler, ()),
+            f"the scheduler {exp.scheduler} does not read that",
+        ),
         (not exp.warmup_epochs, ["warmup_lr"], "there are no warm-up epochs"),
         (by_random_size and not own_sizes, ["multiscale_range"], "random_size says the sizes"),
         (True, ["test_ann", "test_name"], "they are for tools/eval.py --test"),

@@ -16,7 +16,7 @@ from yolox.export.settings import METHODS, ExportError, ExportSettings, optional
 from yolox.models import LoadedModel
 
 _RUNTIMES = {"onnx": ("onnxruntime",), "openvino": ("openvino", "nncf")}
-MOST_KEPT = 0.5  # of the layers that may stay in float: with more of them it is no int8 file
+MAX_KEPT_RATIO = 0.5  # of the layers that may stay in float: with more of them it is no int8 file
 
 
 class QuantizationError(ExportError):

@@ -20,7 +20,7 @@ from yolox.export.archive import open_archive
 from yolox.export.metadata import ExportInfo
 from yolox.export.missing import cause_of, unknown_ops, with_layers
 from yolox.export.ncnn import require_layers
-from yolox.export.openvino import SECTION
+from yolox.export.openvino import METADATA_SECTION
 from yolox.export.runtimes import OPENVINO_PRECISIONS, runtimes_of
 from yolox.export.seal import require_parts, require_sealed
 from yolox.export.settings import SUFFIXES, ExportError, optional_packages
@@ -296,8 +296,8 @@ def _open_openvino(path: Path, threads: int | None, precision: str) -> _Opened:
     if path.suffix == ".onnx":
         (onnx,) = optional_packages("onnx")
         facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    elif SECTION in model.rt_info:
-        facts = {key: entry.value for key, entry in model.rt_info[SECTION].items()}
+    elif METADATA_SECTION in model.rt_info:
+        facts = {key: entry.value for key, entry in model.rt_info[METADATA_SECTION].items()}
     else:
         facts = {}
     config: dict[str, Any] = {

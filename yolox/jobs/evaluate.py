@@ -21,10 +21,12 @@ from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import fuse_model
 
-BATCH = 16
+BATCH_SIZE = 16
 
 
-def ap_on(exp: Exp, batch_size: int = BATCH) -> Callable[[nn.Module], tuple[float, float]]:
+def ap_evaluation(
+    exp: Exp, batch_size: int = BATCH_SIZE
+) -> Callable[[nn.Module], tuple[float, float]]:
     """What measures AP50-95 and AP50 of models, which are left as they are, on one data set.
 
     Args:
@@ -43,21 +45,21 @@ def ap_on(exp: Exp, batch_size: int = BATCH) -> Callable[[nn.Module], tuple[floa
     return measure
 
 
-def ap_of(loaded: LoadedModel, source: Path, exp: Exp) -> tuple[float, float]:
+def ap_of_checkpoint(loaded: LoadedModel, source: Path, exp: Exp) -> tuple[float, float]:
     """AP50-95 and AP50 of a checkpoint, at its own size unless the Exp was given another.
 
     Raises:
         UserError: see `yolox.exp.follow.follow_checkpoint`.
     """
     followed = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
-    return ap_on(followed)(loaded.model)
+    return ap_evaluation(followed)(loaded.model)
 
 
 def evaluate_file(
     source: str | Path,
     exp: Exp,
     *,
-    batch_size: int = BATCH,
+    batch_size: int = BATCH_SIZE,
     conf: float | None = None,
     nms: float | None = None,
     size: tuple[int, int] | None = None,

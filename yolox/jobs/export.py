@@ -29,7 +29,7 @@ from yolox.models import LoadedModel
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.errors import UserError
 
-PICTURES = 32  # most to compare on
+MAX_PICTURES = 32  # most to compare on
 SCENE_GROWTH = (32, 64)  # rows and columns more, of a second scene for files of any size
 
 
@@ -108,11 +108,11 @@ def evaluation_images(exp: Exp | None) -> list[Path]:
 
 
 def spread(images: Sequence[Path]) -> list[Path]:
-    """At most `PICTURES`, from first to last."""
-    if len(images) <= PICTURES:
+    """At most `MAX_PICTURES`, from first to last."""
+    if len(images) <= MAX_PICTURES:
         return list(images)
-    logger.info(f"comparing on {PICTURES} of {len(images)} images")
-    return [images[round(n * (len(images) - 1) / (PICTURES - 1))] for n in range(PICTURES)]
+    logger.info(f"comparing on {MAX_PICTURES} of {len(images)} images")
+    return [images[round(n * (len(images) - 1) / (MAX_PICTURES - 1))] for n in range(MAX_PICTURES)]
 
 
 def has_onnxslim() -> bool:

@@ -32,7 +32,7 @@ from yolox.utils.files import replacing
 from yolox.utils.progress import track
 from yolox.utils.scratch import scratch_folder
 
-SCENE = (720, 1280)  # height and width of the picture where none is given
+SCENE_SIZE = (720, 1280)  # height and width of the picture where none is given
 FORMAT, VERSION = "yolox-bench", 1
 _PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "numpy", "opencv-python-headless")
 
@@ -227,7 +227,7 @@ def _about(cases: BenchSettings, settings: MeasureSettings, command: str) -> dic
             "batches": cases.batches,
             "size": cases.size,
             "openvino_precision": cases.openvino_precision,
-            "image": str(settings.image or f"made-up scene of {SCENE[0]}×{SCENE[1]}"),
+            "image": str(settings.image or f"made-up scene of {SCENE_SIZE[0]}×{SCENE_SIZE[1]}"),
             "conf": settings.conf,
             "nms": settings.nms,
             "runs": settings.runs,
@@ -254,7 +254,7 @@ def _resolve(files: Sequence[Path]) -> list[Path]:
 
 def _read_image(path: Path | None) -> NDArray[np.uint8]:
     if path is None:
-        return sample_scene(SCENE)
+        return sample_scene(SCENE_SIZE)
     try:
         return read_image(path)
     except ImageError as error:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from yolox.data import DataError
 from yolox.exp.follow import follow_checkpoint, with_names
 from yolox.exp.yolox_base import Exp
-from yolox.jobs.evaluate import ap_on
+from yolox.jobs.evaluate import ap_evaluation
 from yolox.jobs.prune_latency import LatencySettings, plan_for_latency, time_models
 from yolox.models import LoadedModel, checkpoint_payload
 from yolox.pruning import (
@@ -51,7 +51,7 @@ from yolox.utils.progress import track
 Batch = tuple[Tensor, Tensor]
 
 SCORED_IMAGES = 64
-CALIBRATION_BATCH = 1  # a Taylor score is a mean of squares: single images tell most
+CALIBRATION_BATCH_SIZE = 1  # a Taylor score is a mean of squares: single images tell most
 LATENCY_SECONDS = 20.0  # that timing before and after may take
 
 
@@ -121,7 +121,7 @@ def calibrate(
     count = max(images, config.reconstruct, config.bn_recalibrate)
     try:
         exp = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
-        batches = exp.calibration_batches(count, CALIBRATION_BATCH)
+        batches = exp.calibration_batches(count, CALIBRATION_BATCH_SIZE)
     except DataError as error:
         if optional and not CRITERIA[config.importance].needs_data:
             logger.warning(f"without calibration images, so nothing is reconstructed: {error}")
@@ -373,7 +373,7 @@ class PruneJob:
         return checkpoint_payload(result.model, loaded.spec, [*loaded.pruning, entry])
 
 
-def prepare(
+def prepare_pruning(
     loaded: LoadedModel,
     source: Path,
     exp: Exp,
@@ -426,7 +426,7 @@ def prepare(
         calibration=calibration,
         images=images,
         plan=plan,
-        evaluate=ap_on(exp) if evaluate else None,
+        evaluate=ap_evaluation(exp) if evaluate else None,
         time_it=time_it,
         latency=latency,
         command=command,
@@ -438,7 +438,7 @@ def is_spoilt_by_tuning(config: PruneConfig, exp: Exp, loaded: LoadedModel) -> b
     return config.target_kind() == "latency" and exp.finetune_act not in ("", loaded.spec.act)
 
 
-def sparing(config: PruneConfig, loaded: LoadedModel, ratios: Path) -> PruneConfig:
+def spare_sensitive(config: PruneConfig, loaded: LoadedModel, ratios: Path) -> PruneConfig:
     """The config that keeps whole what an analysis found no ratio for, and says which that is.
 
     Args:

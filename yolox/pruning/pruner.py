@@ -145,7 +145,7 @@ def prune_model(
         )
     plan.check(groups)
     ready = compensate_cut(model, groups, plan, config, example_input, images)
-    return carry_out(ready, groups, plan, example_input, count_input)
+    return apply_and_verify(ready, groups, plan, example_input, count_input)
 
 
 def compensate_cut(
@@ -193,7 +193,7 @@ def compensate_cut(
     return ready
 
 
-def carry_out(
+def apply_and_verify(
     model: nn.Module,
     groups: Sequence[Group],
     plan: PruningPlan,

@@ -18,7 +18,7 @@ __all__ = ["Frame", "element", "picture", "rising_ticks", "short", "text"]
 
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-CHARACTER = 0.6  # of the font's size: mean width of a letter in a sans serif face
+CHARACTER_WIDTH = 0.6  # of the font's size: mean width of a letter in a sans serif face
 
 
 def element(name: str, content: str = "", **attributes: object) -> str:

@@ -6,8 +6,8 @@ import unicodedata
 
 # Controls, halves of characters, ends of lines and paragraphs; and those that say how others are
 # drawn, of which the joiners are needed to spell words (Persian, Hindi) and many an emoji.
-_HIDDEN = ("Cc", "Cs", "Cf", "Zl", "Zp")
-_SPELLING = "\u200c\u200d"
+_HIDDEN_CATEGORIES = ("Cc", "Cs", "Cf", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -29,4 +29,8 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def _is_hidden(char: str, keep: str) -> bool:
-    return char not in keep and char not in _SPELLING and unicodedata.category(char) in _HIDDEN
+    return (
+        char not in keep
+        and char not in _JOINERS
+        and unicodedata.category(char) in _HIDDEN_CATEGORIES
+    )

@@ -20,7 +20,7 @@ from yolox.data.image_header import ImageError
 from yolox.data.tiles import WHOLE_FOLDER, WholeRecord, Window, tile_name
 from yolox.utils.files import replacing
 
-__all__ = ["Done", "Job", "Shape", "TileSettings", "cut", "visible"]
+__all__ = ["CutJob", "CutResult", "Shape", "TileSettings", "cut", "visible"]
 
 _WELL_VISIBLE = 0.7  # of an object's area; what DOTA's own tools ask of an ordinary object
 
@@ -72,7 +72,7 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Job:
+class CutJob:
     """An image to cut; a worker needs nothing else."""
 
     image: Path
@@ -98,7 +98,7 @@ class _Object:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
+class CutResult:
     """What became of an image.
 
     Attributes:
@@ -114,7 +114,7 @@ class Done:
     problem: str | None = None
 
 
-def cut(job: Job) -> Done:
+def cut(job: CutJob) -> CutResult:
     """Cut one image, unless that was done; the names of its tiles, or why it cannot be cut."""
     tiles = []
     for window in job.record.windows():
@@ -127,12 +127,12 @@ def cut(job: Job) -> Done:
             size = (job.record.height, job.record.width)
             img = decode(job.image, read_bytes(job.image), 1, size)
         except ImageError as error:
-            return Done(problem=f"{job.image}: {error.what}")
+            return CutResult(problem=f"{job.image}: {error.what}")
         for name, window, objects in tiles:
             _write_tile(job.folder, name, window, objects, img)
         with replacing(job.record_path, DataError) as temporary:
             temporary.write_text(job.record.to_json(), encoding="utf-8")
-    return Done(
+    return CutResult(
         tiles=tuple(name for name, _, _ in tiles),
         objects=sum(len(objects) for _, _, objects in tiles),
         difficult=sum(entry.difficult for _, _, objects in tiles for entry in objects),

@@ -13,10 +13,10 @@ from yolox.data.datasets.outlines import Box, points_box
 from yolox.data.datasets.records import Record
 from yolox.data.datasets.values import as_flag, as_number
 from yolox.data.errors import DataError
-from yolox.utils.documents import MOST_XML, DocumentError, read_bounded
+from yolox.utils.documents import MAX_XML_BYTES, DocumentError, read_bounded
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_TURNED = ("cx", "cy", "w", "h", "angle")
+_ROTATED_FIELDS = ("cx", "cy", "w", "h", "angle")
 
 
 def read_xml(source: Path, image: Path) -> tuple[Record, list[int]]:
@@ -54,7 +54,7 @@ def read_xml(source: Path, image: Path) -> tuple[Record, list[int]]:
 
 def _root(source: Path) -> Element:
     try:
-        root: Element = fromstring(read_bounded(source, MOST_XML))
+        root: Element = fromstring(read_bounded(source, MAX_XML_BYTES))
     except FileNotFoundError:
         raise DataError("the file is not there") from None
     except OSError as error:
@@ -118,7 +118,7 @@ def _outline(obj: Element, number: int) -> Box:
     if turned is not None:
         texts = {child.tag: child.text for child in turned}
         x, y, width, height, angle = _numbers(
-            texts, _TURNED, f"object {number}: <robndbox>", "five"
+            texts, _ROTATED_FIELDS, f"object {number}: <robndbox>", "five"
         )
         cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
         half_x, half_y = (width * cos + height * sin) / 2, (width * sin + height * cos) / 2

@@ -12,9 +12,9 @@ from typing import Any
 from yolox.data.datasets.build import build_samples, class_list_fault, resolve_class_list
 from yolox.data.datasets.files import IMAGE_EXTENSIONS, inside, is_file, names_in, read_lines
 from yolox.data.datasets.records import (
-    ANNOTATION,
-    CLASS_LIST,
-    ENTRY,
+    BAD_ANNOTATION,
+    BAD_CLASS_LIST,
+    BAD_ENTRY,
     Problem,
     RecordSet,
     Remark,
@@ -83,11 +83,11 @@ def read_yolo(data_yaml: str | Path, split: str) -> RecordSet:
     labels = [read_labels(image, files, lines) for image in unique]
     kinds, doubt = lines.kinds(config.declared)
     if doubt:
-        problems.append(Problem(kind=ANNOTATION, where=str(config.path), what=doubt))
+        problems.append(Problem(kind=BAD_ANNOTATION, where=str(config.path), what=doubt))
     records = labelled_records(labels, kinds, config.root, config.names, problems)
     fault = class_list_fault(config.names)
     if fault:
-        problems.append(Problem(kind=CLASS_LIST, where=f"{config.path}: names", what=fault))
+        problems.append(Problem(kind=BAD_CLASS_LIST, where=f"{config.path}: names", what=fault))
     return RecordSet(
         title=f"{config.path.name}/{split}",
         records=records,
@@ -294,7 +294,7 @@ def _entry_images(place: Path, config: _Config, problems: list[Problem]) -> list
             what = (
                 f"{line!r} leads out of {config.root}; `path` in {config.path} may be a wider one"
             )
-            problems.append(Problem(kind=ENTRY, where=str(place), what=what))
+            problems.append(Problem(kind=BAD_ENTRY, where=str(place), what=what))
         else:
             images.append(image)
     return images

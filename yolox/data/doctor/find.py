@@ -15,8 +15,8 @@ from yolox.utils.documents import DocumentError, read_yaml
 
 _YAML = (".yaml", ".yml")
 _ROBOFLOW = "_annotations.coco.json"
-_NAMED = (_ROBOFLOW, "result.json")  # that name no split; the second is Label Studio's
-_USUAL = ("train", "trainval", "val", "test")  # the one to train on first
+_SPLITLESS_NAMES = (_ROBOFLOW, "result.json")  # that name no split; the second is Label Studio's
+_USUAL_SPLITS = ("train", "trainval", "val", "test")  # the one to train on first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def _voc(root: Path, years: list[Path]) -> Located:
         if {"train", "val"} <= stems:
             stems.discard("trainval")  # the two of them together
         whole = {stem for stem in stems if stem.rpartition("_")[2] not in stems - {stem}}
-        for split in _in_order(stems & set(_USUAL) or whole):
+        for split in _in_order(stems & set(_USUAL_SPLITS) or whole):
             name = "" if year == root else year.name.removeprefix("VOC")
             found.setdefault(split, []).append((name, split))
     if not found:
@@ -118,7 +118,9 @@ def _voc(root: Path, years: list[Path]) -> Located:
 def _instances(folder: Path) -> list[Path]:
     """The JSON files of a folder that hold boxes, as far as their names tell."""
     files = sorted(folder.glob("*.json"))
-    named = (file for file in files if file.name.startswith("instances") or file.name in _NAMED)
+    named = (
+        file for file in files if file.name.startswith("instances") or file.name in _SPLITLESS_NAMES
+    )
     return list(named) or files
 
 
@@ -132,7 +134,7 @@ def _coco(files: list[Path]) -> Located:
 
 
 def _split_name(file: Path) -> str:
-    if file.name in _NAMED:
+    if file.name in _SPLITLESS_NAMES:
         return file.absolute().parent.name
     return file.stem.removeprefix("instances_")
 
@@ -153,7 +155,7 @@ def _in_order(names: Iterable[str]) -> list[str]:
     """Sorted by which of the usual splits a name starts with, then by name."""
 
     def rank(name: str) -> int:
-        found = (i for i, split in enumerate(_USUAL) if name.startswith(split))
-        return max(found, default=len(_USUAL))
+        found = (i for i, split in enumerate(_USUAL_SPLITS) if name.startswith(split))
+        return max(found, default=len(_USUAL_SPLITS))
 
     return sorted(names, key=lambda name: (rank(name), name))

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 
-_LETTERS = 5  # of the longer of two names that may differ in one: cat is no misspelled car
+_MIN_LETTERS = 5  # of the longer of two names that may differ in one: cat is no misspelled car
 
 
 def fold(name: str) -> str:
@@ -23,7 +23,7 @@ def alike(a: str, b: str) -> bool:
     a, b = sorted((fold(a), fold(b)), key=len)
     if a == b:
         return True
-    if len(b) < _LETTERS or len(b) > len(a) + 1:
+    if len(b) < _MIN_LETTERS or len(b) > len(a) + 1:
         return False
     same = next((i for i, (p, q) in enumerate(zip(a, b, strict=False)) if p != q), len(a))
     longer = len(b) > len(a)

@@ -35,7 +35,7 @@ from yolox.models import ModelSpec, load_model
 from yolox.pruning import PruneConfig
 from yolox.utils.errors import UserError
 
-RECORD = "compress.json"
+RECORD_FILE = "compress.json"
 EXPORT_SECONDS, BENCH_SECONDS = 30.0, 60.0
 LATENCY_SECONDS = 400.0  # for a table of layers, where there is none yet, and six models
 
@@ -91,12 +91,12 @@ class CompressPipeline:
             UserError: the record cannot be read; or there is none, and a stage would clear a
                 folder that no compression made.
         """
-        path = self.folder / RECORD
+        path = self.folder / RECORD_FILE
         strange = [folder for stage in stages for folder in stage.folders if folder.exists()]
         if strange and not path.is_file():
             raise UserError(
                 f"{', '.join(map(str, strange))} would be replaced, and no run of this command "
-                f"made it (there is no {RECORD} beside it): choose another --output"
+                f"made it (there is no {RECORD_FILE} beside it): choose another --output"
             )
         return Record(path, self.origin)
 
@@ -304,7 +304,7 @@ class CompressPipeline:
             recipe=self._recipe_without_training,
             models=models,
             bench=self.measured,
-            record=self.folder / RECORD,
+            record=self.folder / RECORD_FILE,
             output=self.report,
             openvino_precision=settings.openvino_precision
             if "openvino" in settings.formats

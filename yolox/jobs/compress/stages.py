@@ -15,7 +15,7 @@ from yolox.jobs.compress.stage import Stage
 from yolox.jobs.evaluate_files import EvalSettings, Evaluation, evaluate_and_write
 from yolox.jobs.export import export_checkpoint, has_onnxslim, with_given_names
 from yolox.jobs.measure import Measured, MeasureSettings, measure_models
-from yolox.jobs.prune import prepare, show_hint, sparing
+from yolox.jobs.prune import prepare_pruning, show_hint, spare_sensitive
 from yolox.jobs.prune_latency import LatencySettings
 from yolox.jobs.prune_steps import prune_in_steps
 from yolox.jobs.report.write import PageSettings, write_report
@@ -180,8 +180,8 @@ class Pruning(_RecipeStage):
         )
         with claimed(self.output.parent, PruningError, name=self.output.name):
             if self.spare:
-                config = sparing(config, loaded, self.spare)
-            job = prepare(
+                config = spare_sensitive(config, loaded, self.spare)
+            job = prepare_pruning(
                 loaded,
                 self.source,
                 exp,

@@ -16,19 +16,19 @@ from yolox.core import Trainer, TrainSettings, make_fabric
 from yolox.data import DetectionDataset, RecordSet, label_cap, require_objects
 from yolox.data.doctor import quick_check
 from yolox.evaluators import DETECTION_LIMIT, objects_beyond_limit
-from yolox.exp.follow import KEEPS
+from yolox.exp.follow import PRUNED_CLASSES_ADVICE
 from yolox.exp.idle import idle_in_training, tell_idle
 from yolox.exp.yolox_base import Exp
-from yolox.jobs.train.finetune import Teaching, average_of, fine_tuning, require_same_teacher
+from yolox.jobs.train.finetune import Teaching, build_ema, fine_tuning, require_same_teacher
 from yolox.jobs.train.loggers import evaluation_pictures, plain_fields
 from yolox.jobs.train.official import (
+    build_optimizer,
     epoch_loader,
     image_names,
     input_sizes,
-    optimizer_of,
     training_samples,
 )
-from yolox.jobs.train.sparsity import sparsity_of, sparsity_recipe
+from yolox.jobs.train.sparsity import build_sparsity, sparsity_recipe
 from yolox.jobs.train.start import Start, TrainOptions, starting_point
 from yolox.utils.device import keep_freed_memory
 from yolox.utils.errors import UserError
@@ -113,7 +113,7 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
         **(teaching.recipe if teaching else {}),
     }
     model = start.model.to(fabric.device)
-    optimizer = optimizer_of(exp, batch_size * exp.accumulate, model)
+    optimizer = build_optimizer(exp, batch_size * exp.accumulate, model)
     objective = teaching.objective(model, len(loader)) if teaching else None
     if objective and (beside := list(objective.adapters.parameters())):
         optimizer.add_param_group({"params": beside})
@@ -144,8 +144,8 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
             retake_statistics=exp.retake_statistics,
             goes_on=options.goes_on,
         ),
-        ema=average_of(exp, model, tuned=start.tuned),
-        regularizer=sparsity_of(exp, model, optimizer),
+        ema=build_ema(exp, model, tuned=start.tuned),
+        regularizer=build_sparsity(exp, model, optimizer),
         pruning=start.pruning,
         recipe=recipe,
         resume=start.resume,
@@ -189,7 +189,7 @@ def _tell_unused_classes(loader: Any, start: Start) -> None:
     if used and 2 * len(used) < start.spec.num_classes:
         logger.warning(
             f"the training images have objects of {len(used)} of the model's "
-            f"{start.spec.num_classes} classes, and {KEEPS}"
+            f"{start.spec.num_classes} classes, and {PRUNED_CLASSES_ADVICE}"
         )
 
 

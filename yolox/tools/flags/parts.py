@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from yolox.export.runtimes import OPENVINO_PRECISIONS
-from yolox.utils.choices import MOST_SEED, PRECISIONS
+from yolox.utils.choices import MAX_SEED, PRECISIONS
 from yolox.utils.errors import UserError
 
 DEFAULT_EXP = Path("exps/yolox_voc_s.py")
@@ -46,8 +46,8 @@ def natural(text: str) -> int:
 def seed(text: str) -> int:
     """A flag's value as a seed of random numbers."""
     value = natural(text)
-    if value > MOST_SEED:
-        raise argparse.ArgumentTypeError(f"must be at most {MOST_SEED}, got {text}")
+    if value > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"must be at most {MAX_SEED}, got {text}")
     return value
 
 
