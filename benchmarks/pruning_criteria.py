@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from yolox.exp.follow import follow_checkpoint
-from yolox.jobs.prune import CALIBRATION_BATCH_SIZE, probe, total_loss
+from yolox.jobs.calibration import CALIBRATION_BATCH_SIZE, probe, total_loss
 from yolox.models import load_model
 from yolox.pruning import (
     CRITERIA,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from yolox.bench.plan import file_bytes
 from yolox.data.datasets.decoding import read_image
-from yolox.export.runtime import ExportedModel
+from yolox.export.exported_model import ExportedModel
 from yolox.predict import Detector, load
 from yolox.utils.choices import CONF
 from yolox.utils.download import resolve_weights

@@ -19,12 +19,12 @@ from lightning_fabric import Fabric
 
 from tests.runs import command, error_lines, opinionated, read, tree
 from yolox.exp import Exp, get_exp
+from yolox.jobs.calibration import probe
 from yolox.jobs.compress.pipeline import plan_compression
 from yolox.jobs.compress.recipe import Recipe, origin_of
 from yolox.jobs.compress.settings import CompressSettings
 from yolox.jobs.compress.stages import Processes, Training
 from yolox.jobs.compress.verdict import latency_verdict
-from yolox.jobs.prune import probe
 from yolox.jobs.train import TrainOptions, official_args
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import trace_groups

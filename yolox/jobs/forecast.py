@@ -54,7 +54,7 @@ def forecast(exp: Exp, loaded: LoadedModel) -> Forecast:
     """Time a few passes of the whole model, which a pruned one will not exceed.
 
     Args:
-        exp: follows the checkpoint (`yolox.jobs.prune.follow_checkpoint`).
+        exp: follows the checkpoint (`yolox.exp.follow.follow_checkpoint`).
         loaded: the model; not touched.
     """
     device = default_device()

@@ -21,7 +21,7 @@ from torch import nn
 from yolox.evaluators import Evaluator
 from yolox.exp import Exp
 from yolox.exp.follow import follow_checkpoint, with_names
-from yolox.jobs.prune import Calibration, calibrate, probe, total_loss
+from yolox.jobs.calibration import Calibration, calibrate, probe, total_loss
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import CRITERIA, PruneConfig, PruningError, trace_groups
 from yolox.pruning.groups import Group

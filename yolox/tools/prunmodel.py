@@ -17,12 +17,11 @@ from yolox.core import make_fabric
 from yolox.exp import Exp
 from yolox.exp.follow import with_names
 from yolox.exp.idle import idle_without_training, tell_idle
+from yolox.jobs.calibration import Calibration, probe
 from yolox.jobs.prune import (
-    Calibration,
     PruneJob,
     is_spoilt_by_tuning,
     prepare_pruning,
-    probe,
     prune,
     show_hint,
     spare_sensitive,
