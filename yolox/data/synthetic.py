@@ -10,13 +10,13 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from yolox.data.datasets.outlines import Box
+from yolox.data.datasets.voc_xml import VocObject, annotation_xml
 from yolox.data.errors import DataError
 from yolox.utils.documents import read_json
 
@@ -29,11 +29,6 @@ _MAX_OVERLAP = 0.15  # share of the smaller box
 _SUBPIXEL_BITS = 4
 
 Image = npt.NDArray[np.uint8]
-
-
-class _Object(NamedTuple):
-    name: str
-    box: tuple[int, int, int, int]  # first and last pixel: x1 y1 x2 y2, 0-based, inclusive
 
 
 def generate_demo_dataset(
@@ -118,7 +113,8 @@ def _write(devkit: Path, num_images: int, image_size: tuple[int, int], seed: int
         img, objects = _picture(image_size, np.random.default_rng([seed, i]))
         encoded = cv2.imencode(".jpg", img, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
         (voc / "JPEGImages" / f"{name}.jpg").write_bytes(encoded.tobytes())
-        (voc / "Annotations" / f"{name}.xml").write_bytes(_xml(name, image_size, objects))
+        document = annotation_xml(f"{name}.jpg", image_size, objects, folder="VOC2007")
+        (voc / "Annotations" / f"{name}.xml").write_bytes(document)
     trainval = num_images * 4 // 5
     train = trainval * 4 // 5
     splits = {
@@ -133,38 +129,12 @@ def _write(devkit: Path, num_images: int, image_size: tuple[int, int], seed: int
     (devkit / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
 
 
-def _xml(name: str, size: tuple[int, int], objects: list[_Object]) -> bytes:
-    """The annotation of one image, in VOC's 1-based inclusive pixels."""
-    root = ElementTree.Element("annotation")
-    _child(root, "folder", "VOC2007")
-    _child(root, "filename", f"{name}.jpg")
-    size_node = _child(root, "size")
-    for tag, side in (("width", size[1]), ("height", size[0]), ("depth", 3)):
-        _child(size_node, tag, str(side))
-    for shape in objects:
-        node = _child(root, "object")
-        for tag, text in (("name", shape.name), ("truncated", "0"), ("difficult", "0")):
-            _child(node, tag, text)
-        box = _child(node, "bndbox")
-        for tag, corner in zip(("xmin", "ymin", "xmax", "ymax"), shape.box, strict=True):
-            _child(box, tag, str(corner + 1))
-    ElementTree.indent(root)
-    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return document + b"\n"
-
-
-def _child(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:
-    node = ElementTree.SubElement(parent, tag)
-    node.text = text
-    return node
-
-
 # ----------------------------------------------------------------------------------------- pictures
 
 
-def _picture(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image, list[_Object]]:
+def _picture(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image, list[VocObject]]:
     img = _background(size, rng)
-    objects: list[_Object] = []
+    objects: list[VocObject] = []
     wanted = int(rng.integers(_OBJECT_RANGE[0], _OBJECT_RANGE[1] + 1))
     for _ in range(20 * wanted):  # a full picture takes no more: then fewer objects will do
         if len(objects) == wanted:
@@ -191,9 +161,7 @@ def _background(size: tuple[int, int], rng: np.random.Generator) -> Image:
     return out
 
 
-def _draw_object(
-    img: Image, rng: np.random.Generator, taken: list[tuple[int, int, int, int]]
-) -> _Object | None:
+def _draw_object(img: Image, rng: np.random.Generator, taken: list[Box]) -> VocObject | None:
     """Draw one shape in place; None, and nothing drawn, if its place is taken."""
     height, width = img.shape[:2]
     name = CLASSES[int(rng.integers(len(CLASSES)))]
@@ -214,7 +182,7 @@ def _draw_object(
     fill = _contrasting(img[mask > 127].mean(axis=0), rng)
     texture = fill + rng.normal(0, 6, img.shape).astype(np.float32)
     img[:] = np.clip(img * (1 - alpha) + texture * alpha, 0, 255).astype(np.uint8)
-    return _Object(name, box)
+    return VocObject(name=name, box=box)
 
 
 def _outline(name: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -236,7 +204,7 @@ def _contrasting(
             return colour
 
 
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
+def _overlap(a: Box, b: Box) -> float:
     """Shared area as a part of the smaller box's."""
     width = min(a[2], b[2]) - max(a[0], b[0]) + 1
     height = min(a[3], b[3]) - max(a[1], b[1]) + 1

@@ -55,8 +55,8 @@ def ap_of_checkpoint(loaded: LoadedModel, source: Path, exp: Exp) -> tuple[float
     return ap_evaluation(followed)(loaded.model)
 
 
-def evaluate_file(
-    source: str | Path,
+def evaluate(
+    checkpoint: str | Path,
     exp: Exp,
     *,
     batch_size: int = BATCH_SIZE,
@@ -66,10 +66,12 @@ def evaluate_file(
     precision: str = "fp32",
     fuse: bool = False,
 ) -> EvalResult:
-    """All figures of a checkpoint, or of an exported file in its own runtime, on an Exp's data.
+    """COCO and VOC AP of a checkpoint or an exported file on an Exp's evaluation images.
+
+    Writes nothing. An exported file runs in its own runtime.
 
     Args:
-        source: a checkpoint, the name of published weights, or an exported file.
+        checkpoint: a checkpoint, the name of published weights, or an exported file.
         exp: whose evaluation images are used; not changed.
         batch_size: images a forward pass.
         conf: least score of a detection, in [0, 1]; the Exp's ``test_conf`` by default.
@@ -78,10 +80,14 @@ def evaluate_file(
         precision: of a checkpoint: fp32, bf16, fp16 or auto.
         fuse: fold batch norms into their convolutions first.
 
+    Returns:
+        ``.ap50_95`` and ``.ap50`` in [0, 1], ``.per_class``, ``.coco``, ``.voc``, ``.timing``;
+        ``.summary()`` is the table of the command line.
+
     Raises:
         UserError: no such file, a damaged one, or one of other classes than the data.
     """
-    path = Path(source)
+    path = Path(checkpoint)
     exported = is_exported(path)
     if exported and (fuse or precision != "fp32"):
         raise UserError(f"{path} runs as it was exported: leave out fuse and precision")

@@ -120,6 +120,19 @@ def experimental(parser: argparse.ArgumentParser, why: str) -> argparse._Argumen
     return parser.add_argument_group("experimental", f"{why}, see docs/results.md")
 
 
+def add_steps(group: argparse._ActionsContainer, step_epochs: int) -> None:
+    """Of every command that prunes in rounds; it has its own number of epochs between two."""
+    group.add_argument(
+        "--steps", type=positive, default=1, help="rounds of pruning, with training between"
+    )
+    group.add_argument(
+        "--step-epochs",
+        type=positive,
+        default=step_epochs,
+        help="epochs of training between two rounds",
+    )
+
+
 def add_openvino_precision(group: argparse._ActionsContainer) -> None:
     """Of every command that runs OpenVINO."""
     group.add_argument(
