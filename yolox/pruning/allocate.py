@@ -16,9 +16,7 @@ from yolox.pruning.groups import Group
 from yolox.pruning.select import group_ratios
 
 ROUNDING_TOLERANCE = 1e-9  # relative, for sums of fractions
-OVERSHOOT_TOLERANCE = (
-    0.01  # of the whole, by which a budget may be overfulfilled before blocks are put back
-)
+OVERSHOOT_TOLERANCE = 0.01  # of the whole: what more is saved than asked puts blocks back
 
 
 @dataclass(frozen=True, kw_only=True)
