@@ -68,7 +68,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Shown:
+class ShownDetections:
     """What a model found in the picture on the page; boxes (n, 4) are in pixels of `image`."""
 
     image: NDArray[np.uint8]
@@ -109,7 +109,7 @@ def load_candidates(sources: Sequence[str | Path], **options: Any) -> list[Candi
     return candidates
 
 
-def look(candidates: Sequence[Candidate], image: NDArray[np.uint8]) -> list[Shown]:
+def detect_all(candidates: Sequence[Candidate], image: NDArray[np.uint8]) -> list[ShownDetections]:
     """Every model's detections in a BGR image (H, W, 3), which is made smaller to be shown."""
     scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
     size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
@@ -120,7 +120,7 @@ def look(candidates: Sequence[Candidate], image: NDArray[np.uint8]) -> list[Show
         (found,) = candidate.detector.predict(image)
         seconds = time.perf_counter() - start
         seen.append(
-            Shown(
+            ShownDetections(
                 image=np.asarray(small, np.uint8),
                 boxes=found.boxes * np.float32(scale),
                 scores=found.scores,
@@ -132,7 +132,7 @@ def look(candidates: Sequence[Candidate], image: NDArray[np.uint8]) -> list[Show
     return seen
 
 
-def headline(candidate: Candidate, shown: Shown | None, threshold: float) -> str:
+def headline(candidate: Candidate, shown: ShownDetections | None, threshold: float) -> str:
     """A model's name, its facts, and what it found, as HTML; names are escaped."""
     facts = [fact.replace(" ", "\N{NO-BREAK SPACE}") for fact in candidate.facts]
     found = ""
@@ -150,7 +150,7 @@ def headline(candidate: Candidate, shown: Shown | None, threshold: float) -> str
     )
 
 
-def drawn(shown: Shown, threshold: float) -> NDArray[np.uint8]:
+def draw_detections(shown: ShownDetections, threshold: float) -> NDArray[np.uint8]:
     """The picture with detections of at least the threshold, RGB."""
     names = shown.names or None
     picture = vis(shown.image, shown.boxes, shown.scores, shown.classes, threshold, names)
@@ -161,17 +161,19 @@ def build_page(candidates: Sequence[Candidate], conf: float = CONF) -> Any:
     """The page, a ``gradio.Blocks``; `conf` is where the threshold stands at first."""
     gr = import_gradio()
 
-    def outputs(seen: Sequence[Shown] | None, threshold: float) -> list[Any]:
-        shown: Sequence[Shown | None] = seen or [None] * len(candidates)
+    def outputs(seen: Sequence[ShownDetections] | None, threshold: float) -> list[Any]:
+        shown: Sequence[ShownDetections | None] = seen or [None] * len(candidates)
         texts = [headline(c, s, threshold) for c, s in zip(candidates, shown, strict=True)]
-        pictures = [gr.update(value=s and drawn(s, threshold), visible=bool(s)) for s in shown]
+        pictures = [
+            gr.update(value=s and draw_detections(s, threshold), visible=bool(s)) for s in shown
+        ]
         return [*texts, *pictures]
 
     def on_picture(path: str | None, threshold: float) -> list[Any]:
         if path is None:
             return [None, *outputs(None, threshold)]
         try:
-            seen = look(candidates, read_image(Path(path)))
+            seen = detect_all(candidates, read_image(Path(path)))
         except UserError as error:
             said, _, _ = str(error).replace(path, Path(path).name).partition(": ")
             raise gr.Error(escape(said), print_exception=False) from error

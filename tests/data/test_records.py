@@ -23,7 +23,7 @@ from yolox.data import (
     require_objects,
     resolve_class_list,
 )
-from yolox.data.datasets.files import inside
+from yolox.data.datasets.files import path_inside
 from yolox.data.datasets.records import BAD_ANNOTATION, BAD_CLASS_LIST, BAD_ENTRY
 
 CLASSES = ("ant", "bee", "cat")
@@ -231,7 +231,7 @@ def test_classes_are_not_guessed_from_half_the_annotations(image):
     ],
 )
 def test_paths_stay_inside_their_folder(name, place):
-    assert inside(Path("root"), name) == (None if place is None else Path("root") / place)
+    assert path_inside(Path("root"), name) == (None if place is None else Path("root") / place)
 
 
 @pytest.mark.parametrize(("bits", "told"), [(16, False), (12, True)])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolox.bench.cases import Entry
+from yolox.bench.cases import OpenedCase
 from yolox.data import preproc
 from yolox.export.parity import sample_scene
 from yolox.export.runtime import open_exported
@@ -47,7 +47,7 @@ class Measurement:
     """Times of an entry, all of a whole batch.
 
     Attributes:
-        runtime, precision, threads, batch: as in `Entry`.
+        runtime, precision, threads, batch: as in `OpenedCase`.
         preprocess: letterbox of an image of the given size, for each image of the batch.
         forward: the runtime, from a NumPy array to a NumPy array.
         postprocess: decoding where the file does not, score filter and NMS.
@@ -94,7 +94,7 @@ class _Laps:
 
 
 def measure(
-    entries: Sequence[Entry],
+    entries: Sequence[OpenedCase],
     image: NDArray[np.uint8],
     *,
     conf: float,
@@ -163,7 +163,7 @@ def measure_files(
     return [statistics.median(times) for times in interleave(works, runs=runs, at_most=at_most)]
 
 
-def _run(entry: Entry, image: NDArray[np.uint8], conf: float, nms: float) -> _Laps:
+def _run(entry: OpenedCase, image: NDArray[np.uint8], conf: float, nms: float) -> _Laps:
     set_threads(entry.threads)
     start = time.perf_counter()
     x = np.stack([preproc(image, entry.size)[0] for _ in range(entry.batch)])
@@ -180,7 +180,7 @@ def _run(entry: Entry, image: NDArray[np.uint8], conf: float, nms: float) -> _La
     )
 
 
-def _summarize(entry: Entry, laps: Sequence[_Laps]) -> Measurement:
+def _summarize(entry: OpenedCase, laps: Sequence[_Laps]) -> Measurement:
     return Measurement(
         runtime=entry.runtime,
         precision=entry.precision,

@@ -56,7 +56,7 @@ class Tile:
 # ------------------------------------------------------------------------------------------ samples
 
 
-def choose(classes: Sequence[Collection[str]], number: int, seed: int) -> list[int]:
+def choose_images(classes: Sequence[Collection[str]], number: int, seed: int) -> list[int]:
     """Images that together show every class, as far as `number` allows; by chance otherwise.
 
     The rarest class not shown yet gets an image, of those that have it one that shows most other
@@ -100,7 +100,7 @@ def record_tile(record: Record) -> Tile | None:
 
 def record_tiles(records: Sequence[Record], number: int, seed: int) -> list[Tile]:
     """Tiles of `choose`-n records; those that cannot be decoded give their place to others."""
-    order = choose([record.names for record in records], len(records), seed)
+    order = choose_images([record.names for record in records], len(records), seed)
     tiles = (record_tile(records[i]) for i in order)
     return list(islice((tile for tile in tiles if tile is not None), number))
 
@@ -114,7 +114,7 @@ def augmented_tiles(dataset: MosaicDetection, number: int, seed: int) -> list[Ti
         seed: of choice and augmentation.
     """
     samples, names = dataset.dataset.samples, dataset.dataset.class_names
-    order = choose([[names[c] for c in s.classes] for s in samples], number, seed)
+    order = choose_images([[names[c] for c in s.classes] for s in samples], number, seed)
     tiles = []
     for position in islice(count(), number if order else 0):
         index = order[position % len(order)]

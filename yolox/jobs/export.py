@@ -54,7 +54,7 @@ def export_checkpoint(
     """
     if output.exists() and output.samefile(source):
         raise ExportError(f"{output} is the checkpoint itself: name another file")
-    chosen = spread(images)
+    chosen = evenly_spread(images)
     logger.info(f"exporting {source} for {settings.format}: {_what(settings)}")
     parity = export_model(
         loaded,
@@ -107,7 +107,7 @@ def evaluation_images(exp: Exp | None) -> list[Path]:
     return [sample.path for sample in samples]
 
 
-def spread(images: Sequence[Path]) -> list[Path]:
+def evenly_spread(images: Sequence[Path]) -> list[Path]:
     """At most `MAX_PICTURES`, from first to last."""
     if len(images) <= MAX_PICTURES:
         return list(images)

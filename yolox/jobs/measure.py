@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolox.bench.cases import BenchError, Case, CompileError, Entry, open_case
+from yolox.bench.cases import BenchError, Case, CompileError, OpenedCase, open_case
 from yolox.bench.memory import can_measure, measure_memory
 from yolox.bench.plan import BenchSettings, Subject, file_bytes, make_cases, read_subjects
 from yolox.bench.results import MeasuredModel, Result, to_json
@@ -158,10 +158,10 @@ def _measure(
 
 def _open(
     cases: Sequence[tuple[Subject, Case]],
-) -> tuple[list[tuple[Subject, Case]], list[Entry], list[str]]:
+) -> tuple[list[tuple[Subject, Case]], list[OpenedCase], list[str]]:
     """Those that can run, opened, and why others cannot: only torch.compile may be left out."""
     ready: list[tuple[Subject, Case]] = []
-    entries: list[Entry] = []
+    entries: list[OpenedCase] = []
     notes: list[str] = []
     for subject, case in track(cases, "Opening"):
         if notes and case.runtime == "torch.compile":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from yolox.data.datasets.files import inside, is_file
+from yolox.data.datasets.files import is_file, path_inside
 from yolox.data.errors import DataError, bullets
 
 ANNOTATIONS = "annotations"
@@ -93,7 +93,7 @@ def _fullest(
 
 
 def _below(name: str) -> str | None:
-    place = inside(Path(), name)
+    place = path_inside(Path(), name)
     return None if place is None else place.as_posix()
 
 

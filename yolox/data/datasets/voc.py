@@ -14,7 +14,7 @@ from yolox.data.datasets.build import (
     class_list_fault,
     resolve_class_list,
 )
-from yolox.data.datasets.files import IMAGE_EXTENSIONS, inside, names_in, read_lines
+from yolox.data.datasets.files import IMAGE_EXTENSIONS, names_in, path_inside, read_lines
 from yolox.data.datasets.records import (
     BAD_ANNOTATION,
     BAD_CLASS_LIST,
@@ -234,7 +234,7 @@ def _read_split(
     names = dict.fromkeys(lines)
     outlined: list[str] = []
     for name in names:
-        place = inside(Path(), name)
+        place = path_inside(Path(), name)
         if place is None:
             what = f"{name} is a path: expected the plain name of a file in JPEGImages"
             problems.append(Problem(kind=BAD_ENTRY, where=str(path), what=what))
@@ -299,7 +299,7 @@ class _Images:
         """The image of a stem, which may be in a folder below."""
         below, slash, name = name.rpartition("/")
         if slash:
-            folder = inside(self.folder, below)
+            folder = path_inside(self.folder, below)
             if folder is None:
                 return None
             if below not in self._below:

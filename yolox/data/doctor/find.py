@@ -20,7 +20,7 @@ _USUAL_SPLITS = ("train", "trainval", "val", "test")  # the one to train on firs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Located:
+class LocatedData:
     """A data set, as far as its folders tell.
 
     Attributes:
@@ -52,7 +52,7 @@ def find_splits(path: Path) -> dict[str, RecordSet]:
     return locate(path).read()
 
 
-def locate(path: Path) -> Located:
+def locate(path: Path) -> LocatedData:
     """The data set at a path; no annotation is read.
 
     A folder with VOC<year> folders, or one of these, or one laid out like these: splits train, val,
@@ -95,7 +95,7 @@ def _is_year(folder: Path) -> bool:
     return folder.name.startswith("VOC") and len(folder.name) > len("VOC")
 
 
-def _voc(root: Path, years: list[Path]) -> Located:
+def _voc(root: Path, years: list[Path]) -> LocatedData:
     found: dict[str, list[tuple[str, str]]] = {}
     for year in years:
         stems = {file.stem for file in _main(year).glob("*.txt")}
@@ -110,7 +110,7 @@ def _voc(root: Path, years: list[Path]) -> Located:
             f"no split in {', '.join(str(_main(year)) for year in years)}: expected files such as "
             f"trainval.txt and test.txt, one image name a line"
         )
-    return Located(
+    return LocatedData(
         layout="voc", place=root, splits={split: found[split] for split in _in_order(found)}
     )
 
@@ -124,9 +124,9 @@ def _instances(folder: Path) -> list[Path]:
     return list(named) or files
 
 
-def _coco(files: list[Path]) -> Located:
+def _coco(files: list[Path]) -> LocatedData:
     by_name = {_split_name(file): file.absolute() for file in files}
-    return Located(
+    return LocatedData(
         layout="coco",
         place=files[0].absolute().parent,
         splits={name: by_name[name] for name in _in_order(by_name)},
@@ -139,14 +139,14 @@ def _split_name(file: Path) -> str:
     return file.stem.removeprefix("instances_")
 
 
-def _yolo(data_yaml: Path) -> Located:
+def _yolo(data_yaml: Path) -> LocatedData:
     try:
         content = read_yaml(data_yaml)
     except (OSError, DocumentError):
         content = None
     named = [split for split in SPLITS if isinstance(content, dict) and content.get(split)]
     # Where none is named, the reader says what is wrong with the file.
-    return Located(
+    return LocatedData(
         layout="yolo", place=data_yaml, splits={split: split for split in named or SPLITS[:1]}
     )
 

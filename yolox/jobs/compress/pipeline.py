@@ -21,9 +21,9 @@ from yolox.jobs.compress.stages import (
     Export,
     FileEvaluation,
     Measurement,
-    Page,
     Processes,
     Pruning,
+    ReportPage,
     Sensitivity,
     Training,
 )
@@ -290,7 +290,7 @@ class CompressPipeline:
             seconds=BENCH_SECONDS * len(settings.runtimes),
         )
 
-    def _page(self, start: Path, pruned: Path) -> Page:
+    def _page(self, start: Path, pruned: Path) -> ReportPage:
         """Files stand before the checkpoint that they were made from, which is the one after."""
         settings = self.settings
         models = {"before": self.source}
@@ -299,7 +299,7 @@ class CompressPipeline:
         for step in range(1, settings.steps):
             models[f"step {step}"] = self.folder / "pruned_steps" / f"step_{step}/latest_ckpt.pth"
         models |= {"pruned": pruned, **self._files, "after": self.tuned}
-        return Page(
+        return ReportPage(
             name="report",
             recipe=self._recipe_without_training,
             models=models,

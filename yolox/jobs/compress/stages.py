@@ -324,7 +324,7 @@ class Measurement(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page(_RecipeStage):
+class ReportPage(_RecipeStage):
     """All of it side by side, in one HTML file.
 
     Attributes:

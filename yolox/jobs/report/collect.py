@@ -36,7 +36,7 @@ from yolox.report import (
     Pair,
     Picture,
     Report,
-    above,
+    above_score,
     differences,
     draw_picture,
     most_different,
@@ -351,7 +351,7 @@ def _pair(
     sample, image = dataset.samples[index], dataset.load_image(index)
     pictures: list[Picture] = []
     for model in models:
-        shown = above(model.detections[index], score)
+        shown = above_score(model.detections[index], score)
         boxes, scores, classes = shown.boxes, shown.scores, shown.classes
         names = dataset.class_names
         pictures.append(draw_picture(model.label, image, boxes, scores, classes, names))

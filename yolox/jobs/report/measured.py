@@ -16,7 +16,7 @@ from yolox.utils.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class BenchFigures:
     """What `tools/bench.py` measured: a row a file; the machine; the input's height and width."""
 
     rows: tuple[ModelRow, ...] = ()
@@ -24,7 +24,7 @@ class Bench:
     size: tuple[int, int] | None = None
 
 
-def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Bench:
+def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> BenchFigures:
     """Read a file of ``tools/bench.py --json``.
 
     Args:
@@ -67,7 +67,7 @@ def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Ben
                     latencies=tuple(latencies),
                 )
             )
-        return Bench(
+        return BenchFigures(
             rows=tuple(rows),
             machine=f"{machine['processor']} ({machine['cores']} cores), at {height}×{width}",
             size=(height, width),

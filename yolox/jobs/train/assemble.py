@@ -29,7 +29,7 @@ from yolox.jobs.train.official import (
     training_samples,
 )
 from yolox.jobs.train.sparsity import build_sparsity, sparsity_recipe
-from yolox.jobs.train.start import Start, TrainOptions, starting_point
+from yolox.jobs.train.start import StartingPoint, TrainOptions, starting_point
 from yolox.utils.device import keep_freed_memory
 from yolox.utils.errors import UserError
 
@@ -172,7 +172,7 @@ def _decisive_fields(exp: Exp) -> dict[str, Any]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
-def _teaching(exp: Exp, options: TrainOptions, start: Start) -> Teaching | None:
+def _teaching(exp: Exp, options: TrainOptions, start: StartingPoint) -> Teaching | None:
     """The teacher that the run asks for; the same one as before where it is resumed."""
     teaching = None
     if options.teacher is not None:
@@ -183,7 +183,7 @@ def _teaching(exp: Exp, options: TrainOptions, start: Start) -> Teaching | None:
     return teaching
 
 
-def _tell_unused_classes(loader: Any, start: Start) -> None:
+def _tell_unused_classes(loader: Any, start: StartingPoint) -> None:
     """Warn where most classes of a pruned model have no objects in the training images."""
     used = {int(index) for sample in training_samples(loader) for index in sample.classes}
     if used and 2 * len(used) < start.spec.num_classes:
