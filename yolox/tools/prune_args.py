@@ -111,5 +111,9 @@ def layer_ratios(words: Sequence[str]) -> dict[str, float]:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The flags of ``tools/prunmodel.py``; ends the process with status 2 where they are wrong."""
+    """The flags of ``tools/prunmodel.py``, from the process's own words by default.
+
+    Raises:
+        UserError: an unknown flag, or a value that it does not take.
+    """
     return make_parser().parse_args(argv)
