@@ -362,7 +362,7 @@ def test_log_and_curves_tell_of_the_teacher(
 ) -> None:
     status = command(
         train.main, "--precision", "fp32", "-f", tiny_exp, "-c", pruned,
-        *("--distill", trained / "best_ckpt.pth", "output_dir", tmp_path, "distill_box", 0),
+        "--distill", trained / "best_ckpt.pth", "output_dir", tmp_path, "distill_box", 0,
     )  # fmt: skip
     assert status == 0
     folder = tmp_path / "tiny_finetune"

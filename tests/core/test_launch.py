@@ -22,9 +22,9 @@ from yolox.core import (
     make_fabric,
     outer_launch,
     processes_here,
+    report_once,
     stoppable,
     supervise,
-    told_once,
 )
 from yolox.utils.errors import UserError
 
@@ -211,11 +211,11 @@ def test_without_a_launcher_the_flag_counts(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_error_that_all_meet_is_the_first_one_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="no data") as caught, told_once():
+    with pytest.raises(UserError, match="no data") as caught, report_once():
         raise UserError("no data")
     assert not isinstance(caught.value, PeerLostError)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(PeerLostError, match="no data"), told_once():
+    with pytest.raises(PeerLostError, match="no data"), report_once():
         raise UserError("no data")
 
 

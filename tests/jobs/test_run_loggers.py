@@ -17,7 +17,7 @@ from loguru import logger
 
 from tests.runs import STEPS, command, error_lines
 from yolox.core.loggers import (
-    RUN_IDS,
+    RUN_IDS_FILE,
     MlflowOptions,
     Outcome,
     Pictures,
@@ -263,11 +263,11 @@ def test_wandb_gets_the_run_and_its_second_half(
     )  # fmt: skip
     output = tmp_path / "out"
     assert _train(tiny_exp, output, "wandb", 1, *options) == 0
-    ids = json.loads((output / "tiny" / RUN_IDS).read_text())["wandb"]
+    ids = json.loads((output / "tiny" / RUN_IDS_FILE).read_text())["wandb"]
     assert ids["project"] == "P"
     assert _train(tiny_exp, output, "wandb", 2, "sparsity", "1e-4", resume=True) == 0
     wandb.teardown()
-    assert json.loads((output / "tiny" / RUN_IDS).read_text())["wandb"] == ids
+    assert json.loads((output / "tiny" / RUN_IDS_FILE).read_text())["wandb"] == ids
     runs = sorted((output / "tiny" / "wandb").glob(f"offline-run-*-{ids['id']}"))
     assert len(runs) == 2
     halves = [_records(folder) for folder in runs]

@@ -30,8 +30,15 @@ from yolox.tools import (
 )
 
 MAINS = {
-    **{"train": train, "prunmodel": prunmodel, "eval": eval, "demo": demo, "compare": compare},
-    **{"export": export, "report": report, "sensitivity": sensitivity, "bench": bench},
+    "train": train,
+    "prunmodel": prunmodel,
+    "eval": eval,
+    "demo": demo,
+    "compare": compare,
+    "export": export,
+    "report": report,
+    "sensitivity": sensitivity,
+    "bench": bench,
     "compress": compress,
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolox.bench.cases import Entry
+from yolox.bench.cases import OpenedCase
 from yolox.data import preproc
 from yolox.utils.threads import own_threads, set_threads
 from yolox.utils.timing import take_turns
@@ -44,7 +44,7 @@ class Measurement:
     """Times of an entry, all of a whole batch.
 
     Attributes:
-        runtime, precision, threads, batch: as in `Entry`.
+        runtime, precision, threads, batch: as in `OpenedCase`.
         preprocess: letterbox of an image of the given size, for each image of the batch.
         forward: the runtime, from a NumPy array to a NumPy array.
         postprocess: decoding where the file does not, score filter and NMS.
@@ -91,7 +91,7 @@ class _Laps:
 
 
 def measure(
-    entries: Sequence[Entry],
+    entries: Sequence[OpenedCase],
     image: NDArray[np.uint8],
     *,
     conf: float,
@@ -109,9 +109,12 @@ def measure(
     Args:
         entries: of any runtimes, thread counts and batch sizes.
         image: BGR (height, width, 3) of any size; a batch holds it several times.
-        conf, nms: least score of a detection and IoU of NMS; a file with NMS has its own.
-        runs, warmup, description: as there.
+        conf: least score of a detection, in [0, 1]; a file with NMS has its own.
+        nms: IoU of NMS, in [0, 1]; likewise.
+        runs: rounds that count, as there.
+        warmup: rounds before them, as there.
         at_most: as there, in all; a runtime's part of it is that of its entries.
+        description: of the progress bar, as there.
     """
     found: dict[int, Measurement] = {}
     with own_threads():
@@ -129,7 +132,7 @@ def measure(
     return [found[n] for n in range(len(entries))]
 
 
-def _run(entry: Entry, image: NDArray[np.uint8], conf: float, nms: float) -> _Laps:
+def _run(entry: OpenedCase, image: NDArray[np.uint8], conf: float, nms: float) -> _Laps:
     set_threads(entry.threads)
     start = time.perf_counter()
     x = np.stack([preproc(image, entry.size)[0] for _ in range(entry.batch)])
@@ -146,7 +149,7 @@ def _run(entry: Entry, image: NDArray[np.uint8], conf: float, nms: float) -> _La
     )
 
 
-def _summarize(entry: Entry, laps: Sequence[_Laps]) -> Measurement:
+def _summarize(entry: OpenedCase, laps: Sequence[_Laps]) -> Measurement:
     return Measurement(
         runtime=entry.runtime,
         precision=entry.precision,

@@ -264,6 +264,7 @@ def load_teacher(path: Path, student: YOLOX, spec: ModelSpec) -> YOLOX:
     """The teacher of a file, after a look at whether it can teach the student.
 
     Args:
+        path: a checkpoint.
         student: on any device.
         spec: the student's.
 

@@ -33,7 +33,7 @@ class ResourceError(UserError):
 
 
 @contextmanager
-def told_once() -> Iterator[None]:
+def report_once() -> Iterator[None]:
     """Around what every process of a machine does alike: its error is the first one's to tell."""
     try:
         yield

@@ -61,8 +61,10 @@ class CheckpointFolder:
 
         Args:
             done: epochs done.
-            payload, state: the checkpoint, and what the latest one holds beside it.
-            is_best, history: whether it is also the best, and one of those to keep.
+            payload: the checkpoint.
+            state: what the latest checkpoint holds beside it, to resume from.
+            is_best: write it as the best one, too.
+            history: keep a copy under the epoch's number.
             last: whether no epoch follows.
 
         Raises:

@@ -16,7 +16,7 @@ from yolox.utils.schema import integer, listing, mapping, number, plain, record,
 from yolox.utils.tensors import dense, require_finite, state_dict
 
 _LIKE_WEIGHTS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # in shape
-_SHOWN = 5  # problems in a message
+_MAX_SHOWN = 5  # problems in a message
 
 
 def capture_state(
@@ -32,6 +32,10 @@ def capture_state(
     """The ``train`` entry of a checkpoint, taken between two epochs.
 
     Args:
+        fabric: whose precision's scaler is saved, too.
+        model: that is trained.
+        optimizer: as `Fabric.setup` returned it.
+        ema: the average of the weights, None where there is none.
         epoch: number of epochs done.
         best: AP50-95 and AP50 of the best evaluation so far.
         objective: what computes the losses, if not the model; see `Trainer`.
@@ -103,7 +107,7 @@ def restore_state(
     misfits = _misfits(state["optimizer"], optimizer)
     try:
         if misfits:
-            raise ValueError("; ".join(misfits[:_SHOWN]))
+            raise ValueError("; ".join(misfits[:_MAX_SHOWN]))
         model.load_state_dict(state["raw_model"])
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:

@@ -37,7 +37,7 @@ __all__ = [
 Window = tuple[int, int, int, int]
 
 WHOLE_FOLDER = "Whole"
-_MOST_TILES = 1_000_000  # of an image, in a record that is to be believed
+_MAX_TILES = 1_000_000  # of an image, in a record that is to be believed
 # The 1 is the scale, as DOTA's tools write it: tiles are cut from the image at its own size.
 _TILE_NAME = re.compile(r"(?P<source>.+)__1__(?P<x>\d+)___(?P<y>\d+)")
 
@@ -138,8 +138,8 @@ def _require_geometry(record: WholeRecord) -> None:
     if min(sides[:3]) < 1 or not 0 <= record.overlap < record.size:
         raise ValueError("sides above 0, and an overlap below the size of a tile, are expected")
     step = record.size - record.overlap
-    if math.ceil(record.height / step) * math.ceil(record.width / step) > _MOST_TILES:
-        raise ValueError(f"more than {_MOST_TILES:,} tiles")
+    if math.ceil(record.height / step) * math.ceil(record.width / step) > _MAX_TILES:
+        raise ValueError(f"more than {_MAX_TILES:,} tiles")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,8 +15,12 @@ from yolox.models import LoadedModel, ModelSpec
 from yolox.utils.checkpoint import CheckpointError
 
 # What to do about a model of other classes than the data's.
-KEEPS = "a pruned model keeps its classes: train the whole model on these data, then prune that"
-ELSEWHERE = "use data of its classes, or start a training on these with it as `checkpoint`"
+PRUNED_CLASSES_ADVICE = (
+    "a pruned model keeps its classes: train the whole model on these data, then prune that"
+)
+OTHER_CLASSES_ADVICE = (
+    "use data of its classes, or start a training on these with it as `checkpoint`"
+)
 
 
 class OtherClassesError(CheckpointError):
@@ -27,6 +31,7 @@ def follow_checkpoint(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool =
     """A copy of an Exp with a model's classes and test size, unless the person gave others.
 
     Args:
+        exp: not changed.
         spec: of a checkpoint or an exported file.
         name: what messages call it.
         pruned: whether the model is.
@@ -51,7 +56,10 @@ def take_classes(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool = Fals
     """Give an Exp the classes of a model whose head stays as it is, unless the person set others.
 
     Args:
-        spec, name, pruned: see `follow_checkpoint`.
+        exp: changed in place.
+        spec: of a checkpoint or an exported file.
+        name: what messages call it.
+        pruned: whether the model is.
 
     Raises:
         OtherClassesError: see `require_same_classes`.
@@ -62,7 +70,9 @@ def take_classes(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool = Fals
     if theirs and (not is_set or matched):
         exp.put(class_names=theirs)
     if not is_set:
-        exp.put(_classes_from=(str(name), KEEPS if pruned else ELSEWHERE))
+        exp.put(
+            _classes_from=(str(name), PRUNED_CLASSES_ADVICE if pruned else OTHER_CLASSES_ADVICE)
+        )
     exp.resolve_classes()
     require_same_classes(name, spec, exp, pruned=pruned)
 
@@ -109,6 +119,8 @@ def require_same_classes(name: object, spec: ModelSpec, exp: Exp, *, pruned: boo
 
     Args:
         name: what the message calls the checkpoint.
+        spec: of the checkpoint.
+        exp: names the classes, or the data that do.
         pruned: whether the model is.
 
     Raises:
@@ -116,7 +128,11 @@ def require_same_classes(name: object, spec: ModelSpec, exp: Exp, *, pruned: boo
     """
     theirs, ours = (", ".join(names) or "unnamed" for names in (spec.class_names, exp.class_names))
     if spec.num_classes != exp.num_classes:
-        advice = KEEPS if pruned else "use the data it was trained on, or set class_names"
+        advice = (
+            PRUNED_CLASSES_ADVICE
+            if pruned
+            else "use the data it was trained on, or set class_names"
+        )
         raise OtherClassesError(
             f"{name} has {spec.num_classes} classes ({theirs}), the data {exp.num_classes} "
             f"({ours}): {advice}"

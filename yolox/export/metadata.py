@@ -123,6 +123,7 @@ class ExportInfo:
         """The inverse of `to_metadata`; other keys are ignored.
 
         Args:
+            values: of a file's metadata, all as text.
             where: the file, for the messages.
 
         Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from yolox.export.missing import told, traced_layers
+from yolox.export.missing import traced_layers, unsupported_line
 from yolox.export.settings import ExportError, ExportSettings, optional_packages
 from yolox.export.torchscript import to_torchscript
 from yolox.models import YOLOX
@@ -70,7 +70,7 @@ def require_layers(ncnn: Any, param: Path, traced: torch.jit.ScriptModule | None
             unknown.setdefault(kind, []).append(name)
     if unknown:
         places = [
-            told(kind, (traced and traced_layers(traced, kind)) or names)
+            unsupported_line(kind, (traced and traced_layers(traced, kind)) or names)
             for kind, names in unknown.items()
         ]
         raise ExportError(

@@ -15,7 +15,7 @@ import torch
 
 from yolox.export.graph import deployed
 from yolox.export.missing import op_without_onnx
-from yolox.export.seal import SEAL, UNSEALED, seal
+from yolox.export.seal import SEAL_KEY, UNSEALED_DIGEST, seal
 from yolox.export.settings import OPSET, ExportError, ExportSettings, optional_packages
 from yolox.models import YOLOX
 
@@ -104,7 +104,7 @@ def stamp(proto: Any, metadata: Mapping[str, str]) -> None:
 
 def save(proto: Any, file: Path) -> None:
     """Write a ModelProto that is stamped, sealed."""
-    stamp(proto, {SEAL: UNSEALED})
+    stamp(proto, {SEAL_KEY: UNSEALED_DIGEST})
     file.write_bytes(proto.SerializeToString())
     seal(file)
 

@@ -29,7 +29,7 @@ from yolox.models import LoadedModel
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.errors import UserError
 
-PICTURES = 32  # most to compare on
+MAX_PICTURES = 32  # most to compare on
 SCENE_GROWTH = (32, 64)  # rows and columns more, of a second scene for files of any size
 
 
@@ -43,7 +43,8 @@ def export_checkpoint(
     """Write a model for another runtime once it computes the same there, and say so.
 
     Args:
-        loaded, source: the model and its file.
+        loaded: the model.
+        source: its file.
         output: the file that one opens.
         settings: see there.
         images: pictures to compare on, beside a made-up scene.
@@ -53,7 +54,7 @@ def export_checkpoint(
     """
     if output.exists() and output.samefile(source):
         raise ExportError(f"{output} is the checkpoint itself: name another file")
-    chosen = spread(images)
+    chosen = evenly_spread(images)
     logger.info(f"exporting {source} for {settings.format}: {_what(settings)}")
     parity = export_model(
         loaded,
@@ -106,15 +107,16 @@ def evaluation_images(exp: Exp | None) -> list[Path]:
     return [sample.path for sample in samples]
 
 
-def spread(images: Sequence[Path]) -> list[Path]:
-    """At most `PICTURES`, from first to last."""
-    if len(images) <= PICTURES:
+def evenly_spread(images: Sequence[Path]) -> list[Path]:
+    """At most `MAX_PICTURES`, from first to last."""
+    if len(images) <= MAX_PICTURES:
         return list(images)
-    logger.info(f"comparing on {PICTURES} of {len(images)} images")
-    return [images[round(n * (len(images) - 1) / (PICTURES - 1))] for n in range(PICTURES)]
+    logger.info(f"comparing on {MAX_PICTURES} of {len(images)} images")
+    return [images[round(n * (len(images) - 1) / (MAX_PICTURES - 1))] for n in range(MAX_PICTURES)]
 
 
 def has_onnxslim() -> bool:
+    """Whether an ONNX graph can be simplified; where it cannot, that is logged."""
     try:
         optional_packages("onnxslim")
     except ExportError:

@@ -15,7 +15,8 @@ from loguru import logger
 
 from yolox.core.state import epochs_done
 from yolox.exp.yolox_base import Exp
-from yolox.jobs.prune import PruneJob, probe
+from yolox.jobs.calibration import probe
+from yolox.jobs.prune import PruneJob
 from yolox.jobs.train.assemble import build_trainer
 from yolox.jobs.train.finetune import plain_epochs
 from yolox.jobs.train.start import TrainOptions
@@ -46,6 +47,8 @@ def prune_in_steps(
         job: the whole prune; its config's budget is that of the last round.
         exp: its training recipe, with `epochs` instead of its own number.
         fabric: launched.
+        steps: rounds of pruning.
+        epochs: of training between two rounds.
         on_hint: see `PruneJob.run`.
 
     Raises:

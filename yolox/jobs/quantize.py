@@ -18,7 +18,7 @@ from yolox.exp.yolox_base import Exp
 from yolox.export import ExportError, ExportSettings, open_exported
 from yolox.export.convert import placing
 from yolox.export.quantize import (
-    MOST_KEPT,
+    MAX_KEPT_RATIO,
     QuantizationError,
     Quantizer,
     QuantizeSettings,
@@ -176,7 +176,7 @@ class QuantizeJob:
         floor = old[0] - self.settings.max_drop
         logger.info(f"AP50-95 in float32 {old[0]:.4f}, to be at least {floor:.4f} in int8")
         tries = _Tries(self, quantizer, folder, suffix)
-        search = find_fewest(tries.measure, int(MOST_KEPT * len(quantizer.layers)), floor)
+        search = find_fewest(tries.measure, int(MAX_KEPT_RATIO * len(quantizer.layers)), floor)
         kept, new = search.chosen.kept, tries.measured[search.chosen.kept]
         if not search.met and not self.settings.keep_anyway:
             raise QuantizationError(

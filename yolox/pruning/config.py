@@ -180,8 +180,12 @@ class PruneConfig:
                     f"layer_sparsity must be from 0 to below 1: {ratio} for {pattern!r}"
                 )
         for name, least in (
-            *(("rounds", 1), ("round_to", 1), ("min_channels", 1)),
-            *(("reconstruct", 0), ("bn_recalibrate", 0), ("seed", 0)),
+            ("rounds", 1),
+            ("round_to", 1),
+            ("min_channels", 1),
+            ("reconstruct", 0),
+            ("bn_recalibrate", 0),
+            ("seed", 0),
         ):
             if getattr(self, name) < least:
                 problems.append(f"{name} must be at least {least}: {getattr(self, name)}")

@@ -109,6 +109,7 @@ def refuse_both(args: argparse.Namespace, *pairs: tuple[str, str]) -> None:
     """Raise `UserError` where a flag and the Exp field that it stands for are both given.
 
     Args:
+        args: parsed.
         pairs: flag, as ``--test-conf``, and field. The flag's default is None.
     """
     fields = args.opts[::2]

@@ -42,6 +42,7 @@ def run(module: str, argv: Sequence[str] | None = None, *, called: str = "") -> 
     """Run a command of `yolox.tools` by its module's name, and leave the process with its status.
 
     Args:
+        module: as ``train``.
         argv: its words, those of the process by default.
         called: what the person calls it by, for the help; the script's name by default.
     """

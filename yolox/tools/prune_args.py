@@ -79,8 +79,15 @@ def _in_latency(args: argparse.Namespace) -> bool:
 
 
 _SAME_NAMES = (
-    *("scope", "importance", "aggregate", "normalize", "per", "rounds"),
-    *("min_channels", "max_sparsity", "absorb"),
+    "scope",
+    "importance",
+    "aggregate",
+    "normalize",
+    "per",
+    "rounds",
+    "min_channels",
+    "max_sparsity",
+    "absorb",
 )
 
 

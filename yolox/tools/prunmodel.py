@@ -16,15 +16,14 @@ from yolox.core import make_fabric
 from yolox.exp import Exp
 from yolox.exp.follow import with_names
 from yolox.exp.idle import idle_without_training, tell_idle
+from yolox.jobs.calibration import Calibration, probe
 from yolox.jobs.prune import (
-    Calibration,
     PruneJob,
     is_spoilt_by_tuning,
-    prepare,
-    probe,
+    prepare_pruning,
     prune,
     show_hint,
-    sparing,
+    spare_sensitive,
 )
 from yolox.jobs.prune_steps import prune_in_steps
 from yolox.models import LoadedModel, checkpoint_payload, load_model
@@ -189,12 +188,12 @@ def _make_job(
 ) -> PruneJob:
     config, plan = prune_config(args, exp.seed or 0), None
     if args.spare:
-        config = sparing(config, loaded, args.spare)
+        config = spare_sensitive(config, loaded, args.spare)
     if args.plan:
         plan = PruningPlan.load(args.plan).without_layers(
             trace_groups(loaded.model, probe()), config.ignore
         )
-    return prepare(
+    return prepare_pruning(
         loaded,
         source,
         exp,

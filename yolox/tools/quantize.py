@@ -12,7 +12,7 @@ from yolox.exp.follow import follow_checkpoint, with_names
 from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.export.quantize import QuantizeSettings, require_packages
 from yolox.export.settings import SUFFIXES
-from yolox.jobs.evaluate import ap_on
+from yolox.jobs.evaluate import ap_evaluation
 from yolox.jobs.quantize import QuantizeJob, QuantizeRecord, calibration_images
 from yolox.models import load_model
 from yolox.tools import cli
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         size=exp.test_size,
         dynamic=args.dynamic,
         images=images,
-        evaluate=ap_on(exp),
+        evaluate=ap_evaluation(exp),
     )
     _report(job.run(), settings, exp.test_size)
 

@@ -36,18 +36,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         FINETUNED / "best_ckpt.pth",
     )
     _step(train.main, "train", "-f", EXP)
-    _step(
-        prunmodel.main,
-        "prunmodel",
-        *("-f", EXP, "--mode", "global", "--ch-sparsity", args.ch_sparsity),
-    )
+    cut = ["--mode", "global", "--ch-sparsity", args.ch_sparsity]
+    _step(prunmodel.main, "prunmodel", "-f", EXP, *cut)
     _step(train.main, "train", "-f", EXP, "-c", pruned, "max_epoch", 20, "no_aug_epochs", 5)
-    _step(
-        compare.main,
-        "compare",
-        *("-f", EXP, "-c", trained, pruned, tuned),
-        *("--labels", "trained", "pruned", "pruned + fine-tuned"),
-    )
+    labels = ["--labels", "trained", "pruned", "pruned + fine-tuned"]
+    _step(compare.main, "compare", "-f", EXP, "-c", trained, pruned, tuned, *labels)
     images = devkit / "VOC2007" / "JPEGImages" / "demo_00160.jpg"  # of the test split
     _step(demo.main, "demo", "-c", tuned, "--path", images)
     lines = (

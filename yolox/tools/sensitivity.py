@@ -38,6 +38,7 @@ def show(outcome: SensitivityOutcome, recipe: Sequence[str]) -> None:
     """Print the table, and say what was written and what to do with it.
 
     Args:
+        outcome: what the analysis found.
         recipe: words that name the Exp and set its fields.
     """
     cli.console().print(outcome.result.table(outcome.suggested))

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from yolox.core import end_with_parent, is_supervised, told_once
+from yolox.core import end_with_parent, is_supervised, report_once
 from yolox.jobs.train import choose_logger, run_trainer
 from yolox.tools import cli
 from yolox.tools.flags.train import make_parser
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if is_supervised():
         end_with_parent()
     args = make_parser().parse_args(argv)
-    with told_once():
+    with report_once():
         if args.sparsity is not None:
             cli.refuse_both(args, ("--sparsity", "sparsity"))
             args.opts = ["sparsity", str(args.sparsity), *args.opts]
