@@ -17,12 +17,13 @@ import torch
 from loguru import logger
 from torch import nn
 
-from yolox.bench.layers import METHOD, layer_timer, runtime_version
+from yolox.bench.layers import TIMING_VERSION, layer_timer, runtime_version
 from yolox.export.convert import write_model
 from yolox.export.graph import fold_focus
 from yolox.export.runtime import open_exported, openvino_arithmetic
 from yolox.export.runtimes import RUNTIMES
 from yolox.export.settings import SUFFIXES, ExportSettings
+from yolox.jobs.calibration import probe
 from yolox.models import YOLOX, LoadedModel
 from yolox.pruning import (
     Group,
@@ -31,7 +32,6 @@ from yolox.pruning import (
     PruningError,
     PruningPlan,
     ThresholdHint,
-    apply_plan,
 )
 from yolox.pruning.balance import merge_bundles
 from yolox.pruning.cost import LayerSum
@@ -39,6 +39,7 @@ from yolox.pruning.importance import Scorer
 from yolox.pruning.latency.plan import LatencyPlanner, search
 from yolox.pruning.latency.staircase import measure_steps
 from yolox.pruning.latency.table import ConvLayer, LatencyTable, conv_layers, layer_tables
+from yolox.pruning.pruner import cut, find_emptiable
 from yolox.pruning.select import select_groups
 from yolox.utils.cache_folder import cache_folder, locked
 from yolox.utils.conv_kind import LayerTimer
@@ -50,9 +51,9 @@ from yolox.utils.scratch import scratch_folder
 from yolox.utils.threads import own_threads, set_threads
 from yolox.utils.timing import interleave
 
-SECONDS = 20.0  # that timing two models in turns may take
-RUNS = 30
-BUSY_SPREAD = 1.3  # times the fastest run, that half of the runs take longer than
+TIMING_SECONDS = 20.0  # that timing two models in turns may take
+TIMED_RUNS = 30
+BUSY_RATIO = 1.3  # times the fastest run, that half of the runs take longer than
 
 Work = Callable[[], object]
 
@@ -119,9 +120,9 @@ class ModelClock:
         """
         with torch.inference_mode(), own_threads():
             set_threads(self._settings.threads)
-            times = interleave(works, runs=RUNS, at_most=SECONDS)
+            times = interleave(works, runs=TIMED_RUNS, at_most=TIMING_SECONDS)
         spread = max(statistics.median(record) / min(record) for record in times)
-        if spread > BUSY_SPREAD:
+        if spread > BUSY_RATIO:
             logger.warning(
                 f"something else keeps this machine busy: half of the runs took more than "
                 f"{spread:.1f} × the fastest, so these figures are rough"
@@ -193,12 +194,19 @@ def plan_for_latency(
             config = dataclasses.replace(config, round_to=step)
             costs = _predicted(layers, merge_bundles(chosen), table, timer, step, today)
         planner = LatencyPlanner(
-            loaded.model, groups, chosen, config, costs, scorer, on_hint=on_hint
+            loaded.model,
+            groups,
+            chosen,
+            config,
+            costs,
+            scorer,
+            emptiable=find_emptiable(loaded.model, chosen, config, probe()),
+            on_hint=on_hint,
         )
         works: list[Work] = []
 
         def measure(plan: PruningPlan) -> tuple[float, float]:
-            works.append(clock.open(apply_plan(loaded.model, groups, plan)))
+            works.append(clock.open(cut(loaded.model, groups, plan, probe())))
             old, new = clock.time([parent, works[-1]])
             return old, new
 
@@ -232,7 +240,7 @@ def _table(settings: LatencySettings) -> Iterator[LatencyTable]:
     stamp = {
         "machine": f"{processor()}, {os.cpu_count()} cores",
         "runtime": settings.version,
-        "method": METHOD,
+        "method": TIMING_VERSION,
     }
     with locked(path.with_suffix(".lock")):
         yield LatencyTable(path, stamp)

@@ -94,6 +94,7 @@ def plan_of_rest(plan: PruningPlan, groups: Sequence[Group], left: Sequence[Grou
     """The plan without the groups that went as a whole, in terms of the groups that are left.
 
     Args:
+        plan: which slots go.
         groups: of the model that the plan was made for.
         left: of the model whose blocks are emptied. Their slots lie in the same order.
     """

@@ -144,7 +144,8 @@ def prune_model(
         example_input: float (1, 3, H, W), traced and verified with; random values prove more than
             constant ones, and a small image as much as a large one.
         config: what to prune, by how much, on what grounds.
-        batches, loss: see `plan_pruning`.
+        batches: for criteria that need data; see `plan_pruning`.
+        loss: likewise.
         images: float (N, 3, H, W), real ones for `PruneConfig.reconstruct` and `bn_recalibrate`,
             on the device to do that on.
         count_input: the input that MACs are counted at, `example_input` by default.
@@ -169,17 +170,37 @@ def prune_model(
     plan.check(groups)
     if not plan.emptied():
         ready = compensate_cut(model, groups, plan, config, example_input, images)
-        return carry_out(ready, groups, plan, example_input, count_input)
-    emptied = empty_blocks(model, groups, plan, example_input)
+        return apply_and_verify(ready, groups, plan, example_input, count_input)
+    emptied, left, rest = empty_and_trace(model, groups, plan, example_input)
     pruned, difference = emptied, 0.0
-    left = trace_groups(emptied, example_input)
-    rest = plan_of_rest(plan, groups, left)
     if rest.removed:
         ready = compensate_cut(emptied, left, rest, config, example_input, images)
-        result = carry_out(ready, left, rest, example_input, count_input)
+        result = apply_and_verify(ready, left, rest, example_input, count_input)
         pruned, difference = result.model, result.report.difference
     report = report_change(model, pruned, count_input, difference)
     return PruneResult(model=pruned, plan=plan, report=report)
+
+
+def empty_and_trace(
+    model: nn.Module, groups: Sequence[Group], plan: PruningPlan, example_input: Tensor
+) -> tuple[nn.Module, list[Group], PruningPlan]:
+    """The model without the branches that a plan empties, its groups, and the plan's rest for it.
+
+    Raises:
+        PruningError: see `empty_blocks`.
+    """
+    emptied = empty_blocks(model, groups, plan, example_input)
+    left = trace_groups(emptied, example_input)
+    return emptied, left, plan_of_rest(plan, groups, left)
+
+
+def cut(
+    model: nn.Module, groups: Sequence[Group], plan: PruningPlan, example_input: Tensor
+) -> nn.Module:
+    """A plan carried out without compensation and without proof, as to measure its time."""
+    if plan.emptied():
+        model, groups, plan = empty_and_trace(model, groups, plan, example_input)
+    return apply_plan(model, groups, plan) if plan.removed else model
 
 
 def compensate_cut(
@@ -227,7 +248,7 @@ def compensate_cut(
     return ready
 
 
-def carry_out(
+def apply_and_verify(
     model: nn.Module,
     groups: Sequence[Group],
     plan: PruningPlan,
@@ -241,7 +262,8 @@ def carry_out(
     except CutRefusedError as error:
         culprits = find_culprits(model, groups, plan, example_input, error.probe)
         raise PruningError(
-            f"{error}. Leave out what cannot be traced (--ignore): {culprits or 'not one alone'}"
+            f"{error}. Leave out what cannot be traced, with `ignore`: "
+            f"{culprits or 'not one alone'}"
         ) from error
     report = report_change(
         model, pruned, example_input if count_input is None else count_input, difference

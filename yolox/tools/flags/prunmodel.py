@@ -74,6 +74,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--min-channels", type=int, default=defaults.min_channels, help="least of a layer")
     add("--max-sparsity", type=float, default=defaults.max_sparsity, help="most a layer may lose")
+    add(
+        "--allow-empty-blocks",
+        action="store_true",
+        help="residual blocks may lose their whole branch; what is left adds a constant",
+    )
 
     after = parser.add_argument_group("accuracy kept without training")
     add = after.add_argument
@@ -92,13 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
     tried = parts.experimental(parser, "refitting and one cut gained as much or more here")
     add = tried.add_argument
     add("--bn-recalibrate", type=int, help="images to correct batch norms on, 0 for none (0)")
-    add("--steps", type=parts.positive, default=1, help="rounds of pruning, with training between")
-    add(
-        "--step-epochs",
-        type=parts.positive,
-        default=STEP_EPOCHS,
-        help="epochs of training between two",
-    )
+    parts.add_steps(tried, STEP_EPOCHS)
 
     out = parser.add_argument_group("what is measured and written")
     add = out.add_argument
