@@ -320,9 +320,12 @@ def _on_trial(model: nn.Module, groups: list[Group], example_input: Tensor) -> l
             else:
                 refused.update({group.name: str(error) for group in tried[0]})
     if refused:
-        told = "; ".join(f"{name}: {why}" for name, why in list(refused.items())[:MAX_TOLD])
-        more = f"; and {len(refused) - MAX_TOLD} more" if len(refused) > MAX_TOLD else ""
-        logger.debug(f"channels that stay, as the model does not follow a cut there: {told}{more}")
+        more = f" and {len(refused) - MAX_TOLD} more" if len(refused) > MAX_TOLD else ""
+        logger.info(
+            f"{', '.join(list(refused)[:MAX_TOLD])}{more} keep their channels: the model's own code "
+            "counts them"
+        )
+        logger.debug("; ".join(f"{name}: {why}" for name, why in refused.items()))
     return [group for group in groups if group.name not in refused]
 
 
