@@ -11,7 +11,14 @@ from torch import nn
 
 from tests.networks.networks import NETWORKS, REFUSED
 from tests.pruning.helpers import bare
-from yolox.pruning import Group, PruningError, apply_plan, plan_pruning, trace_groups
+from yolox.pruning import (
+    Group,
+    PruningError,
+    apply_plan,
+    plan_pruning,
+    prune_model,
+    trace_groups,
+)
 from yolox.pruning.verify import verify_plan
 from yolox.utils.model_utils import count_macs
 
@@ -60,8 +67,4 @@ def test_a_network_that_cannot_be_pruned_is_refused_with_what_keeps_its_channels
     model = network.make().eval()
     x = torch.rand(1, 3, network.size, network.size)
     with pytest.raises(PruningError, match=reason):
-        groups = trace_groups(model, x)
-        plan = plan_pruning(
-            model, groups, bare(importance="l1", target="macs=0.5", rounds=1), count_input=x
-        )
-        verify_plan(model, groups, plan, x)
+        prune_model(model, x, bare(importance="l1", target="macs=0.5", rounds=1))

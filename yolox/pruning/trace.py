@@ -322,8 +322,8 @@ def _on_trial(model: nn.Module, groups: list[Group], example_input: Tensor) -> l
     if refused:
         more = f" and {len(refused) - MAX_TOLD} more" if len(refused) > MAX_TOLD else ""
         logger.info(
-            f"{', '.join(list(refused)[:MAX_TOLD])}{more} keep their channels: the model's own code "
-            "counts them"
+            f"{', '.join(list(refused)[:MAX_TOLD])}{more} keep their channels: the model's own "
+            "code counts them"
         )
         logger.debug("; ".join(f"{name}: {why}" for name, why in refused.items()))
     return [group for group in groups if group.name not in refused]
