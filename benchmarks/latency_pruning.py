@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from yolox.exp import get_exp
-from yolox.jobs.prune import probe
+from yolox.jobs.calibration import probe
 from yolox.jobs.prune_latency import LatencySettings, ModelClock, plan_for_latency
 from yolox.models import LoadedModel, build_model, load_model
 from yolox.pruning import (

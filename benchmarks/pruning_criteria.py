@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from yolox.exp.follow import follow_checkpoint
-from yolox.jobs.prune import CALIBRATION_BATCH, probe, total_loss
+from yolox.jobs.calibration import CALIBRATION_BATCH_SIZE, probe, total_loss
 from yolox.models import load_model
 from yolox.pruning import (
     CRITERIA,
@@ -60,7 +60,7 @@ class Bench:
         self.loaded = load_model(args.ckpt)
         self.exp = follow_checkpoint(self.exp, self.loaded.spec, args.ckpt)
         self.evaluator = self.exp.get_evaluator(16)
-        self.batches = self.exp.calibration_batches(args.images, CALIBRATION_BATCH)
+        self.batches = self.exp.calibration_batches(args.images, CALIBRATION_BATCH_SIZE)
         self.images = torch.cat([x for x, _ in self.exp.calibration_batches(64, 1)])
         self.count_input = torch.zeros(1, 3, *self.loaded.spec.input_size)
         self.groups = trace_groups(self.loaded.model, probe())
@@ -183,8 +183,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 KEYS = (
-    *("criterion", "scope", "left", "variant", "rounds"),
-    *("round_to", "per", "normalize", "aggregate"),
+    "criterion",
+    "scope",
+    "left",
+    "variant",
+    "rounds",
+    "round_to",
+    "per",
+    "normalize",
+    "aggregate",
 )
 
 

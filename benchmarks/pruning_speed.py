@@ -18,7 +18,7 @@ import torch
 
 from yolox.exp import get_exp
 from yolox.exp.models import MODELS
-from yolox.jobs.prune import probe
+from yolox.jobs.calibration import probe
 from yolox.models import build_model
 from yolox.pruning import (
     PruneConfig,

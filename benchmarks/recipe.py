@@ -88,7 +88,12 @@ VARIANTS = {
     "sparse, bn": Variant(start="sparse base", prune=("--importance", "bn")),
 }
 KINDS = (
-    *("base", "unpruned", "unpruned, rate × 2", "macs", "dense", "sparse base"),
+    "base",
+    "unpruned",
+    "unpruned, rate × 2",
+    "macs",
+    "dense",
+    "sparse base",
     *VARIANTS,
 )
 ROWS = tuple(
@@ -120,18 +125,17 @@ class Road:
         self.args, self.seed = args, seed
         self.fields = model_fields(args.model)
         side = f"{args.size},{args.size}"
-        self.common = [
-            *("input_size", side, "test_size", side, "seed", str(seed)),
-            *("data_dir", str(args.data), "output_dir", str(args.folder)),
-            *(
-                "data_num_workers",
-                str(args.workers),
-                "print_interval",
-                "1000",
-                "eval_interval",
-                "1000",
-            ),
-        ]
+        fields = {
+            "input_size": side,
+            "test_size": side,
+            "seed": seed,
+            "data_dir": args.data,
+            "output_dir": args.folder,
+            "data_num_workers": args.workers,
+            "print_interval": 1000,
+            "eval_interval": 1000,
+        }
+        self.common = [str(word) for pair in fields.items() for word in pair]
 
     def name(self, row: str) -> str:
         words = row.replace(",", "").replace("=", " ").replace("×", "times").replace(" ", "_")
@@ -162,12 +166,9 @@ class Road:
         if start is not None:
             words = ("-c", str(start), *words)
         plain = max(epochs // 8, 1)
-        self.run(
-            "train.py",
-            *("-f", str(EXP), "-expn", self.name(row), *words),
-            *("max_epoch", str(epochs), "no_aug_epochs", str(plain)),
-            *(*self.fields, *fields, *self.common),
-        )
+        words = ("-f", str(EXP), "-expn", self.name(row), *words)
+        length = ["max_epoch", str(epochs), "no_aug_epochs", str(plain)]
+        self.run("train.py", *words, *length, *self.fields, *fields, *self.common)
 
     def base(self, row: str) -> Path:
         """The trained model that rows start from."""
@@ -179,12 +180,10 @@ class Road:
         """Cut, with the AP before and after."""
         output = self.latest(row).parent / "pruned.pth"
         if not output.is_file():
-            self.run(
-                "prunmodel.py",
-                *("-c", str(start), "--target", target, "-o", str(output), "--no-latency"),
-                *("--eval", *flags, "-f", str(EXP), "exp_name", self.name(row)),
-                *("no_aug_epochs", "1", *self.common),
-            )
+            words = ["-c", str(start), "--target", target, "-o", str(output)]
+            words += ["--no-latency", "--eval", *flags, "-f", str(EXP)]
+            words += ["exp_name", self.name(row), "no_aug_epochs", "1"]
+            self.run("prunmodel.py", *words, *self.common)
         return output
 
     def row(self, row: str) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,11 @@ def write_exp(file: Path, devkit: Path, output_dir: Path, more: str = "") -> Pat
 
 def command(main: Callable[[Sequence[str] | None], None], *args: object) -> int:
     """Run a command in this process; returns its exit status."""
-    return cli.run(main, [str(arg) for arg in args])
+    make_parser = ArgumentParser
+    if main.__module__.startswith("yolox.tools."):
+        flags = main.__module__.replace("yolox.tools.", "yolox.tools.flags.")
+        make_parser = import_module(flags).make_parser
+    return cli.run(main, make_parser, [str(arg) for arg in args])
 
 
 def launch(tool: str, *args: object, cwd: Path, timeout: float = 300) -> Any:

@@ -18,7 +18,6 @@ import torch
 from loguru import logger
 
 from yolox.core import TrainResult, make_fabric
-from yolox.evaluators import EvalResult
 from yolox.exp import Exp
 from yolox.export import ExportError, ExportSettings
 from yolox.export.settings import SUFFIXES
@@ -26,9 +25,9 @@ from yolox.jobs.compress.pipeline import plan_compression
 from yolox.jobs.compress.recipe import Recipe
 from yolox.jobs.compress.result import CompressResult, run_compression
 from yolox.jobs.compress.settings import CompressError, CompressSettings
-from yolox.jobs.evaluate import BATCH, evaluate_file
+from yolox.jobs.evaluate import evaluate
 from yolox.jobs.export import evaluation_images, export_checkpoint, has_onnxslim, with_given_names
-from yolox.jobs.prune import SCORED_IMAGES, PruneJob, prepare
+from yolox.jobs.prune import SCORED_IMAGES, PruneJob, prepare_pruning
 from yolox.jobs.prune_latency import LatencySettings
 from yolox.jobs.train import TrainOptions, build_trainer
 from yolox.models import load_model
@@ -37,6 +36,8 @@ from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.device import keep_freed_memory
 from yolox.utils.download import resolve_weights
 from yolox.utils.locks import claimed
+
+__all__ = ["compress", "evaluate", "export_model", "prune", "train"]
 
 PathLike = str | Path
 
@@ -157,7 +158,7 @@ def prune(
             latency=latency,
         )
     else:
-        job = prepare(
+        job = prepare_pruning(
             loaded,
             source,
             exp,
@@ -192,37 +193,6 @@ def _prune_config(exp: Exp | None, fields: dict[str, Any]) -> PruneConfig:
         "them: a detector can lose all its AP until it is fine-tuned"
     )
     return config
-
-
-def evaluate(
-    checkpoint: PathLike,
-    exp: Exp,
-    *,
-    batch_size: int = BATCH,
-    conf: float | None = None,
-    nms: float | None = None,
-    size: tuple[int, int] | None = None,
-    precision: str = "fp32",
-    fuse: bool = False,
-) -> EvalResult:
-    """COCO and VOC AP of a checkpoint or an exported file on an Exp's evaluation images.
-
-    Writes nothing. See `yolox.jobs.evaluate.evaluate_file` for the arguments.
-
-    Returns:
-        ``.ap50_95`` and ``.ap50`` in [0, 1], ``.per_class``, ``.coco``, ``.voc``, ``.timing``;
-        ``.summary()`` is the table of the command line.
-    """
-    return evaluate_file(
-        checkpoint,
-        exp,
-        batch_size=batch_size,
-        conf=conf,
-        nms=nms,
-        size=size,
-        precision=precision,
-        fuse=fuse,
-    )
 
 
 def export_model(

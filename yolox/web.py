@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from yolox.bench.plan import file_bytes
 from yolox.data.datasets.decoding import read_image
-from yolox.export.runtime import ExportedModel
+from yolox.export.exported_model import ExportedModel
 from yolox.predict import Detector, load
 from yolox.utils.choices import CONF
 from yolox.utils.download import resolve_weights
@@ -31,9 +31,9 @@ from yolox.utils.files import short_names
 from yolox.utils.model_utils import count_params
 from yolox.utils.visualize import vis
 
-LEAST_SCORE = 0.05  # that is asked of a model: where the threshold begins
-LONGEST_SIDE = 1280  # pixels of a picture on the page
-LARGEST_FILE = "100mb"
+MIN_SCORE = 0.05  # that is asked of a model: where the threshold begins
+MAX_SIDE = 1280  # pixels of a picture on the page
+MAX_FILE_SIZE = "100mb"
 
 # Before Gradio is imported: nothing is told to anybody.
 _ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -68,7 +68,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Shown:
+class ShownDetections:
     """What a model found in the picture on the page; boxes (n, 4) are in pixels of `image`."""
 
     image: NDArray[np.uint8]
@@ -101,7 +101,7 @@ def load_candidates(sources: Sequence[str | Path], **options: Any) -> list[Candi
         if isinstance(model, ExportedModel) and model.info.nms:
             facts.append(f"keeps scores of {detector.conf:g} or more")
         else:
-            detector = replace(detector, conf=LEAST_SCORE)
+            detector = replace(detector, conf=MIN_SCORE)
         height, width = detector.size
         detector.predict(np.zeros((height, width, 3), np.uint8))
         facts = [f"{file_bytes(path) / 1e6:.1f} MB", *facts, f"{height} × {width}"]
@@ -109,9 +109,9 @@ def load_candidates(sources: Sequence[str | Path], **options: Any) -> list[Candi
     return candidates
 
 
-def look(candidates: Sequence[Candidate], image: NDArray[np.uint8]) -> list[Shown]:
+def detect_all(candidates: Sequence[Candidate], image: NDArray[np.uint8]) -> list[ShownDetections]:
     """Every model's detections in a BGR image (H, W, 3), which is made smaller to be shown."""
-    scale = min(1.0, LONGEST_SIDE / max(image.shape[:2]))
+    scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
     size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
     small = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     seen = []
@@ -120,7 +120,7 @@ def look(candidates: Sequence[Candidate], image: NDArray[np.uint8]) -> list[Show
         (found,) = candidate.detector.predict(image)
         seconds = time.perf_counter() - start
         seen.append(
-            Shown(
+            ShownDetections(
                 image=np.asarray(small, np.uint8),
                 boxes=found.boxes * np.float32(scale),
                 scores=found.scores,
@@ -132,7 +132,7 @@ def look(candidates: Sequence[Candidate], image: NDArray[np.uint8]) -> list[Show
     return seen
 
 
-def headline(candidate: Candidate, shown: Shown | None, threshold: float) -> str:
+def headline(candidate: Candidate, shown: ShownDetections | None, threshold: float) -> str:
     """A model's name, its facts, and what it found, as HTML; names are escaped."""
     facts = [fact.replace(" ", "\N{NO-BREAK SPACE}") for fact in candidate.facts]
     found = ""
@@ -150,7 +150,7 @@ def headline(candidate: Candidate, shown: Shown | None, threshold: float) -> str
     )
 
 
-def drawn(shown: Shown, threshold: float) -> NDArray[np.uint8]:
+def draw_detections(shown: ShownDetections, threshold: float) -> NDArray[np.uint8]:
     """The picture with detections of at least the threshold, RGB."""
     names = shown.names or None
     picture = vis(shown.image, shown.boxes, shown.scores, shown.classes, threshold, names)
@@ -161,17 +161,19 @@ def build_page(candidates: Sequence[Candidate], conf: float = CONF) -> Any:
     """The page, a ``gradio.Blocks``; `conf` is where the threshold stands at first."""
     gr = import_gradio()
 
-    def outputs(seen: Sequence[Shown] | None, threshold: float) -> list[Any]:
-        shown: Sequence[Shown | None] = seen or [None] * len(candidates)
+    def outputs(seen: Sequence[ShownDetections] | None, threshold: float) -> list[Any]:
+        shown: Sequence[ShownDetections | None] = seen or [None] * len(candidates)
         texts = [headline(c, s, threshold) for c, s in zip(candidates, shown, strict=True)]
-        pictures = [gr.update(value=s and drawn(s, threshold), visible=bool(s)) for s in shown]
+        pictures = [
+            gr.update(value=s and draw_detections(s, threshold), visible=bool(s)) for s in shown
+        ]
         return [*texts, *pictures]
 
     def on_picture(path: str | None, threshold: float) -> list[Any]:
         if path is None:
             return [None, *outputs(None, threshold)]
         try:
-            seen = look(candidates, read_image(Path(path)))
+            seen = detect_all(candidates, read_image(Path(path)))
         except UserError as error:
             said, _, _ = str(error).replace(path, Path(path).name).partition(": ")
             raise gr.Error(escape(said), print_exception=False) from error
@@ -194,7 +196,7 @@ def build_page(candidates: Sequence[Candidate], conf: float = CONF) -> Any:
                 # which Gradio would write a file beside this one.
                 picture.preprocess = _path_of
                 threshold = gr.Slider(
-                    LEAST_SCORE, 1.0, value=max(conf, LEAST_SCORE), step=0.01, label="Threshold",
+                    MIN_SCORE, 1.0, value=max(conf, MIN_SCORE), step=0.01, label="Threshold",
                     info="least score of a detection", buttons=[], elem_id="threshold",
                 )  # fmt: skip
             with gr.Column(scale=3, min_width=280), gr.Row():
@@ -235,7 +237,7 @@ def serve(candidates: Sequence[Candidate], *, host: str, port: int, conf: float 
             prevent_thread_lock=True,
             show_error=True,
             footer_links=[],
-            max_file_size=LARGEST_FILE,
+            max_file_size=MAX_FILE_SIZE,
             enable_monitoring=False,
             ssr_mode=False,
             pwa=False,
@@ -263,7 +265,7 @@ def require_port(host: str, port: int) -> None:
             probe.bind((host, port))
     except OSError as error:
         raise UserError(
-            f"cannot serve at {host}, port {port} ({error.strerror}): give another --port or --host"
+            f"cannot serve at {host}, port {port} ({error.strerror}): give another `port` or `host`"
         ) from error
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.helpers import deterministic_state
-from yolox.bench.cases import BenchError, Case, CompileError, Entry, open_case, runtimes_for
+from yolox.bench.cases import BenchError, Case, CompileError, OpenedCase, open_case, runtimes_for
 from yolox.bench.memory import can_measure, measure_memory
 from yolox.bench.plan import (
     BenchSettings,
@@ -23,7 +23,7 @@ from yolox.bench.plan import (
     read_subjects,
 )
 from yolox.bench.results import MeasuredModel, Result, slower_line, speedup, to_json
-from yolox.bench.run import Measurement, Times, measure, measure_files
+from yolox.bench.run import Measurement, Times, measure
 from yolox.export import ExportInfo, ExportSettings, write_model
 from yolox.export.parity import FP32, count_missing
 from yolox.models import ModelSpec, build_model, checkpoint_payload, load_model
@@ -95,14 +95,14 @@ def test_entries_of_a_runtime_take_turns_on_the_picture_with_their_own_threads()
     calls: list[tuple[str, int, tuple[int, ...]]] = []
     kept = torch.tensor([[0.0, 0, 9, 9, 0.9, 0.8, 1]] * 2)
 
-    def entry(name: str, runtime: str, threads: int, batch: int) -> Entry:
+    def entry(name: str, runtime: str, threads: int, batch: int) -> OpenedCase:
         def run(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             calls.append((name, torch.get_num_threads(), x.shape))
             assert (x[:, :, :32] == 7).all()  # the letterboxed picture
             assert (x[:, :, 32:] == 114).all()  # and its padding
             return x
 
-        return Entry(
+        return OpenedCase(
             runtime=runtime, threads=threads, batch=batch, size=(64, 64), precision="fp32",
             run=run, finish=lambda output, conf, nms: [kept] * batch,
         )  # fmt: skip
@@ -162,7 +162,7 @@ def test_runtimes_of_a_file(name: str, asked: list[str], expected: list[str]) ->
     assert runtimes_for(Path(name), asked) == expected
 
 
-def agree(entry: Entry, checkpoint: Path, batch: int) -> None:
+def agree(entry: OpenedCase, checkpoint: Path, batch: int) -> None:
     """What an open case finds is what the model finds."""
     model = load_model(checkpoint).model
     with torch.no_grad():  # at an IoU of 1 NMS keeps all, so no near tie decides what is left
@@ -217,12 +217,6 @@ def test_a_compiler_that_fails_is_told_in_one_line(
         open_case(case(checkpoint, "torch.compile"))
     assert "\n" not in str(error.value)
     assert "No working C++ compiler found in any of: g++" in str(error.value)
-
-
-def test_medians_of_files(exported: Path) -> None:
-    both = measure_files([exported, exported], threads=1, runs=3)
-    assert len(both) == 2
-    assert all(0 < ms < 60_000 for ms in both)
 
 
 @pytest.mark.skipif(not can_measure(), reason="only Linux tells a process's peak memory")

@@ -103,7 +103,7 @@ def test_the_ncnn_network_is_the_layer(kind: ConvKind) -> None:
 def test_every_layer_has_a_time_of_its_own(
     runtime: str, kind: ConvKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("yolox.bench.layers.RUNS", 3)
+    monkeypatch.setattr("yolox.bench.layers.TIMED_RUNS", 3)
     pairs = OWN_PAIRS if kind.depthwise else PAIRS
     times = layer_timer(runtime, threads=1)(kind, pairs)
     assert len(times) == len(pairs)
@@ -121,8 +121,8 @@ def test_layers_of_openvino_in_bf16_have_times_of_their_own() -> None:
 def test_a_layer_wider_than_one_network_holds_is_timed_in_parts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("yolox.bench.layers.RUNS", 3)
-    monkeypatch.setattr("yolox.bench.layers.WEIGHTS", 9 * 8 * 16)
+    monkeypatch.setattr("yolox.bench.layers.TIMED_RUNS", 3)
+    monkeypatch.setattr("yolox.bench.layers.NETWORK_WEIGHTS", 9 * 8 * 16)
     assert all(ms > 0 for ms in layer_timer("onnxruntime", threads=1)(conv_kind(), PAIRS * 2))
 
 
@@ -139,7 +139,7 @@ def test_images_of_ncnn_outlive_the_arrays_that_they_were_made_of(
         _ = np.full((8, 12, 20), np.nan, np.float32)  # takes the place of what was freed
         seen.append(np.array(image))
 
-    monkeypatch.setattr(layers, "RUNS", 1)
+    monkeypatch.setattr(layers, "TIMED_RUNS", 1)
     monkeypatch.setattr(_NcnnNet, "run", run)
     kind = conv_kind()
     layer_timer("ncnn", threads=1)(kind, [(8, 16)])

@@ -263,7 +263,7 @@ def test_a_students_own_losses_would_be_left_out() -> None:
             return {name: 2 * value for name, value in super().loss(x, targets).items()}
 
     plain = _model(0)
-    with pytest.raises(UserError, match=r"Focal\.loss\): train it without --distill"):
+    with pytest.raises(UserError, match=r"Focal\.loss\): train it without `teacher`"):
         Distillation(Focal(plain.backbone, plain.head), _model(1), DistillConfig())
     Distillation(plain, _model(1), DistillConfig())
 
@@ -362,7 +362,7 @@ def test_log_and_curves_tell_of_the_teacher(
 ) -> None:
     status = command(
         train.main, "--precision", "fp32", "-f", tiny_exp, "-c", pruned,
-        *("--distill", trained / "best_ckpt.pth", "output_dir", tmp_path, "distill_box", 0),
+        "--distill", trained / "best_ckpt.pth", "output_dir", tmp_path, "distill_box", 0,
     )  # fmt: skip
     assert status == 0
     folder = tmp_path / "tiny_finetune"

@@ -22,9 +22,9 @@ from yolox.core import (
     make_fabric,
     outer_launch,
     processes_here,
+    report_once,
     stoppable,
     supervise,
-    told_once,
 )
 from yolox.utils.errors import UserError
 
@@ -180,7 +180,7 @@ def test_torchrun_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes_here(None) == processes_here(2) == 2
     fabric = make_fabric(precision="fp32")
     assert (fabric.world_size, fabric.global_rank, fabric.local_rank) == (6, 3, 1)
-    with pytest.raises(UserError, match=r"-d 4, but torchrun or srun started 2 processes"):
+    with pytest.raises(UserError, match=r"`devices=4`, but torchrun or srun started 2 processes"):
         processes_here(4)
 
 
@@ -211,11 +211,11 @@ def test_without_a_launcher_the_flag_counts(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_error_that_all_meet_is_the_first_one_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="no data") as caught, told_once():
+    with pytest.raises(UserError, match="no data") as caught, report_once():
         raise UserError("no data")
     assert not isinstance(caught.value, PeerLostError)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(PeerLostError, match="no data"), told_once():
+    with pytest.raises(PeerLostError, match="no data"), report_once():
         raise UserError("no data")
 
 
@@ -254,7 +254,7 @@ def test_memory_that_ran_out_is_told_whoever_asked_for_it() -> None:
 def test_a_batch_norm_of_one_value_is_told() -> None:
     with pytest.raises(ValueError, match="Expected more than 1 value") as caught:
         torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
-    assert "raise the batch size (-b) or input_size" in str(explain(caught.value))
+    assert "raise the batch size or input_size" in str(explain(caught.value))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), KeyError("gloo"), ValueError()])

@@ -20,7 +20,7 @@ from yolox.core.loggers import RunInfo, RunLoggers, TensorBoard
 from yolox.core.penalty import PenaltyWatch
 from yolox.exp import Exp
 from yolox.jobs.train import TrainOptions
-from yolox.jobs.train.sparsity import sparsity_of
+from yolox.jobs.train.sparsity import build_sparsity
 from yolox.tools import prunmodel, train
 from yolox.utils.model_utils import fuse_model
 
@@ -434,10 +434,10 @@ def test_weight_decay_on_the_scales_is_told(tiny_exp: Path, tmp_path: Path) -> N
     told: list[str] = []
     sink = logger.add(told.append, level="WARNING")
     try:
-        sparsity_of(exp, trainer.model, trainer.optimizer)
+        build_sparsity(exp, trainer.model, trainer.optimizer)
         assert not told
         own = torch.optim.SGD(trainer.model.parameters(), lr=0.1, weight_decay=1e-4)
-        sparsity_of(exp, trainer.model, own)
+        build_sparsity(exp, trainer.model, own)
     finally:
         logger.remove(sink)
     assert "weight decay on the scales of" in told[0]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.runs import new_trainer, read
-from yolox.core.statistics import IMAGES, RecentImages, retake_statistics
+from yolox.core.statistics import MAX_IMAGES, RecentImages, retake_statistics
 
 
 def _net() -> nn.Sequential:
@@ -44,9 +44,9 @@ def test_means_and_variances_are_those_of_the_average() -> None:
 def test_only_the_last_images_are_kept() -> None:
     recent = RecentImages()
     for number in range(40):
-        recent.add(torch.full((IMAGES // 8, 1, 1, 1), float(number)))
+        recent.add(torch.full((MAX_IMAGES // 8, 1, 1, 1), float(number)))
     assert [float(batch[0]) for batch in recent] == list(range(32, 40))
-    recent.add(torch.zeros(2 * IMAGES, 1, 1, 1))
+    recent.add(torch.zeros(2 * MAX_IMAGES, 1, 1, 1))
     assert len(recent) == 1
     recent.clear()
     assert not list(recent)

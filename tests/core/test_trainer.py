@@ -321,7 +321,7 @@ def logged(devkit: Path, tiny_exp: Path, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("logged")
     status = command(
         train.main, "--precision", "fp32", "-f", tiny_exp,
-        *("output_dir", folder, "max_epoch", 3, "print_interval", 2, "eval_interval", 2),
+        "output_dir", folder, "max_epoch", 3, "print_interval", 2, "eval_interval", 2,
     )  # fmt: skip
     assert status == 0
     return folder / "tiny"

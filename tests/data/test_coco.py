@@ -10,7 +10,7 @@ import pytest
 
 from tests.data.helpers import Picture, coco_json, write_coco, write_image
 from yolox.data import COCODataset, DataError, build_samples, read_coco, resolve_class_list
-from yolox.data.datasets.records import ANNOTATION, CLASS_LIST, ENTRY
+from yolox.data.datasets.records import BAD_ANNOTATION, BAD_CLASS_LIST, BAD_ENTRY
 
 CLASSES = ("ant", "bee")
 PICTURES = (
@@ -326,7 +326,7 @@ BAD_OBJECTS = [
 def test_annotations_that_cannot_be_used(root, change, words):
     rewrite(root, lambda content: content["annotations"][1].update(change))
     ((kind, where, what),) = problems(root)
-    assert (kind, where) == (ANNOTATION, "train.json: annotations[1]")
+    assert (kind, where) == (BAD_ANNOTATION, "train.json: annotations[1]")
     assert words in what
     first, _ = read_coco(root, "train.json", "train").records
     assert len(first.boxes) == (1 if "image_id" in change else 0)
@@ -363,7 +363,7 @@ def test_all_annotations_that_cannot_be_used_are_raised_at_once(root):
 def test_entries_of_images_that_cannot_be_used(root, entry, words):
     rewrite(root, lambda content: content["images"].append(entry))
     ((kind, where, what),) = problems(root)
-    assert (kind, where) == (ENTRY, "train.json: images[2]")
+    assert (kind, where) == (BAD_ENTRY, "train.json: images[2]")
     assert words in what
     assert [r.image_id for r in read_coco(root, "train.json", "train").records] == [10, 20]
     with pytest.raises(DataError, match="1 entries of images cannot be used"):
@@ -372,7 +372,7 @@ def test_entries_of_images_that_cannot_be_used(root, entry, words):
 
 def test_objects_of_an_entry_that_cannot_be_used_are_no_second_problem(root):
     rewrite(root, lambda content: content["images"][0].update(file_name="/c.png"))
-    assert [kind for kind, _, _ in problems(root)] == [ENTRY]
+    assert [kind for kind, _, _ in problems(root)] == [BAD_ENTRY]
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_categories_that_make_no_class_list(root, categories, words):
 
     rewrite(root, change)
     ((kind, _, what),) = problems(root)
-    assert kind == CLASS_LIST
+    assert kind == BAD_CLASS_LIST
     assert words in what
     with pytest.raises(DataError, match="class lists cannot be used"):
         read(root)

@@ -21,7 +21,7 @@ from yolox.data import (
 from yolox.data.contact_sheet import (
     Tile,
     augmented_tiles,
-    choose,
+    choose_images,
     draw_sheet,
     record_tile,
     record_tiles,
@@ -48,17 +48,17 @@ def tile(
 def test_rarest_class_first_and_images_that_show_more() -> None:
     classes = [{"dog"}, {"dog"}, {"dog", "cat"}, {"cat"}, {"emu"}, set()]
     for seed in range(5):
-        assert choose(classes, 2, seed) == [4, 2]
-        assert sorted(choose(classes, 9, seed)) == [0, 1, 2, 3, 4, 5]
-    assert choose(classes, 4, 1) == choose(classes, 4, 1)
-    assert len({tuple(choose(classes, 4, seed)) for seed in range(20)}) > 1
-    assert choose([], 3, 0) == []
+        assert choose_images(classes, 2, seed) == [4, 2]
+        assert sorted(choose_images(classes, 9, seed)) == [0, 1, 2, 3, 4, 5]
+    assert choose_images(classes, 4, 1) == choose_images(classes, 4, 1)
+    assert len({tuple(choose_images(classes, 4, seed)) for seed in range(20)}) > 1
+    assert choose_images([], 3, 0) == []
 
 
 @given(st.lists(st.sets(st.sampled_from("abcdef")), max_size=12), st.integers(0, 9))
 def test_every_class_is_shown_where_there_is_room(classes: list[set[str]], seed: int) -> None:
     every = set().union(*classes)
-    chosen = choose(classes, len(every), seed)
+    chosen = choose_images(classes, len(every), seed)
     assert len(chosen) == len(set(chosen)) == min(len(every), len(classes))
     assert set().union(*(classes[i] for i in chosen)) == every
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tests.data.helpers import VocTree
 from yolox.data import COCO_CLASSES, VOC_CLASSES, DataError
 from yolox.data.datasets.records import (
-    ANNOTATION,
-    CLASS_LIST,
+    BAD_ANNOTATION,
+    BAD_CLASS_LIST,
     Problem,
     Record,
     RecordSet,
@@ -412,8 +412,10 @@ def test_broken_images_are_not_copies_of_one_another() -> None:
 
 
 def test_problems_of_the_readers_are_errors_by_kind() -> None:
-    problems = [Problem(kind=ANNOTATION, where=f"{n:02d}.xml", what="broken") for n in range(12)]
-    problems.append(Problem(kind=CLASS_LIST, where="classes.txt", what="empty"))
+    problems = [
+        Problem(kind=BAD_ANNOTATION, where=f"{n:02d}.xml", what="broken") for n in range(12)
+    ]
+    problems.append(Problem(kind=BAD_CLASS_LIST, where="classes.txt", what="empty"))
     split = {"train": records(record("a", ("dog", BOX)), problems=tuple(problems))}
     report = check(split, None, (50, 50))
     finding = found(report, "annotations that cannot be used")

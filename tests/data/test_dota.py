@@ -325,7 +325,7 @@ def test_another_conversion_is_not_mixed_in(dota, change, words):
     with pytest.raises(DataError, match=words) as caught:
         dota.convert(**change)
     assert "P1 is in" in str(caught.value)
-    assert "--output or --year" in str(caught.value)
+    assert "`output` or `year`" in str(caught.value)
     assert dota.files() == before
 
 

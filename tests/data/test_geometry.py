@@ -19,7 +19,7 @@ import yolox
 from tests.data.pictures import KINDS, app1, claiming, exif, noise, pillow, with_chunk
 from yolox.data import DataError, DetectionDataset, Sample
 from yolox.data.contact_sheet import record_tile
-from yolox.data.convert.cut import Job, TileSettings, cut
+from yolox.data.convert.cut import CutJob, TileSettings, cut
 from yolox.data.datasets.build import build_samples
 from yolox.data.datasets.decoding import FACTORS, decode, read_bytes, read_image, reduced_size
 from yolox.data.datasets.records import Record, RecordSet
@@ -165,7 +165,7 @@ def tile_of(path: Path, size: tuple[int, int], folder: Path) -> np.ndarray:
         boxes=(),
         difficult=(),
     )
-    job = Job(
+    job = CutJob(
         image=path,
         folder=folder,
         shapes=(),

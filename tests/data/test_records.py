@@ -23,8 +23,8 @@ from yolox.data import (
     require_objects,
     resolve_class_list,
 )
-from yolox.data.datasets.files import inside
-from yolox.data.datasets.records import ANNOTATION, CLASS_LIST, ENTRY
+from yolox.data.datasets.files import path_inside
+from yolox.data.datasets.records import BAD_ANNOTATION, BAD_CLASS_LIST, BAD_ENTRY
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -146,8 +146,8 @@ def test_missing_and_broken_images_are_told_apart_and_told_at_once(tmp_path, ima
 
 def test_problems_are_raised_at_once_by_kind(image):
     problems = (
-        *(Problem(kind=ANNOTATION, where=f"f{i:02d}", what="is odd") for i in range(12)),
-        Problem(kind=ENTRY, where="list", what="is odd, too"),
+        *(Problem(kind=BAD_ANNOTATION, where=f"f{i:02d}", what="is odd") for i in range(12)),
+        Problem(kind=BAD_ENTRY, where="list", what="is odd, too"),
     )
     with pytest.raises(DataError) as error:
         build_samples(records(record(image), problems=problems), ("ant",))
@@ -195,7 +195,7 @@ def test_a_given_list_comes_before_that_of_the_data_and_that_of_the_annotations(
 
 
 def test_a_faulty_class_list_matters_only_where_it_is_used(image):
-    fault = Problem(kind=CLASS_LIST, where="classes.txt", what="is odd")
+    fault = Problem(kind=BAD_CLASS_LIST, where="classes.txt", what="is odd")
     row = records(one_box(image), problems=(fault,))
     with pytest.raises(DataError, match=r"(?s)1 class lists .*classes\.txt: is odd"):
         resolve_class_list(row)
@@ -203,7 +203,7 @@ def test_a_faulty_class_list_matters_only_where_it_is_used(image):
 
 
 def test_classes_are_not_guessed_from_half_the_annotations(image):
-    fault = Problem(kind=ANNOTATION, where="b.xml", what="is odd")
+    fault = Problem(kind=BAD_ANNOTATION, where="b.xml", what="is odd")
     with pytest.raises(DataError, match=r"b\.xml: is odd"):
         resolve_class_list(records(one_box(image), problems=(fault,)))
 
@@ -231,7 +231,7 @@ def test_classes_are_not_guessed_from_half_the_annotations(image):
     ],
 )
 def test_paths_stay_inside_their_folder(name, place):
-    assert inside(Path("root"), name) == (None if place is None else Path("root") / place)
+    assert path_inside(Path("root"), name) == (None if place is None else Path("root") / place)
 
 
 @pytest.mark.parametrize(("bits", "told"), [(16, False), (12, True)])

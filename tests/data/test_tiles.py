@@ -160,7 +160,7 @@ def test_whole_images_need_tiles(tmp_path):
 def test_whole_images_need_every_tile(tmp_path):
     with pytest.raises(DataError, match="P1: 1 of 2 tiles of 100 with overlap 20") as caught:
         whole_images(_tiles(tmp_path)[1:], ("plane", "ship"))
-    assert "--keep-empty 1" in str(caught.value)
+    assert "`yolox.data.convert`, keep_empty 1, into" in str(caught.value)
     moved = [dataclasses.replace(s, name="P1__1__60___0") for s in _tiles(tmp_path)[1:]]
     with pytest.raises(DataError, match=r"1 of 2 tiles .*, and 1 others"):
         whole_images([_tiles(tmp_path)[0], *moved], ("plane", "ship"))

@@ -15,7 +15,7 @@ from yolox.data import (
     read_voc,
     resolve_classes,
 )
-from yolox.data.datasets.records import ANNOTATION, CLASS_LIST, ENTRY, MISSING
+from yolox.data.datasets.records import BAD_ANNOTATION, BAD_CLASS_LIST, BAD_ENTRY, IMAGE_MISSING
 from yolox.data.image_size import read_image_size
 
 SETS = (("2007", "trainval"),)
@@ -163,7 +163,12 @@ def test_reading_is_lenient_and_tells_every_problem(voc):
     assert (first.size, first.names, first.difficult) == ((40, 60), ("dog", "cat"), (False, True))
     assert first.boxes == ((10, 5, 30, 25), (0, 0, 59, 39))
     assert (second.name, second.boxes) == ("b", ())
-    assert [p.kind for p in records.problems] == [ANNOTATION, MISSING, ENTRY, CLASS_LIST]
+    assert [p.kind for p in records.problems] == [
+        BAD_ANNOTATION,
+        IMAGE_MISSING,
+        BAD_ENTRY,
+        BAD_CLASS_LIST,
+    ]
     assert records.classes is None
     with pytest.raises(DataError) as error:
         read(voc, classes=["dog", "cat"])

@@ -8,7 +8,7 @@ import pytest
 
 from tests.data.helpers import Picture, write_image, write_yolo
 from yolox.data import DataError, YOLODataset, read_yolo
-from yolox.data.datasets.records import ANNOTATION, CLASS_LIST, ENTRY
+from yolox.data.datasets.records import BAD_ANNOTATION, BAD_CLASS_LIST, BAD_ENTRY
 
 CLASSES = ("ant", "bee")
 PICTURES = (
@@ -86,7 +86,7 @@ def test_lines_that_cannot_be_used_are_named(config, line, words):
     path = label(config, f"0 .5 .5 .5 .5\n\n{line}\n")
     records = read_yolo(config, "train")
     (problem,) = records.problems
-    assert (problem.kind, problem.where) == (ANNOTATION, f"{path}:3")
+    assert (problem.kind, problem.where) == (BAD_ANNOTATION, f"{path}:3")
     assert words in problem.what
     assert records.records[0].boxes == ()
 
@@ -266,7 +266,7 @@ def test_lists_do_not_lead_out_of_the_data_set(config, line):
     records = read_yolo(config, "train")
     assert [r.image.name for r in records.records] == ["a.png"]
     (problem,) = records.problems
-    assert (problem.kind, problem.where) == (ENTRY, str(config.parent / "list.txt"))
+    assert (problem.kind, problem.where) == (BAD_ENTRY, str(config.parent / "list.txt"))
     assert "leads out of" in problem.what
     with pytest.raises(DataError, match="1 entries of images cannot be used"):
         read(config)
@@ -323,7 +323,7 @@ def test_files_that_say_too_little(config, lines, words):
 def test_a_class_named_twice(config):
     config.write_text("names: [ant, ant]\ntrain: images/train")
     (problem,) = read_yolo(config, "train").problems
-    assert (problem.kind, problem.where) == (CLASS_LIST, f"{config}: names")
+    assert (problem.kind, problem.where) == (BAD_CLASS_LIST, f"{config}: names")
     with pytest.raises(DataError, match=r"'ant' \(2 times\)"):
         read(config)
 

@@ -92,4 +92,4 @@ def _main(
         os.dup2(file.fileno(), 2)
     if before:
         before()
-    sys.exit(cli.run(train.main, args))
+    sys.exit(cli.run(train.main, train.make_parser, args))

@@ -194,9 +194,19 @@ def test_torchrun(devkit: Path, tmp_path: Path) -> None:
     exp = write_exp(tmp_path / "exp.py", devkit, tmp_path / "out")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
-            *(f"--master_port={free_port()}", str(REPO / "tools" / "train.py")),
-            *("--precision", "fp32", "-f", str(exp), "max_epoch", "1"),
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            "2",
+            f"--master_port={free_port()}",
+            str(REPO / "tools" / "train.py"),
+            "--precision",
+            "fp32",
+            "-f",
+            str(exp),
+            "max_epoch",
+            "1",
         ],
         cwd=tmp_path,
         env=environment(),

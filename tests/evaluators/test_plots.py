@@ -9,8 +9,8 @@ from tests.evaluators.helpers import detections, perfect, sample
 from yolox.evaluators import Timing, evaluate_detections, precision_recall_curves
 from yolox.evaluators.confusion import Confusion
 from yolox.evaluators.plots import (
-    MOST_NAMED,
-    group_rare_mixups,
+    MAX_NAMED_CLASSES,
+    group_rare_confusions,
     save_confusion,
     save_f1,
     save_precision_recall,
@@ -71,22 +71,22 @@ def test_hits_are_blue_and_errors_orange(tmp_path):
     assert wrong > 10_000
 
 
-def test_rare_mixups_are_counted_as_one_class():
-    classes = MOST_NAMED + 10
+def test_rare_confusions_are_counted_as_one_class():
+    classes = MAX_NAMED_CLASSES + 10
     counts = np.diag(np.arange(1, classes + 2))
     counts[-1, -1] = 0
     counts[0, 1] = counts[2, 1] = counts[35, 36] = 5
     counts[-1, 39] = counts[38, -1] = 3
-    table, names = group_rare_mixups(counts, [f"c{i}" for i in range(classes)])
-    assert table.shape == (MOST_NAMED + 1, MOST_NAMED + 1)
+    table, names = group_rare_confusions(counts, [f"c{i}" for i in range(classes)])
+    assert table.shape == (MAX_NAMED_CLASSES + 1, MAX_NAMED_CLASSES + 1)
     assert table.sum() == counts.sum()
-    assert names[-1] == f"{classes - MOST_NAMED + 1} others"
+    assert names[-1] == f"{classes - MAX_NAMED_CLASSES + 1} others"
     assert {"c0", "c1", "c2", "c35", "c36"} <= set(names)
-    assert "c39" in names, "of the classes never mixed up the frequent ones"
+    assert "c39" in names, "of the classes never confused the frequent ones"
     assert "c3" not in names
     assert table[names.index("c35"), names.index("c36")] == 5
     assert table[-1, names.index("c39")] == 3
-    few, same = group_rare_mixups(counts[:3, :3], ["a", "b"])
+    few, same = group_rare_confusions(counts[:3, :3], ["a", "b"])
     assert few.tolist() == counts[:3, :3].tolist()
     assert same == ["a", "b"]
 

@@ -193,7 +193,10 @@ def test_fields_without_effect_where_nothing_is_trained() -> None:
     words = "max_epoch 3 depth 1 test_conf 0.1 data_dir x finetune_act relu input_size 64,64"
     exp.merge(words.split())
     assert _told(exp, idle_without_training(exp)) == {
-        *("max_epoch", "depth", "finetune_act", "input_size"),
+        "max_epoch",
+        "depth",
+        "finetune_act",
+        "input_size",
     }
     kept = idle_without_training(exp, kept=["finetune_act"], evaluates=False)
     assert _told(exp, kept) == {"max_epoch", "depth", "input_size", "test_conf"}

@@ -104,7 +104,7 @@ def test_images_of_another_size_are_refused(exported: Files) -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_part_that_is_missing_or_damaged(kind: str, exported: Files, tmp_path: Path) -> None:
     main, *others = SUFFIXES[kind]
-    assert "make one with tools/export.py" in problem(tmp_path / f"none{main}")
+    assert "make one with `yolox.export_model`" in problem(tmp_path / f"none{main}")
     for suffix in others:
         file = copied(exported(kind), tmp_path)
         file.with_suffix(suffix).unlink()
@@ -134,7 +134,7 @@ def test_files_of_other_programs(exported: Files, tmp_path: Path) -> None:
         assert text in problem(file)
     del proto.metadata_props[:]
     onnx.save(proto, file)
-    assert "or no file of tools/export.py" in problem(file)
+    assert "or no file of `yolox.export_model`" in problem(file)
     assert "expected an exported file" in problem(tmp_path / "model.tflite")
 
 

@@ -118,7 +118,7 @@ def test_what_cannot_be_sealed(exported: Files, tmp_path: Path) -> None:
         seal(tmp_path / "none.onnx")
     stranger = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
     onnx.save(stranger, tmp_path / "empty.onnx")
-    with pytest.raises(ExportError, match=r"or no file of tools/export\.py"):
+    with pytest.raises(ExportError, match=r"or no file of `yolox\.export_model`"):
         seal(tmp_path / "empty.onnx")
 
 

@@ -69,7 +69,7 @@ def test_exp_files_that_cannot_be(
 def test_names_that_are_none() -> None:
     with pytest.raises(ExpError, match="nearest: yolox-tiny"):
         get_exp(None, "yolox-tinny")
-    with pytest.raises(ExpError, match="-f, or a built-in model with -n"):
+    with pytest.raises(ExpError, match="a file, `exp_file`, or a built-in model, `exp_name`"):
         get_exp()
 
 

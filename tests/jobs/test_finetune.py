@@ -10,7 +10,7 @@ import pytest
 from tests.runs import command, new_trainer
 from yolox.exp import Exp, ExpError
 from yolox.jobs.train import TrainOptions
-from yolox.jobs.train.finetune import average_of, fine_tuning
+from yolox.jobs.train.finetune import build_ema, fine_tuning
 from yolox.models import ModelSpec, build_model
 from yolox.tools import prunmodel, train
 from yolox.utils.ema import ModelEMA
@@ -79,16 +79,16 @@ def test_what_was_given_stays() -> None:
 
 def test_the_average_reaches_its_decay_within_its_window() -> None:
     model = build_model(ModelSpec(depth=0.33, width=0.0625))
-    short = average_of(_exp(ema_decay=0.99), model, tuned=True)
+    short = build_ema(_exp(ema_decay=0.99), model, tuned=True)
     assert short is not None
     short.updates = 100
     assert short.decay == pytest.approx(0.99 * (1 - 2.718281828**-1))
     for exp, tuned in ((_exp(), True), (_exp(), False), (_exp(ema_decay=0.99), False)):
-        long, plain = average_of(exp, model, tuned=tuned), ModelEMA(model, exp.ema_decay)
+        long, plain = build_ema(exp, model, tuned=tuned), ModelEMA(model, exp.ema_decay)
         assert long is not None
         long.updates = plain.updates = 700
         assert long.decay == plain.decay
-    assert average_of(_exp(ema=False), model, tuned=True) is None
+    assert build_ema(_exp(ema=False), model, tuned=True) is None
 
 
 def test_a_pruned_model_is_trained_by_the_recipe_and_no_other_is(

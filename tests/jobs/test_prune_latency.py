@@ -125,8 +125,8 @@ def test_a_target_is_met_and_told(
     ]
 
 
+@pytest.mark.usefixtures("abacus")
 def test_a_plan_alone_and_a_step_that_is_given(
-    abacus: list[tuple[ConvKind, Pair]],
     tiny_exp: Path,
     best: Path,
     tmp_path: Path,
@@ -144,8 +144,8 @@ def test_a_plan_alone_and_a_step_that_is_given(
     assert any(count % 4 for count in left)
 
 
+@pytest.mark.usefixtures("abacus")
 def test_openvino_is_measured_in_the_arithmetic_that_is_asked_for(
-    abacus: list[tuple[ConvKind, Pair]],
     tiny_exp: Path,
     best: Path,
     tmp_path: Path,
@@ -184,10 +184,10 @@ def todays(err: str) -> float:
         (("--target", "latency=0.0001ms"), "cannot be reached"),
     ],
 )
+@pytest.mark.usefixtures("abacus")
 def test_bad_input(
     args: tuple[object, ...],
     said: str,
-    abacus: list[tuple[ConvKind, Pair]],
     tiny_exp: Path,
     best: Path,
     tmp_path: Path,
@@ -199,8 +199,8 @@ def test_bad_input(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("abacus")
 def test_a_cache_that_cannot_be_written(
-    abacus: list[tuple[ConvKind, Pair]],
     tiny_exp: Path,
     best: Path,
     tmp_path: Path,

@@ -17,7 +17,7 @@ from loguru import logger
 
 from tests.runs import STEPS, command, error_lines
 from yolox.core.loggers import (
-    RUN_IDS,
+    RUN_IDS_FILE,
     MlflowOptions,
     Outcome,
     Pictures,
@@ -86,7 +86,7 @@ def test_every_wrong_option_is_told_at_once() -> None:
 
 
 def test_options_of_a_logger_that_is_not_asked_for_are_refused() -> None:
-    with pytest.raises(UserError, match="wandb-project is of -l wandb, and -l is tensorboard"):
+    with pytest.raises(UserError, match="wandb-project is of the logger wandb, and this one is t"):
         choose_logger("tensorboard", ("wandb-project", "P"))
 
 
@@ -97,7 +97,7 @@ def test_a_package_that_is_not_installed_is_one_line(
     monkeypatch.setitem(sys.modules, name, None)
     assert command(train.main, "-f", own_exp, "-l", name) == 1
     (error,) = error_lines(capsys.readouterr().err)
-    assert f"-l {name} needs {name}, not installed here: pip install {name}" in error
+    assert f"the logger {name} needs {name}, not installed here: pip install {name}" in error
     assert not (own_exp.parent / "out").exists()
 
 
@@ -263,11 +263,11 @@ def test_wandb_gets_the_run_and_its_second_half(
     )  # fmt: skip
     output = tmp_path / "out"
     assert _train(tiny_exp, output, "wandb", 1, *options) == 0
-    ids = json.loads((output / "tiny" / RUN_IDS).read_text())["wandb"]
+    ids = json.loads((output / "tiny" / RUN_IDS_FILE).read_text())["wandb"]
     assert ids["project"] == "P"
     assert _train(tiny_exp, output, "wandb", 2, "sparsity", "1e-4", resume=True) == 0
     wandb.teardown()
-    assert json.loads((output / "tiny" / RUN_IDS).read_text())["wandb"] == ids
+    assert json.loads((output / "tiny" / RUN_IDS_FILE).read_text())["wandb"] == ids
     runs = sorted((output / "tiny" / "wandb").glob(f"offline-run-*-{ids['id']}"))
     assert len(runs) == 2
     halves = [_records(folder) for folder in runs]

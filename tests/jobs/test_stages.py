@@ -221,8 +221,13 @@ def test_a_stage_that_writes_nothing_is_an_error(work: Work) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("{", "[]", "3", '{"stages": {}}', '{"stages": [], "folders": []}'),
-        *('{"stages": {"a": 1}, "folders": []}', '{"stages": {}, "folders": [1]}'),
+        "{",
+        "[]",
+        "3",
+        '{"stages": {}}',
+        '{"stages": [], "folders": []}',
+        '{"stages": {"a": 1}, "folders": []}',
+        '{"stages": {}, "folders": [1]}',
         '{"stages": {"a": {"mark": 1, "command": "c"}}, "folders": []}',
         '{"stages": {"a": {"mark": "m", "command": "c", "seconds": "1"}}, "folders": []}',
     ],

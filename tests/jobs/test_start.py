@@ -50,7 +50,7 @@ def test_a_fine_tuning_does_not_write_over_its_teacher(
     teacher.parent.mkdir(parents=True)
     teacher.write_bytes((trained / "best_ckpt.pth").read_bytes())
     options = TrainOptions(checkpoint=pruned, teacher=teacher)
-    with pytest.raises(CheckpointError, match="as -expn tiny_finetune_2"):
+    with pytest.raises(CheckpointError, match="as `name='tiny_finetune_2'`"):
         new_trainer(own_exp, tmp_path / "out", options=options)
 
 
@@ -68,7 +68,7 @@ def test_a_kept_epoch_is_a_start_like_any_other_unless_it_is_kept_again(
 
 def test_a_stopped_run_says_how_it_goes_on(own_exp: Path, tmp_path: Path) -> None:
     """A run within another command, as a step of pruning, goes on with that command."""
-    hint = f"-c {tmp_path / 'tiny' / 'latest_ckpt.pth'} --resume"
+    hint = f"`checkpoint='{tmp_path / 'tiny' / 'latest_ckpt.pth'}'` `resume=True`"
     for goes_on, words in (("the same command", "the same command"), ("", hint)):
         options = TrainOptions(goes_on=goes_on, resume=not goes_on)
         trainer = new_trainer(own_exp, tmp_path, options=options, max_epoch=4)

@@ -571,7 +571,7 @@ def test_refitting_gives_a_copy_like_the_argument(
 
 
 def test_the_seed_decides_the_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yolox.pruning.compensate.SAMPLES", 64)
+    monkeypatch.setattr("yolox.pruning.compensate.MAX_SAMPLES", 64)
     model = enliven(ResNet()).eval()
     groups = trace_groups(model, images(1, 16))
     plan = plan_of(groups, {"stem.0": GONE})

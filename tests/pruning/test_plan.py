@@ -17,7 +17,19 @@ PLAN = PruningPlan(
     config={"mode": "global", "target": "macs=0.5", "layers": []},
 )
 ODD: tuple[Any, ...] = (
-    *(None, True, -1, 2.5, 10**400, float("nan"), "", "x", [], [1], [[1]], {}, {"a": 1}),
+    None,
+    True,
+    -1,
+    2.5,
+    10**400,
+    float("nan"),
+    "",
+    "x",
+    [],
+    [1],
+    [[1]],
+    {},
+    {"a": 1},
 )
 
 

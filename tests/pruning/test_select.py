@@ -118,7 +118,7 @@ def test_ignore_wins_over_layers_and_ratios(groups: list[Group]) -> None:
     ],
 )
 def test_nothing_left_after_ignore_is_an_error(groups: list[Group], options: dict) -> None:
-    with pytest.raises(PruningError, match="--ignore leaves nothing to prune"):
+    with pytest.raises(PruningError, match="`ignore` leaves nothing to prune"):
         select_groups(groups, bare(ignore=("*",), **options))
 
 

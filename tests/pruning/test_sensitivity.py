@@ -77,8 +77,12 @@ def test_a_layer_pays_for_nothing_until_live_channels_go() -> None:
     todo = pending(groups, (0.75, 0.25, 0.5, 0.25))
     points = list(measure_sensitivity(model, groups, todo, reads(model, groups), distance))
     assert [(p.layer, p.size, p.ratio, p.removed) for p in points] == [
-        *(("0", 4, 0.25, 1), ("0", 4, 0.5, 2), ("0", 4, 0.75, 3)),
-        *(("2", 6, 0.25, 2), ("2", 6, 0.5, 3), ("2", 6, 0.75, 4)),
+        ("0", 4, 0.25, 1),
+        ("0", 4, 0.5, 2),
+        ("0", 4, 0.75, 3),
+        ("2", 6, 0.25, 2),
+        ("2", 6, 0.5, 3),
+        ("2", 6, 0.75, 4),
     ]
     values = [p.value for p in points]
     assert values[:2] == [0, 0]
@@ -139,11 +143,17 @@ def test_pending_leaves_out_what_is_known_and_what_cannot_be_pruned() -> None:
 
 def test_suggestions_by_hand() -> None:
     points = [
-        *(point("a", 0.7, 0.38), point("a", 0.1, 0.40), point("a", 0.3, 0.39)),
+        point("a", 0.7, 0.38),
+        point("a", 0.1, 0.40),
+        point("a", 0.3, 0.39),
         # Better at 0.5 than at 0.3 is chance: not to be relied on.
-        *(point("b", 0.1, 0.41), point("b", 0.3, 0.35), point("b", 0.5, 0.40)),
-        *(point("c", 0.1, 0.2), point("c", 0.3, 0.1)),
-        *(point("d", 0.1, 0.4), point("d", 0.3, float("nan"))),
+        point("b", 0.1, 0.41),
+        point("b", 0.3, 0.35),
+        point("b", 0.5, 0.40),
+        point("c", 0.1, 0.2),
+        point("c", 0.3, 0.1),
+        point("d", 0.1, 0.4),
+        point("d", 0.3, float("nan")),
     ]
     assert suggest_ratios(points, 0.4, 0.01, True) == {"a": 0.3, "b": 0.1, "c": 0.0, "d": 0.1}
     assert suggest_ratios(points, 0.4, 0.0, True) == {"a": 0.1, "b": 0.1, "c": 0.0, "d": 0.1}
@@ -178,8 +188,11 @@ def test_a_layer_of_two_groups_gets_the_lower_ratio() -> None:
 
 def result(**changes: object) -> SensitivityResult:
     points = (
-        *(point("a", 0.1, 0.39), point("a", 0.5, 0.1), point("b", 0.1, 0.40)),
-        *(point("b", 0.5, 0.41), point("c", 0.5, 0.3)),
+        point("a", 0.1, 0.39),
+        point("a", 0.5, 0.1),
+        point("b", 0.1, 0.40),
+        point("b", 0.5, 0.41),
+        point("c", 0.5, 0.3),
     )
     fields = {"points": points, "base": 0.4, "metric": "AP50-95", "higher_is_better": True}
     return SensitivityResult(**(fields | changes))  # type: ignore[arg-type]
@@ -253,7 +266,7 @@ def test_log_of_something_else_is_refused(content: bytes, words: str, tmp_path: 
 
 def test_log_in_a_place_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    with pytest.raises(PruningError, match="choose another folder with -o"):
+    with pytest.raises(PruningError, match="choose another `folder`"):
         SensitivityLog(tmp_path / "taken" / "log.jsonl", {})
 
 

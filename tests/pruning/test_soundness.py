@@ -144,11 +144,33 @@ def test_what_it_may_not_follow_is_pruned_right_or_refused(name: str) -> None:
 
 
 HELD = [
-    *("flip", "index_select", "swapped halves", "flip beside", "gate by the mean", "normalised"),
-    *("training only", "evaluation only", "flip, gamma 0", "flip, zero head", "flip, with targets"),
-    *("flip, deep, no norm", "tied and transposed", "standardised weights", "neighbours"),
-    *("plain", "squeeze and excite", "in place", "grouped", "flattened", "rezero", "zero head"),
-    *("tied", "one unit twice", "one weight norm of many", "with targets", "deep"),
+    "flip",
+    "index_select",
+    "swapped halves",
+    "flip beside",
+    "gate by the mean",
+    "normalised",
+    "training only",
+    "evaluation only",
+    "flip, gamma 0",
+    "flip, zero head",
+    "flip, with targets",
+    "flip, deep, no norm",
+    "tied and transposed",
+    "standardised weights",
+    "neighbours",
+    "plain",
+    "squeeze and excite",
+    "in place",
+    "grouped",
+    "flattened",
+    "rezero",
+    "zero head",
+    "tied",
+    "one unit twice",
+    "one weight norm of many",
+    "with targets",
+    "deep",
 ]
 
 
@@ -156,7 +178,7 @@ HELD = [
 def test_large_layers_prove_as_much_without_being_run(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("yolox.pruning.held.LARGE", 1)
+    monkeypatch.setattr("yolox.pruning.held.LARGE_WEIGHT", 1)
     if name in RIGHT:
         test_what_a_trace_follows_is_pruned_right(name)
     else:
@@ -189,7 +211,7 @@ class Hooked(nn.Module):
 def test_hooks_and_other_readers_of_a_weight_are_seen(
     how: str, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("yolox.pruning.held.LARGE", large)
+    monkeypatch.setattr("yolox.pruning.held.LARGE_WEIGHT", large)
     torch.manual_seed(0)
     model = Hooked(how).eval()
     if how in ("keyword", "weight as it trains"):

@@ -132,7 +132,7 @@ def test_random_plans_on_foreign_nets(net: type[nn.Module]) -> None:
 def test_a_net_that_mixes_channels_is_refused() -> None:
     model = enliven(Shuffled()).eval()
     x = image(size=16)
-    with pytest.raises(PruningError, match=r"refused.*--ignore.*conv1 \(.*TransposeBackward0"):
+    with pytest.raises(PruningError, match=r"refused.*`ignore`.*conv1 \(.*TransposeBackward0"):
         prune_model(model, x, bare(mode="conv", layers=("conv1",), importance="l1"))
     prune_model(model, x, bare(ignore=("conv1",), importance="l1"))
     # The convolution after the shuffle is traced rightly, and can be pruned.

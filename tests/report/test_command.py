@@ -353,9 +353,15 @@ def _other_json(folder: Path) -> Path:
         (lambda folder: ("--labels", "one", "one"), "two models share a label: one"),
         (lambda folder: ("--conf", "2"), "must be in [0, 1]"),
         (lambda folder: ("nmsthre", "0.6"), "leave out nmsthre 0.6"),
-        (lambda folder: ("--bench", _not_json(folder)), "give the file of tools/bench.py"),
-        (lambda folder: ("--bench", _other_json(folder)), "is not what tools/bench.py --json"),
-        (lambda folder: ("--compress", folder / "none"), "give the file of tools/compress.py"),
+        (lambda folder: ("--bench", _not_json(folder)), "give the file of python tools/bench.py"),
+        (
+            lambda folder: ("--bench", _other_json(folder)),
+            "is not what python tools/bench.py writes",
+        ),
+        (
+            lambda folder: ("--compress", folder / "none"),
+            "give the file of python tools/compress.py",
+        ),
         (lambda folder: ("--compress", _other_json(folder)), "its stages have no commands"),
         (lambda folder: ("-o", folder), "it is a folder"),
     ],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from yolox.evaluators import ImageDetections
-from yolox.report import above, differences, draw_picture, most_different
+from yolox.report import above_score, differences, draw_picture, most_different
 
 Row = tuple[float, float, float, float, float, int]
 
@@ -66,7 +66,7 @@ def test_most_different_images_come_first() -> None:
 
 
 def test_a_score_on_the_limit_counts() -> None:
-    assert len(above(_found(A, (0, 0, 1, 1, 0.3, 0)), 0.3).boxes) == 2
+    assert len(above_score(_found(A, (0, 0, 1, 1, 0.3, 0)), 0.3).boxes) == 2
 
 
 def test_pictures_are_small_and_show_the_boxes() -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.report.made_up import HOSTILE, SECTIONS, Page, full_report
 from yolox.report import Curve, ModelRow, Picture, Report, render, save_report
 from yolox.report.formats import count, file_size, milliseconds, share
-from yolox.report.render import MOST_CURVES, chosen_curves
+from yolox.report.render import MAX_CURVES, chosen_curves
 from yolox.report.tables import class_table, model_table, tiles
 from yolox.utils.errors import UserError
 
@@ -101,19 +101,40 @@ def test_figures_relative_to_the_model_before() -> None:
     report = full_report()
     table = model_table(report)
     assert table.columns == (
-        *("model", "MACs", "parameters", "file", "onnxruntime, 1 thread", "AP50-95", "AP50"),
+        "model",
+        "MACs",
+        "parameters",
+        "file",
+        "onnxruntime, 1 thread",
+        "AP50-95",
+        "AP50",
     )
     assert [cell.text for cell in table.rows[2]] == [
-        *("after", "200\u202fM", "2.00\u202fM", "8.00\u202fMB", "12.5\u202fms", "0.480", "0.790"),
+        "after",
+        "200\u202fM",
+        "2.00\u202fM",
+        "8.00\u202fMB",
+        "12.5\u202fms",
+        "0.480",
+        "0.790",
     ]
     assert [cell.note for cell in table.rows[2][1:]] == [
-        *("50\u202f%", "50\u202f%", "50\u202f%", "1.60\u202f× as fast", "−0.020", "−0.010"),
+        "50\u202f%",
+        "50\u202f%",
+        "50\u202f%",
+        "1.60\u202f× as fast",
+        "−0.020",
+        "−0.010",
     ]
     assert [cell.tone for cell in table.rows[2][4:]] == ["better", "worse", "worse"]
     assert all(not cell.note for cell in table.rows[0])
     headline = tiles(report)
     assert [tile.name for tile in headline] == [
-        *("AP50-95", "MACs", "parameters", "file", "onnxruntime, 1 thread"),
+        "AP50-95",
+        "MACs",
+        "parameters",
+        "file",
+        "onnxruntime, 1 thread",
     ]
     assert headline[4].note == "1.60\u202f× as fast, was 20.0\u202fms"
     assert "better" in Page(render(report)).attribute("class")
@@ -136,7 +157,7 @@ def test_of_many_classes_the_mean_and_those_that_changed_most_are_drawn() -> Non
         for i in range(40)
     ]
     chosen = chosen_curves(curves)
-    assert len(chosen) == MOST_CURVES
+    assert len(chosen) == MAX_CURVES
     assert chosen[0] is curves[0]
     left = [abs(c.after[1] - 0.5) for c in curves[1:] if c not in chosen]
     assert min(abs(c.after[1] - 0.5) for c in chosen[1:]) >= max(left)

@@ -30,8 +30,15 @@ from yolox.tools import (
 )
 
 MAINS = {
-    **{"train": train, "prunmodel": prunmodel, "eval": eval, "demo": demo, "compare": compare},
-    **{"export": export, "report": report, "sensitivity": sensitivity, "bench": bench},
+    "train": train,
+    "prunmodel": prunmodel,
+    "eval": eval,
+    "demo": demo,
+    "compare": compare,
+    "export": export,
+    "report": report,
+    "sensitivity": sensitivity,
+    "bench": bench,
     "compress": compress,
 }
 
@@ -67,7 +74,7 @@ LINES: list[tuple[str, str, list[str]]] = [
     ("train", "| depth -1", ["depth"]),
     ("train", "| seed -1", ["seed"]),
     ("train", "| seed 1180591620717411303424", ["seed must be at most 9223372036854775807"]),
-    ("train", "-b 1 | input_size 32,32 multiscale_range 0", ["one value a channel", "(-b)"]),
+    ("train", "-b 1 | input_size 32,32 multiscale_range 0", ["one value a channel", "raise -b, "]),
     ("train", "max_epoch 3 many -b 2", ["'many' has no value"]),
     ("train", "| random_size 3", ["random_size"]),
     ("train", "| multiscale_range -9", ["multiscale_range"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentParser
 from pathlib import Path
 
 import cv2
@@ -28,14 +29,14 @@ def test_status_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     def bug(_: object) -> None:
         raise ValueError("a bug keeps its traceback")
 
-    assert cli.run(lambda _: None, []) == 0
-    assert cli.run(mend, []) == 1
+    assert cli.run(lambda _: None, ArgumentParser, []) == 0
+    assert cli.run(mend, ArgumentParser, []) == 1
     assert "ERROR   mend this" in capsys.readouterr().err
-    assert cli.run(interrupt, []) == 130
+    assert cli.run(interrupt, ArgumentParser, []) == 130
     with pytest.raises(ValueError, match="a bug"):
-        cli.run(bug, [])
+        cli.run(bug, ArgumentParser, [])
     with pytest.raises(SystemExit) as caught:
-        cli.entry(mend)  # type: ignore[arg-type]
+        cli.entry(mend, ArgumentParser)  # type: ignore[arg-type]
     assert caught.value.code == 1
 
 

@@ -19,12 +19,12 @@ from lightning_fabric import Fabric
 
 from tests.runs import command, error_lines, opinionated, read, tree
 from yolox.exp import Exp, get_exp
+from yolox.jobs.calibration import probe
 from yolox.jobs.compress.pipeline import plan_compression
 from yolox.jobs.compress.recipe import Recipe, origin_of
 from yolox.jobs.compress.settings import CompressSettings
 from yolox.jobs.compress.stages import Processes, Training
 from yolox.jobs.compress.verdict import latency_verdict
-from yolox.jobs.prune import probe
 from yolox.jobs.train import TrainOptions, official_args
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import trace_groups
@@ -55,9 +55,16 @@ def test_the_whole_road_and_only_what_is_left_of_it(
     words = ("-c", best, "-o", tmp_path, "-f", tiny_exp, *QUICK, *road, *formats)
     assert command(compress.main, *words) == 0
     assert list(stages(tmp_path)) == [
-        *("sparse", "sensitivity", "pruning", "finetuned"),
-        *("export to openvino", "AP of the openvino file"),
-        *("export to ncnn", "AP of the ncnn file", "measurement", "report"),
+        "sparse",
+        "sensitivity",
+        "pruning",
+        "finetuned",
+        "export to openvino",
+        "AP of the openvino file",
+        "export to ncnn",
+        "AP of the ncnn file",
+        "measurement",
+        "report",
     ]
     assert read(tmp_path / "sparse" / "latest_ckpt.pth")["recipe"]["sparsity"] == 0.001
     assert read(tmp_path / "finetuned" / "latest_ckpt.pth")["recipe"]["teacher"]
@@ -69,8 +76,11 @@ def test_the_whole_road_and_only_what_is_left_of_it(
         assert metrics["runtime"].startswith(runtime)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for part in (
-        *("python tools/prunmodel.py", "after, as openvino", "after, as ncnn"),
-        *("after sparsity training", "step 1"),
+        "python tools/prunmodel.py",
+        "after, as openvino",
+        "after, as ncnn",
+        "after sparsity training",
+        "step 1",
     ):
         assert part in page
     measured = json.loads((tmp_path / "bench.json").read_text())["measurements"]
@@ -92,8 +102,14 @@ def test_the_whole_road_and_only_what_is_left_of_it(
     assert command(compress.main, *words[:6], *QUICK, *road, *longer) == 0
     # What is no part of it any more is not told of.
     assert list(stages(tmp_path)) == [
-        *("sparse", "sensitivity", "pruning", "finetuned"),
-        *("export to onnx", "AP of the onnx file", "measurement", "report"),
+        "sparse",
+        "sensitivity",
+        "pruning",
+        "finetuned",
+        "export to onnx",
+        "AP of the onnx file",
+        "measurement",
+        "report",
     ]
     assert tree(tmp_path)["pruned/pruned.pth"] == written["pruned/pruned.pth"]
     # And the shorter one is not lost.
@@ -113,7 +129,7 @@ def test_a_latency_on_the_whole_road(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("YOLOX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("yolox.bench.layers.RUNS", 5)
+    monkeypatch.setattr("yolox.bench.layers.TIMED_RUNS", 5)
     # Large images: of a few milliseconds hardly anything could be saved.
     large = tmp_path / "large.pth"
     content = read(opinionated(trained / "best_ckpt.pth", large, (2.0, -9.0, -9.0)))
@@ -431,8 +447,12 @@ def test_compress_stages_do_what_their_lines_do(
     monkeypatch.setattr(Exp, "get_trainer", note_training)
     commands: dict[str, Any] = {"train": train}
     for module, job in (
-        *((sensitivity, "analyse"), (prunmodel, "prepare"), (export, "export_checkpoint")),
-        *((eval, "evaluate_and_write"), (bench, "measure_models"), (report, "write_report")),
+        (sensitivity, "analyse"),
+        (prunmodel, "prepare_pruning"),
+        (export, "export_checkpoint"),
+        (eval, "evaluate_and_write"),
+        (bench, "measure_models"),
+        (report, "write_report"),
     ):
         commands[module.__name__.rpartition(".")[2]] = module
         noted = note(getattr(module, job))

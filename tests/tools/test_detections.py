@@ -13,7 +13,7 @@ from tests.helpers import golden_json, shared
 from tests.runs import command
 from yolox.data import COCO_CLASSES
 from yolox.models import load_model
-from yolox.predict import TILE_BATCH, Detector
+from yolox.predict import TILE_BATCH_SIZE, Detector
 from yolox.tools import demo
 from yolox.utils.model_utils import fuse_model
 
@@ -98,7 +98,7 @@ def test_an_object_on_a_seam_is_found_once_and_in_its_place() -> None:
     assert found.boxes.tolist() == [[34, 20, 44, 28]]
     assert found.scores.tolist() == [pytest.approx(0.9)]
     assert sum(blob.batches) == 12, "4 × 3 tiles"
-    assert max(blob.batches) == TILE_BATCH
+    assert max(blob.batches) == TILE_BATCH_SIZE
 
 
 def test_legacy_and_mixed_precision_reach_the_model() -> None:
@@ -140,7 +140,7 @@ def test_the_exp_names_the_checkpoint(
 
 BAD = [
     (["movie"], ["movie", "webcam"]),
-    (["webcam"], ["leave out --path"]),
+    (["webcam"], ["from --camid: leave out "]),
     (["--tile", "100"], ["--overlap", "0 to 99"]),
     (["--tile", "0"], ["--tile", "at least 1"]),
     (["--overlap", "-1"], ["--overlap", "at least 0"]),

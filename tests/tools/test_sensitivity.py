@@ -194,7 +194,7 @@ def test_another_checkpoint_or_setting_is_refused(
     before = (folder / "sensitivity.jsonl").read_bytes()
     best = trained / "best_ckpt.pth"
     for ckpt, args, words in (
-        (pruned, (), ("checkpoint ", "another folder with -o")),
+        (pruned, (), ("checkpoint ", "Choose another -o, or")),
         (best, ("--images", 3), ("images 4 there, 3 now",)),
         (best, ("--importance", "l1"), ("importance taylor there, l1 now",)),
     ):

@@ -20,7 +20,15 @@ from tests.runs import REPO, command, environment, error_lines, opinionated
 from yolox.predict import load
 from yolox.tools import web
 from yolox.utils.errors import UserError
-from yolox.web import LEAST_SCORE, LONGEST_SIDE, Candidate, drawn, headline, load_candidates, look
+from yolox.web import (
+    MAX_SIDE,
+    MIN_SCORE,
+    Candidate,
+    detect_all,
+    draw_detections,
+    headline,
+    load_candidates,
+)
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 in_browser = pytest.mark.skipif(
@@ -52,7 +60,7 @@ def test_models_of_one_name_are_told_apart(trained: Path, sure: Path) -> None:
     candidates = load_candidates([trained / "best_ckpt.pth", sure])
     labels = [candidate.label for candidate in candidates]
     assert labels == ["tiny/best_ckpt.pth", f"{sure.parent.name}/best_ckpt.pth"]
-    assert {candidate.detector.conf for candidate in candidates} == {LEAST_SCORE}
+    assert {candidate.detector.conf for candidate in candidates} == {MIN_SCORE}
     size = (trained / "best_ckpt.pth").stat().st_size
     assert candidates[0].facts[0] == f"{size / 1e6:.1f} MB"
     assert candidates[0].facts[1].endswith("M parameters")
@@ -64,9 +72,9 @@ def test_a_threshold_shows_what_a_model_finds_at_it(sure: Path, photo: Path) -> 
     (candidate,) = load_candidates([sure])
     image = cv2.imread(str(photo))
     assert image is not None
-    (shown,) = look([candidate], image)
-    assert shown.image.shape == (240, LONGEST_SIDE, 3)
-    assert shown.boxes[:, 2].max() <= LONGEST_SIDE
+    (shown,) = detect_all([candidate], image)
+    assert shown.image.shape == (240, MAX_SIDE, 3)
+    assert shown.boxes[:, 2].max() <= MAX_SIDE
     scores = np.unique(shown.scores)
     assert len(scores) > 1
     threshold = float(scores[-1])
@@ -74,17 +82,17 @@ def test_a_threshold_shows_what_a_model_finds_at_it(sure: Path, photo: Path) -> 
     kept = shown.scores >= threshold
     assert 0 < len(found) == kept.sum() < len(kept)
     np.testing.assert_allclose(shown.boxes[kept], found.boxes * 0.8, rtol=1e-5, atol=1e-3)
-    assert not np.array_equal(drawn(shown, threshold), drawn(shown, LEAST_SCORE))
-    np.testing.assert_array_equal(drawn(shown, 1.01), shown.image[..., ::-1])
+    assert not np.array_equal(draw_detections(shown, threshold), draw_detections(shown, MIN_SCORE))
+    np.testing.assert_array_equal(draw_detections(shown, 1.01), shown.image[..., ::-1])
     assert "nothing with a score of 1.00 or more" in headline(candidate, shown, 1.0)
 
 
 def test_names_are_escaped(sure: Path, photo: Path) -> None:
-    detector = load(sure, conf=LEAST_SCORE)
+    detector = load(sure, conf=MIN_SCORE)
     object.__setattr__(detector, "names", (HOSTILE,) * 3)
     candidate = Candidate(label=HOSTILE, detector=detector, facts=(HOSTILE,))
-    (shown,) = look([candidate], cv2.imread(str(photo)))  # type: ignore[list-item]
-    text = headline(candidate, shown, LEAST_SCORE)
+    (shown,) = detect_all([candidate], cv2.imread(str(photo)))  # type: ignore[list-item]
+    text = headline(candidate, shown, MIN_SCORE)
     assert "<img" not in text
     assert text.count("&lt;img") >= 3
 

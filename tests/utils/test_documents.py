@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from yolox.utils import documents
 from yolox.utils.documents import (
-    DEEPEST,
+    MAX_DEPTH,
     DocumentError,
     parse_json,
     read_data_json,
@@ -66,7 +66,7 @@ def test_json_comes_back_as_it_was(value: Any) -> None:
         (b"\0" * 100, "not JSON"),
         ("[" * 100_000, "nested deeper"),
         ('{"a":' * 100_000, "nested deeper"),
-        ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), "nested deeper"),
+        ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "nested deeper"),
         ("[NaN]", "'NaN', which is no finite number"),
         ("[-Infinity]", "no finite number"),
         ("[1e999]", "'1e999', which is no finite number"),
@@ -82,7 +82,7 @@ def test_json_that_is_refused(content: bytes | str, words: str, tmp_path: Path) 
 
 def test_json_at_its_limits(tmp_path: Path) -> None:
     path = tmp_path / "document"
-    path.write_bytes(b"\xef\xbb\xbf" + b"[" * DEEPEST + b"]" * DEEPEST)
+    path.write_bytes(b"\xef\xbb\xbf" + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
     assert isinstance(read_json(path), list)
     assert parse_json("-18446744073709551615") == -(2**64) + 1
     path.write_text('{"bbox": [NaN, 1e999], "bbox": [1]}')
@@ -100,7 +100,7 @@ def test_what_is_no_file_or_too_large(
             read(place)
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "none")
-    for limit in ("MOST_JSON", "MOST_DATA", "MOST_YAML"):
+    for limit in ("MAX_JSON_BYTES", "MAX_DATA_BYTES", "MAX_YAML_BYTES"):
         monkeypatch.setattr(documents, limit, 2**20)
     assert "larger than 1 MiB" in reason(read, b" " * (2**20 + 1), tmp_path)
 

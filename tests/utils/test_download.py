@@ -281,7 +281,7 @@ def test_an_unknown_name_gets_the_nearest(cache: Path, name: str, meant: str) ->
     with pytest.raises(CheckpointError) as error:
         resolve_weights(name)
     text = str(error.value)
-    assert text.startswith(f"no checkpoint at {name}: train one with tools/train.py")
+    assert text.startswith(f"no checkpoint at {name}: train one with `yolox.train`, ")
     assert "yolox_nano, yolox_tiny, yolox_s" in text
     assert meant in text
     assert ("meant" in text) == bool(meant)

@@ -67,7 +67,7 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class OpenedCase:
     """A case that is open.
 
     Attributes:
@@ -93,7 +93,7 @@ def runtimes_for(path: Path, asked: Sequence[str]) -> list[str]:
     return [runtime for runtime in asked if runtime in possible] or [possible[0]]
 
 
-def open_case(case: Case) -> Entry:
+def open_case(case: Case) -> OpenedCase:
     """Open a case and run it once, on zeros.
 
     Raises:
@@ -107,7 +107,7 @@ def open_case(case: Case) -> Entry:
     return entry
 
 
-def _open_checkpoint(case: Case) -> Entry:
+def _open_checkpoint(case: Case) -> OpenedCase:
     loaded = load_model(case.path)
     fused = fuse_model(loaded.model).requires_grad_(False)
     model: nn.Module = fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -141,7 +141,7 @@ def _compile(model: nn.Module, case: Case) -> Callable[[Tensor], Tensor]:
     return compiled
 
 
-def _open_exported(case: Case) -> Entry:
+def _open_exported(case: Case) -> OpenedCase:
     model = open_exported(
         case.path,
         threads=case.threads,
@@ -164,8 +164,8 @@ def _entry(
     precision: str,
     run: Callable[[Array], Array],
     finish: Callable[[Array, float, float], Detections],
-) -> Entry:
-    return Entry(
+) -> OpenedCase:
+    return OpenedCase(
         runtime=case.runtime,
         threads=case.threads,
         batch=case.batch,

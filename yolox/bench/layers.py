@@ -33,15 +33,16 @@ from yolox.utils.threads import own_threads, set_threads
 from yolox.utils.timing import interleave
 
 OPSET, IR_VERSION = 18, 10
-RUNS, WARMUP = 25, 3
-SECONDS = 5.0  # that one network of layers may take
-WEIGHTS = 16_000_000  # values in one network
-LEAST_MILLISECONDS = 0.0005  # milliseconds: profilers count whole microseconds
-METHOD = "2"  # to be raised with any change of what is timed: older figures are then measured anew
+TIMED_RUNS, WARMUP = 25, 3
+NETWORK_SECONDS = 5.0  # that one network of layers may take
+NETWORK_WEIGHTS = 16_000_000  # values in one network
+MIN_MILLISECONDS = 0.0005  # profilers count whole microseconds
+# To be raised with any change of what is timed: older figures are then measured anew.
+TIMING_VERSION = "2"
 
-_SLOPE = 0.1  # of lrelu
-_NAME = re.compile(r"layer(\d+)_")
-_LAYOUT = ("ReorderInput", "ReorderOutput", "Reorder", "Transpose")
+_LEAKY_SLOPE = 0.1  # of lrelu
+_NODE_NAME = re.compile(r"layer(\d+)_")
+_LAYOUT_NODES = ("ReorderInput", "ReorderOutput", "Reorder", "Transpose")
 _NCNN_ACTS = {"silu": "Swish", "mish": "Mish", "relu": "ReLU", "lrelu": "ReLU"}
 
 
@@ -96,7 +97,7 @@ def _portions(kind: ConvKind, pairs: Sequence[Pair]) -> Iterable[list[Pair]]:
     total, numbers = 0, []
     for inputs, outputs in pairs:
         total += outputs * (1 if kind.depthwise else inputs) * kind.kernel[0] * kind.kernel[1]
-        numbers.append(total // WEIGHTS)
+        numbers.append(total // NETWORK_WEIGHTS)
     for _, part in itertools.groupby(zip(numbers, pairs, strict=True), key=lambda item: item[0]):
         yield [pair for _, pair in part]
 
@@ -121,6 +122,8 @@ def conv_graph(kind: ConvKind, pairs: Sequence[Pair], *, plain_mish: bool = True
     Every node's name, and the tensor that it makes, begins with ``layer<number of the pair>_``.
 
     Args:
+        kind: of all the layers.
+        pairs: (inputs, outputs), a layer each.
         plain_mish: see `yolox.export.graph.deployed`.
     """
     onnx, _ = optional_packages("onnx", "onnx.helper")
@@ -172,7 +175,7 @@ def _activation_nodes(make: Any, act: str, stem: str) -> list[Any]:
             make.make_node("Mul", [conv, f"{stem}gate"], [out], name=out),
         ]
     if act == "lrelu":
-        return [make.make_node("LeakyRelu", [conv], [out], name=out, alpha=_SLOPE)]
+        return [make.make_node("LeakyRelu", [conv], [out], name=out, alpha=_LEAKY_SLOPE)]
     return [make.make_node({"mish": "Mish", "relu": "Relu"}[act], [conv], [out], name=out)]
 
 
@@ -202,6 +205,7 @@ def _typical(records: Iterable[tuple[int, int, float]], layers: int) -> list[flo
 
     Args:
         records: (run, layer, milliseconds), one a node.
+        layers: how many there are, numbered from 0.
 
     Raises:
         ExportError: the runtime tells of no node of a layer.
@@ -214,15 +218,15 @@ def _typical(records: Iterable[tuple[int, int, float]], layers: int) -> list[flo
     if unseen:
         raise ExportError(
             f"this runtime does not tell the time of layers {', '.join(unseen)} of {layers}: "
-            "prune to a target in macs instead, or take another --runtime"
+            "prune to a target in macs instead, or take another `runtime`"
         )
     return [
-        max(statistics.median(sums[layer].values()), LEAST_MILLISECONDS) for layer in range(layers)
+        max(statistics.median(sums[layer].values()), MIN_MILLISECONDS) for layer in range(layers)
     ]
 
 
 def _repeat(call: Callable[[], object]) -> None:
-    interleave([call], runs=RUNS, warmup=WARMUP, at_most=SECONDS)
+    interleave([call], runs=TIMED_RUNS, warmup=WARMUP, at_most=NETWORK_SECONDS)
 
 
 def _onnxruntime(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
@@ -243,8 +247,8 @@ def _onnxruntime(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[fl
         name = event["name"]
         if event.get("cat") != "Node" or not name.endswith("_kernel_time"):
             continue
-        layer = _NAME.search(name)
-        if layer and event["args"]["op_name"] not in _LAYOUT:
+        layer = _NODE_NAME.search(name)
+        if layer and event["args"]["op_name"] not in _LAYOUT_NODES:
             records.append((seen[name], int(layer[1]), event["dur"] / 1e3))
             seen[name] += 1
     return _typical(records, len(pairs))
@@ -274,8 +278,8 @@ def _openvino(
         request.infer(feed)
         run = next(runs)
         for node in request.profiling_info:
-            layer = _NAME.search(node.node_name)
-            if layer and node.node_type not in _LAYOUT:
+            layer = _NODE_NAME.search(node.node_name)
+            if layer and node.node_type not in _LAYOUT_NODES:
                 records.append((run, int(layer[1]), 1e3 * node.real_time.total_seconds()))
 
     _repeat(infer)
@@ -287,7 +291,7 @@ def _torch(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
     with torch.inference_mode(), own_threads():
         set_threads(threads)
         works = [partial(_layer(kind, pair), _channels_last(kind, pair[0])) for pair in pairs]
-        times = interleave(works, runs=RUNS, warmup=WARMUP, at_most=SECONDS)
+        times = interleave(works, runs=TIMED_RUNS, warmup=WARMUP, at_most=NETWORK_SECONDS)
     return [statistics.median(record) for record in times]
 
 
@@ -318,7 +322,7 @@ def _ncnn(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
         content = bytes(4) + weight.tobytes() + bias.tobytes()
         nets.append(_NcnnNet(ncnn, ncnn_text(kind, pair), content, threads))
         works += [partial(nets[-1].run, images[pair[0]]), partial(empty.run, images[pair[0]])]
-    times = interleave(works, runs=RUNS, warmup=WARMUP, at_most=SECONDS)
+    times = interleave(works, runs=TIMED_RUNS, warmup=WARMUP, at_most=NETWORK_SECONDS)
     medians = [statistics.median(record) for record in times]
     return [
         max(layer - copy, 0.01 * layer)
@@ -354,8 +358,15 @@ def ncnn_text(kind: ConvKind, pair: Pair | None) -> str:
     if pair is not None:
         weight, _ = _weights(kind, pair)
         fields = {
-            **{0: pair[1], 1: kind.kernel[1], 11: kind.kernel[0], 3: kind.stride[1]},
-            **{13: kind.stride[0], 4: kind.padding[1], 14: kind.padding[0], 5: 1, 6: weight.size},
+            0: pair[1],  # output channels
+            1: kind.kernel[1],  # width first
+            11: kind.kernel[0],
+            3: kind.stride[1],
+            13: kind.stride[0],
+            4: kind.padding[1],
+            14: kind.padding[0],
+            5: 1,  # there is a bias
+            6: weight.size,
         }
         if kind.depthwise:
             fields[7] = pair[0]
@@ -364,7 +375,7 @@ def ncnn_text(kind: ConvKind, pair: Pair | None) -> str:
         layers.append(f"{name} conv 1 1 x conv {values}")
         top = "conv"
         if kind.act:
-            slope = f" 0={_SLOPE}" if kind.act == "lrelu" else ""
+            slope = f" 0={_LEAKY_SLOPE}" if kind.act == "lrelu" else ""
             layers.append(f"{_NCNN_ACTS[kind.act]} act 1 1 conv act{slope}")
             top = "act"
     layers.append(f"Pooling mean 1 1 {top} mean 0=1 4=1")

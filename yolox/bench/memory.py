@@ -18,8 +18,8 @@ from yolox.bench.cases import BenchError, Case, open_case
 from yolox.export.settings import optional_packages
 from yolox.utils.errors import UserError
 
-RUNS = 3
-_STATUS = Path("/proc/self/status")
+MEASURED_RUNS = 3
+_STATUS_FILE = Path("/proc/self/status")
 _PACKAGES = {"torch.compile": "torch._inductor"}
 
 
@@ -39,7 +39,7 @@ class Memory:
 
 def can_measure() -> bool:
     """Whether the system tells a process's peak (Linux)."""
-    return _STATUS.is_file()
+    return _STATUS_FILE.is_file()
 
 
 def measure_memory(case: Case) -> Memory:
@@ -70,7 +70,7 @@ def main() -> None:
     before = _resident("VmRSS")
     entry = open_case(case)
     x = np.zeros((case.batch, 3, *case.size), np.float32)
-    for _ in range(RUNS):
+    for _ in range(MEASURED_RUNS):
         entry.run(x)
     peak = _resident("VmHWM")
     print(json.dumps(asdict(Memory(added=peak - before, peak=peak))))
@@ -81,11 +81,11 @@ def _resident(name: str) -> int:
 
     Unlike getrusage's ru_maxrss, these do not begin at the size of the parent process.
     """
-    for line in _STATUS.read_text(encoding="ascii").splitlines():
+    for line in _STATUS_FILE.read_text(encoding="ascii").splitlines():
         key, _, value = line.partition(":")
         if key == name:
             return 1024 * int(value.split()[0])
-    raise BenchError(f"{_STATUS} does not tell {name}")
+    raise BenchError(f"{_STATUS_FILE} does not tell {name}")
 
 
 if __name__ == "__main__":

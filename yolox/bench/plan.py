@@ -197,18 +197,21 @@ def _misfits(subject: Subject, settings: BenchSettings) -> Iterator[str]:
     info = subject.content
     if isinstance(info, LoadedModel):
         if "ncnn" in settings.runtimes and set(settings.batches) != {1}:
-            yield f"ncnn runs one image at a time, not {batches}: measure it apart, with --batch 1"
+            yield (
+                f"ncnn runs one image at a time, not {batches}: measure it apart, with "
+                "`batches=(1,)`"
+            )
         return
     if not info.dynamic_size and info.input_size != settings.size:
         (height, width), (other, another) = info.input_size, settings.size
         yield (
-            f"{subject.path} takes {height}×{width} alone, not {other}×{another}: give --tsize "
-            f"{height} {width}, or export it with --dynamic-size"
+            f"{subject.path} takes {height}×{width} alone, not {other}×{another}: give "
+            f"`size=({height}, {width})`, or export it with dynamic_size"
         )
     if info.batch_size is not None and set(settings.batches) != {info.batch_size}:
         yield (
-            f"{subject.path} takes {info.batch_size} images a run, not {batches}: give --batch "
-            f"{info.batch_size}, or export it with --dynamic"
+            f"{subject.path} takes {info.batch_size} images a run, not {batches}: give "
+            f"`batches=({info.batch_size},)`, or export it with dynamic"
         )
 
 

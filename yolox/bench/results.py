@@ -154,16 +154,17 @@ def _models_table(results: Sequence[Result], size: tuple[int, int]) -> Table:
 
 
 def _forward_table(results: Sequence[Result]) -> Table:
-    table = _table(
-        "Forward pass, ms",
-        *("model", "runtime", "weights", "threads", "batch", "median", "p90", "min", "images/s"),
-        "vs first",
-    )
+    setting = ["model", "runtime", "weights", "threads", "batch"]
+    table = _table("Forward pass, ms", *setting, "median", "p90", "min", "images/s", "vs first")
     for result in results:
         m, ratio = result.measurement, speedup(results, result)
         times = (m.forward.median, m.forward.p90, m.forward.least)
         table.add_row(
-            *(escape(result.model.label), m.runtime, m.precision, str(m.threads), str(m.batch)),
+            escape(result.model.label),
+            m.runtime,
+            m.precision,
+            str(m.threads),
+            str(m.batch),
             *(f"{ms:.2f}" for ms in times),
             f"{m.images_per_second:.1f}",
             "–" if ratio is None else f"{ratio:.2f} ×",
@@ -172,16 +173,27 @@ def _forward_table(results: Sequence[Result]) -> Table:
 
 
 def _around_table(results: Sequence[Result]) -> Table:
+    setting = ["model", "runtime", "threads", "batch"]
     table = _table(
         "Image to detections, median ms; memory, what is opened, MB",
-        *("model", "runtime", "threads", "batch", "before", "forward", "NMS", "whole", "images/s"),
-        *("detections", "memory", "file"),
+        *setting,
+        "before",
+        "forward",
+        "NMS",
+        "whole",
+        "images/s",
+        "detections",
+        "memory",
+        "file",
     )
     for result in results:
         m = result.measurement
         parts = (m.preprocess, m.forward, m.postprocess, m.whole)
         table.add_row(
-            *(escape(result.model.label), m.runtime, str(m.threads), str(m.batch)),
+            escape(result.model.label),
+            m.runtime,
+            str(m.threads),
+            str(m.batch),
             *(f"{part.median:.2f}" for part in parts),
             f"{m.whole_images_per_second:.1f}",
             str(m.detections),

@@ -8,18 +8,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolox.bench.cases import Entry
+from yolox.bench.cases import OpenedCase
 from yolox.data import preproc
-from yolox.export.parity import sample_scene
-from yolox.export.runtime import open_exported
 from yolox.utils.threads import own_threads, set_threads
-from yolox.utils.timing import interleave, take_turns
+from yolox.utils.timing import take_turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +44,7 @@ class Measurement:
     """Times of an entry, all of a whole batch.
 
     Attributes:
-        runtime, precision, threads, batch: as in `Entry`.
+        runtime, precision, threads, batch: as in `OpenedCase`.
         preprocess: letterbox of an image of the given size, for each image of the batch.
         forward: the runtime, from a NumPy array to a NumPy array.
         postprocess: decoding where the file does not, score filter and NMS.
@@ -94,7 +91,7 @@ class _Laps:
 
 
 def measure(
-    entries: Sequence[Entry],
+    entries: Sequence[OpenedCase],
     image: NDArray[np.uint8],
     *,
     conf: float,
@@ -112,9 +109,12 @@ def measure(
     Args:
         entries: of any runtimes, thread counts and batch sizes.
         image: BGR (height, width, 3) of any size; a batch holds it several times.
-        conf, nms: least score of a detection and IoU of NMS; a file with NMS has its own.
-        runs, warmup, description: as there.
+        conf: least score of a detection, in [0, 1]; a file with NMS has its own.
+        nms: IoU of NMS, in [0, 1]; likewise.
+        runs: rounds that count, as there.
+        warmup: rounds before them, as there.
         at_most: as there, in all; a runtime's part of it is that of its entries.
+        description: of the progress bar, as there.
     """
     found: dict[int, Measurement] = {}
     with own_threads():
@@ -132,35 +132,7 @@ def measure(
     return [found[n] for n in range(len(entries))]
 
 
-def measure_files(
-    paths: Sequence[Path],
-    *,
-    threads: int,
-    runs: int = 30,
-    at_most: float = 20.0,
-    runtime: str | None = None,
-) -> list[float]:
-    """Median milliseconds of the forward pass of exported files, interleaved.
-
-    Args:
-        paths: as `open_exported` takes them; run on their own batch size, or on one image.
-        threads: of a run.
-        runs: timed runs a file.
-        at_most: seconds after which no more are begun, once each has been timed thrice.
-        runtime: to run all of them; each file's own by default.
-
-    Raises:
-        ExportError: a file or a runtime that cannot be used.
-    """
-    works = []
-    for path in paths:
-        model = open_exported(path, threads=threads, runtime=runtime)
-        scene, _ = preproc(sample_scene(model.info.input_size), model.info.input_size)
-        works.append(partial(model.run, np.stack([scene] * (model.info.batch_size or 1))))
-    return [statistics.median(times) for times in interleave(works, runs=runs, at_most=at_most)]
-
-
-def _run(entry: Entry, image: NDArray[np.uint8], conf: float, nms: float) -> _Laps:
+def _run(entry: OpenedCase, image: NDArray[np.uint8], conf: float, nms: float) -> _Laps:
     set_threads(entry.threads)
     start = time.perf_counter()
     x = np.stack([preproc(image, entry.size)[0] for _ in range(entry.batch)])
@@ -177,7 +149,7 @@ def _run(entry: Entry, image: NDArray[np.uint8], conf: float, nms: float) -> _La
     )
 
 
-def _summarize(entry: Entry, laps: Sequence[_Laps]) -> Measurement:
+def _summarize(entry: OpenedCase, laps: Sequence[_Laps]) -> Measurement:
     return Measurement(
         runtime=entry.runtime,
         precision=entry.precision,

@@ -6,7 +6,7 @@ from .failures import (
     PeerLostError,
     ResourceError,
     explain,
-    told_once,
+    report_once,
 )
 from .launch import end_with_parent, is_supervised, supervise
 from .optim import build_sgd
@@ -32,8 +32,8 @@ __all__ = [
     "make_fabric",
     "outer_launch",
     "processes_here",
+    "report_once",
     "resize_batch",
     "stoppable",
     "supervise",
-    "told_once",
 ]

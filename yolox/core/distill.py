@@ -214,7 +214,7 @@ def _require_usual_losses(student: YOLOX) -> None:
     if own:
         raise UserError(
             f"a teacher's losses are added to those of YOLOX, and the Exp's model has its own "
-            f"({', '.join(own)}): train it without --distill"
+            f"({', '.join(own)}): train it without `teacher`"
         )
 
 
@@ -264,6 +264,7 @@ def load_teacher(path: Path, student: YOLOX, spec: ModelSpec) -> YOLOX:
     """The teacher of a file, after a look at whether it can teach the student.
 
     Args:
+        path: a checkpoint.
         student: on any device.
         spec: the student's.
 

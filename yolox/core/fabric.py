@@ -56,12 +56,12 @@ def processes_here(devices: int | None) -> int:
     if outer := outer_launch():
         if devices not in (None, outer[0]):
             raise UserError(
-                f"-d {devices}, but torchrun or srun started {outer[0]} processes on this machine: "
-                "leave -d out"
+                f"`devices={devices}`, but torchrun or srun started {outer[0]} processes on "
+                "this machine: leave `devices` out"
             )
         devices = outer[0]
     if gpus and devices is not None and devices > gpus:
-        raise UserError(f"-d {devices} asks for more GPUs than the {gpus} here")
+        raise UserError(f"`devices={devices}` asks for more GPUs than the {gpus} here")
     return devices or gpus or 1
 
 

@@ -33,7 +33,7 @@ class ResourceError(UserError):
 
 
 @contextmanager
-def told_once() -> Iterator[None]:
+def report_once() -> Iterator[None]:
     """Around what every process of a machine does alike: its error is the first one's to tell."""
     try:
         yield
@@ -68,14 +68,14 @@ def explain(error: Exception) -> UserError | None:
         )
     if is_out_of_memory(error):
         return ResourceError(
-            "out of memory: lower the batch size (-b in training), input_size or data_num_workers; "
+            "out of memory: lower the batch size, input_size or data_num_workers; "
             "on a GPU that is small or taken, CUDA_VISIBLE_DEVICES= means the CPU "
             f"({_telling_line(text)})"
         )
     if "Expected more than 1 value per channel when training" in text:
         return ResourceError(
             "a batch norm cannot train on one value a channel, all that is left of one small "
-            f"image: raise the batch size (-b) or input_size ({_telling_line(text)})"
+            f"image: raise the batch size or input_size ({_telling_line(text)})"
         )
     if "stack expects each tensor to be equal size" in text:
         return ResourceError(
@@ -87,13 +87,14 @@ def explain(error: Exception) -> UserError | None:
     if get_world_size() > 1 and (isinstance(error, _LOST) or "gloo" in text or "NCCL" in text):
         return PeerLostError(
             "another process of the run ended or cannot be reached: its own messages say why; "
-            f"the run's latest_ckpt.pth with -c and --resume goes on ({text.splitlines()[0]})"
+            "the run's latest_ckpt.pth as `checkpoint`, with `resume`, goes on "
+            f"({text.splitlines()[0]})"
         )
     if isinstance(error, _LOST):
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         return ResourceError(
             f"the processes did not meet at {place}: start the same command on every machine, "
-            "with its own --machine_rank and a --dist-url that each of them can reach "
+            "with its own number and an address that each of them can reach "
             f"({text.splitlines()[0]})"
         )
     return None

@@ -18,13 +18,13 @@ from yolox.core.failures import PEER_LOST_STATUS
 from yolox.core.signals import Interrupted
 from yolox.utils.errors import UserError
 
-PARENT = "YOLOX_PARENT"  # environment variable: the watching process
-GRACE = 15.0  # seconds from the end of one process to that of the others
-_LOOK_EVERY = 0.1
+PARENT_VARIABLE = "YOLOX_PARENT"  # environment variable: the watching process
+GRACE_SECONDS = 15.0  # from the end of one process to that of the others
+_POLL_SECONDS = 0.1
 
 
 def supervise(
-    command: Sequence[str], processes: int, *, machines: int = 1, grace: float = GRACE
+    command: Sequence[str], processes: int, *, machines: int = 1, grace: float = GRACE_SECONDS
 ) -> int:
     """Run a command as several processes of a group on this machine; returns the exit status.
 
@@ -42,7 +42,11 @@ def supervise(
         UserError: one was killed by a signal, or what failed is on another machine.
         Interrupted: this process was told to stop, and they are gone.
     """
-    shared = {**os.environ, PARENT: str(os.getpid()), "PYTHONPATH": os.pathsep.join(sys.path)}
+    shared = {
+        **os.environ,
+        PARENT_VARIABLE: str(os.getpid()),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     if machines == 1:  # whatever an earlier run or a container has left in the environment
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
         shared.update(meeting)
@@ -55,7 +59,7 @@ def supervise(
         while all(child.poll() in (None, 0) for child in children):
             if all(child.returncode == 0 for child in children):
                 return 0
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_POLL_SECONDS)
         first = [child.returncode for child in children]
         _wait(children, grace)
         return _verdict(first, [child.returncode for child in children])
@@ -70,12 +74,12 @@ def supervise(
 
 def is_supervised() -> bool:
     """Whether `supervise` started this process."""
-    return PARENT in os.environ
+    return PARENT_VARIABLE in os.environ
 
 
 def end_with_parent() -> None:
     """In a process that `supervise` started: end when the watching process is gone."""
-    threading.Thread(target=_watch, args=(int(os.environ[PARENT]),), daemon=True).start()
+    threading.Thread(target=_watch, args=(int(os.environ[PARENT_VARIABLE]),), daemon=True).start()
 
 
 def _watch(parent: int) -> None:
@@ -88,7 +92,7 @@ def _wait(children: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
     """Wait for all to end; kill those that are left then, for a hanging one heeds nothing else."""
     deadline = time.monotonic() + seconds
     while any(child.poll() is None for child in children) and time.monotonic() < deadline:
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_POLL_SECONDS)
     for child in children:
         if child.poll() is None:
             child.kill()
@@ -107,7 +111,8 @@ def _verdict(first: Sequence[int | None], last: Sequence[int]) -> int:
             cause = ", out of memory perhaps" if -status == signal.SIGKILL else ""
             raise UserError(
                 f"process {rank} of {len(first)} was ended by {signal.Signals(-status).name}"
-                f"{cause}: the run stopped; its latest_ckpt.pth with -c and --resume goes on"
+                f"{cause}: the run stopped; its latest_ckpt.pth as `checkpoint`, with "
+                "`resume`, goes on"
             )
     causes = [status for status in (*first, *last) if status and status > 0]
     own = [status for status in causes if status != PEER_LOST_STATUS]
@@ -115,7 +120,7 @@ def _verdict(first: Sequence[int | None], last: Sequence[int]) -> int:
         return own[0]
     raise UserError(
         "the connection to a process on another machine was lost: that machine's log says why; "
-        "its latest_ckpt.pth with -c and --resume goes on"
+        "its latest_ckpt.pth as `checkpoint`, with `resume`, goes on"
     )
 
 

@@ -12,10 +12,10 @@ from loguru import logger
 from yolox.core.loggers import RunLoggers
 from yolox.core.settings import Regularizer
 
-RISE = 1.2  # of the loss, over its lowest epoch, that a penalty is to be blamed for
-MOVED = 0.9  # of its first size is what a penalty has moved at most, if it is to blame
-LEAST_AP = 0.05  # below it, half of it is noise
-_SAMPLES = 1000  # steps that a forecast looks at
+LOSS_RISE_RATIO = 1.2  # of the loss, over its lowest epoch, that a penalty is to be blamed for
+SCALE_DROP_RATIO = 0.9  # of the first scales: a penalty that leaves more of them is not to blame
+MIN_AP = 0.05  # below it, half of it is noise
+_FORECAST_STEPS = 1000  # steps that a forecast looks at
 
 
 def take_step(
@@ -33,6 +33,7 @@ def take_step(
     step out, the penalty leaves the weights alone too.
 
     Args:
+        fabric: that the optimizer was set up with.
         optimizer: as `Fabric.setup` returned it.
         regularizer: the penalty, if any.
         lr: learning rate of this step.
@@ -83,7 +84,7 @@ class PenaltyWatch:
     def start(self) -> None:
         """Warn, before a run's first step, of a strength that cannot work."""
         last = self._max_epoch * self._steps
-        sample = range(1, last + 1, max(1, last // _SAMPLES))
+        sample = range(1, last + 1, max(1, last // _FORECAST_STEPS))
         rates = [(self._schedule(iteration), iteration / last) for iteration in sample]
         updates = self._max_epoch * -(-self._steps // self._accumulate)
         if advice := self._regularizer.forecast(rates, updates):
@@ -105,6 +106,7 @@ class PenaltyWatch:
 
         Args:
             done: epochs done.
+            loggers: that the histograms go to.
             loss: its mean, of terms and images as in the other epochs; None where it has others.
             ap: AP50-95 where it was evaluated.
             best: the highest AP50-95 before; negative where there was none.
@@ -113,13 +115,13 @@ class PenaltyWatch:
             loggers.histogram(done * self._steps, name, values)
         signs = []
         if loss is not None:
-            self._high = self._high + 1 if loss > RISE * self._lowest else 0
+            self._high = self._high + 1 if loss > LOSS_RISE_RATIO * self._lowest else 0
             if self._high >= 2:
                 signs.append(f"the loss rose from {self._lowest:.2f} to {loss:.2f}")
             self._lowest = min(self._lowest, loss)
-        if ap is not None and best >= LEAST_AP and ap < best / 2:
+        if ap is not None and best >= MIN_AP and ap < best / 2:
             signs.append(f"AP50-95 fell from {best:.3f} to {ap:.3f}")
-        moved = self._regularizer.scale() < MOVED * self._scale
+        moved = self._regularizer.scale() < SCALE_DROP_RATIO * self._scale
         if signs and moved and not self._told:
             self._told = True
             logger.warning(

@@ -45,7 +45,7 @@ class Meter:
         return result
 
 
-def clock(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Hours, minutes and seconds: 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ class CheckpointFolder:
     def __init__(self, folder: Path, goes_on: str = "") -> None:
         self.folder = folder
         self.saved = 0
-        self._goes_on = goes_on or f"-c {shlex.quote(str(folder / LATEST))} --resume"
+        self._goes_on = goes_on or f"`checkpoint={str(folder / LATEST)!r}` `resume=True`"
         self._failures = 0
 
     def prepare(self) -> None:
@@ -62,8 +61,10 @@ class CheckpointFolder:
 
         Args:
             done: epochs done.
-            payload, state: the checkpoint, and what the latest one holds beside it.
-            is_best, history: whether it is also the best, and one of those to keep.
+            payload: the checkpoint.
+            state: what the latest checkpoint holds beside it, to resume from.
+            is_best: write it as the best one, too.
+            history: keep a copy under the epoch's number.
             last: whether no epoch follows.
 
         Raises:

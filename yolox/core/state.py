@@ -16,7 +16,7 @@ from yolox.utils.schema import integer, listing, mapping, number, plain, record,
 from yolox.utils.tensors import dense, require_finite, state_dict
 
 _LIKE_WEIGHTS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # in shape
-_SHOWN = 5  # problems in a message
+_MAX_SHOWN = 5  # problems in a message
 
 
 def capture_state(
@@ -32,6 +32,10 @@ def capture_state(
     """The ``train`` entry of a checkpoint, taken between two epochs.
 
     Args:
+        fabric: whose precision's scaler is saved, too.
+        model: that is trained.
+        optimizer: as `Fabric.setup` returned it.
+        ema: the average of the weights, None where there is none.
         epoch: number of epochs done.
         best: AP50-95 and AP50 of the best evaluation so far.
         objective: what computes the losses, if not the model; see `Trainer`.
@@ -62,8 +66,8 @@ def _beside(objective: nn.Module | None, model: nn.Module) -> dict[str, Tensor]:
 def no_training_state(name: object) -> CheckpointError:
     """The error of resuming from a checkpoint, called so, that holds weights alone."""
     return CheckpointError(
-        f"{name} holds no training state to resume from: use latest_ckpt.pth, or give it with -c "
-        "and -expn NAME, without --resume, to start a new run from its weights"
+        f"{name} holds no training state to resume from: use latest_ckpt.pth, or give it as "
+        "`checkpoint` with another `name`, without `resume`, to start a new run from its weights"
     )
 
 
@@ -92,7 +96,7 @@ def restore_state(
         raise CheckpointError(
             "the run was stopped with another objective, so it cannot go on: it also trained "
             f"{', '.join(saved) or 'nothing'}, this one {', '.join(beside) or 'nothing'}. Resume "
-            "with the same --distill and distill_* fields"
+            "with the same `teacher` and distill_* fields"
         )
     with torch.no_grad():
         for name, value in beside.items():
@@ -103,14 +107,14 @@ def restore_state(
     misfits = _misfits(state["optimizer"], optimizer)
     try:
         if misfits:
-            raise ValueError("; ".join(misfits[:_SHOWN]))
+            raise ValueError("; ".join(misfits[:_MAX_SHOWN]))
         model.load_state_dict(state["raw_model"])
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             "the run was stopped with another model or optimizer, so it cannot go on: resume with "
-            "the Exp that it was started with, or start a new run from its weights, with -c and "
-            f"-expn NAME ({str(error).splitlines()[0]})"
+            "the Exp that it was started with, or start a new run from its weights, as "
+            f"`checkpoint` with another `name` ({str(error).splitlines()[0]})"
         ) from error
     for group, own in zip(optimizer.param_groups, options, strict=True):
         group.update(own)  # the recipe is the run's, as its other settings are
@@ -125,7 +129,7 @@ def restore_state(
         raise CheckpointError(
             "the run was stopped with another precision or version of PyTorch, so it cannot go on "
             f"to the bit ({str(error).splitlines()[0]}): go on as it was started, or start a new "
-            "run from its weights, with -c and -expn NAME"
+            "run from its weights, as `checkpoint` with another `name`"
         ) from error
     return state["epoch"], *state["best"]
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-IMAGES = 128  # at most; what a run keeps of them costs memory on the device
+MAX_IMAGES = 128  # at most; what a run keeps of them costs memory on the device
 
 
 class RecentImages:
-    """The last batches of an epoch, up to `IMAGES` images and at least one batch."""
+    """The last batches of an epoch, up to `MAX_IMAGES` images and at least one batch."""
 
     def __init__(self) -> None:
         self._batches: deque[Tensor] = deque()
@@ -26,7 +26,7 @@ class RecentImages:
     def add(self, images: Tensor) -> None:
         """Keep a batch (B, 3, H, W), as it goes into the model."""
         self._batches.append(images)
-        while len(self._batches) > max(1, math.ceil(IMAGES / len(images))):
+        while len(self._batches) > max(1, math.ceil(MAX_IMAGES / len(images))):
             self._batches.popleft()
 
     def __len__(self) -> int:

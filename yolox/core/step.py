@@ -83,7 +83,7 @@ def _not_finite(losses: dict[str, Tensor], image_names: Sequence[str]) -> NonFin
     if "distill_loss" in values and all(math.isfinite(values[name]) for name in own):
         cure = (
             "The teacher's part alone is not: evaluate the teacher in this precision, train with "
-            "--precision fp32, or set the distill_* field of that term to 0"
+            "`precision='fp32'`, or set the distill_* field of that term to 0"
         )
     shown = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
     return NonFiniteLossError(

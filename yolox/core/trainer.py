@@ -17,7 +17,7 @@ from yolox.core.failures import PeerLostError
 from yolox.core.loggers import Pictures, RunInfo, RunLogger, RunLoggers, TensorBoard
 from yolox.core.optim import start_momentum
 from yolox.core.penalty import PenaltyWatch, take_step
-from yolox.core.record import Meter, clock
+from yolox.core.record import Meter, duration_text
 from yolox.core.saving import BEST, LATEST, CheckpointFolder
 from yolox.core.settings import Regularizer, TrainLoader, TrainResult, TrainSettings
 from yolox.core.signals import Interrupted
@@ -275,7 +275,8 @@ class Trainer:
             f"loss {means['total_loss']:.3f} (iou {means['iou_loss']:.3f} conf "
             f"{means['conf_loss']:.3f} cls {means['cls_loss']:.3f} l1 {means['l1_loss']:.3f}"
             f"{distill})  "
-            f"lr {lr:.3e}  size {height}×{width}  {speed:.1f} img/s  eta {clock(left * seconds)}"
+            f"lr {lr:.3e}  size {height}×{width}  {speed:.1f} img/s  "
+            f"eta {duration_text(left * seconds)}"
             + (f"  {self.regularizer.text()}" if self.regularizer else "")
         )
         loggers.scalars(

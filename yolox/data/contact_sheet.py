@@ -24,13 +24,13 @@ from yolox.utils.printable import printable
 from yolox.utils.visualize import class_color
 
 _TILE_WIDTH = 480  # pixels
-_ASPECT = (0.5, 1.5)  # height / width that a tile may have
+_ASPECT_RANGE = (0.5, 1.5)  # height / width that a tile may have
 _GAP = 8
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_SCALE = 0.5  # of the font in captions and legend
-_LABEL_SCALE = 0.38  # of the font at boxes
-_LINE = 22  # height of a line of text
-_CROWD = 40  # objects of a tile, above which they are not named one by one
+_FONT_SCALE = 0.5  # of the font in captions and legend
+_LABEL_FONT_SCALE = 0.38  # of the font at boxes
+_LINE_HEIGHT = 22  # height of a line of text
+_MAX_NAMED_OBJECTS = 40  # objects of a tile, above which they are not named one by one
 _PAPER, _INK = (32, 32, 32), (230, 230, 230)
 
 Color = tuple[int, int, int]
@@ -56,7 +56,7 @@ class Tile:
 # ------------------------------------------------------------------------------------------ samples
 
 
-def choose(classes: Sequence[Collection[str]], number: int, seed: int) -> list[int]:
+def choose_images(classes: Sequence[Collection[str]], number: int, seed: int) -> list[int]:
     """Images that together show every class, as far as `number` allows; by chance otherwise.
 
     The rarest class not shown yet gets an image, of those that have it one that shows most other
@@ -100,7 +100,7 @@ def record_tile(record: Record) -> Tile | None:
 
 def record_tiles(records: Sequence[Record], number: int, seed: int) -> list[Tile]:
     """Tiles of `choose`-n records; those that cannot be decoded give their place to others."""
-    order = choose([record.names for record in records], len(records), seed)
+    order = choose_images([record.names for record in records], len(records), seed)
     tiles = (record_tile(records[i]) for i in order)
     return list(islice((tile for tile in tiles if tile is not None), number))
 
@@ -114,7 +114,7 @@ def augmented_tiles(dataset: MosaicDetection, number: int, seed: int) -> list[Ti
         seed: of choice and augmentation.
     """
     samples, names = dataset.dataset.samples, dataset.dataset.class_names
-    order = choose([[names[c] for c in s.classes] for s in samples], number, seed)
+    order = choose_images([[names[c] for c in s.classes] for s in samples], number, seed)
     tiles = []
     for position in islice(count(), number if order else 0):
         index = order[position % len(order)]
@@ -156,21 +156,23 @@ def draw_sheet(tiles: Sequence[Tile], classes: Sequence[str], title: str = "") -
     columns = int(np.ceil(np.sqrt(len(tiles))))
     rows = -(-len(tiles) // columns)
     aspect = np.median([tile.image.shape[0] / tile.image.shape[1] for tile in tiles])
-    size = (round(_TILE_WIDTH * float(np.clip(aspect, *_ASPECT))), _TILE_WIDTH)
-    step = (size[0] + _LINE + _GAP, size[1] + _GAP)
+    size = (round(_TILE_WIDTH * float(np.clip(aspect, *_ASPECT_RANGE))), _TILE_WIDTH)
+    step = (size[0] + _LINE_HEIGHT + _GAP, size[1] + _GAP)
     width = columns * step[1] + _GAP
     head = _legend(title, [(n, shown[n], colors[n]) for n in order if shown[n]], width)
     sheet: Image = np.full((len(head) + rows * step[0], width, 3), _PAPER, dtype=np.uint8)
     sheet[: len(head)] = head
     for i, tile in enumerate(tiles):
         top, left = len(head) + i // columns * step[0], _GAP + i % columns * step[1]
-        sheet[top : top + size[0] + _LINE, left : left + size[1]] = _draw_tile(tile, size, colors)
+        sheet[top : top + size[0] + _LINE_HEIGHT, left : left + size[1]] = _draw_tile(
+            tile, size, colors
+        )
     return sheet
 
 
 def _draw_tile(tile: Tile, size: tuple[int, int], colors: dict[str, Color]) -> Image:
     """A tile of (height, width) pixels, with its caption below."""
-    out: Image = np.full((size[0] + _LINE, size[1], 3), _PAPER, dtype=np.uint8)
+    out: Image = np.full((size[0] + _LINE_HEIGHT, size[1], 3), _PAPER, dtype=np.uint8)
     (height, width), ratio = fit_size(tile.image.shape[:2], size)
     shrinks = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
     picture = cv2.resize(tile.image, (width, height), interpolation=shrinks)
@@ -182,21 +184,21 @@ def _draw_tile(tile: Tile, size: tuple[int, int], colors: dict[str, Color]) -> I
         x1, y1, x2, y2 = boxes[i].tolist()
         cv2.rectangle(picture, (x1, y1), (x2, y2), colors[tile.names[i]], 2)
     # In a crowd, names would hide the objects; the legend's colours tell.
-    for i in large_first if len(boxes) <= _CROWD else []:
+    for i in large_first if len(boxes) <= _MAX_NAMED_OBJECTS else []:
         _draw_label(picture, printable(tile.names[i]), boxes[i].tolist(), colors[tile.names[i]])
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     out[top : top + height, left : left + width] = picture
     objects = f"{len(tile.names)} objects"
-    _write(out, objects, (size[1] - _text_width(objects) - 4, size[0] + _LINE - 7))
+    _write(out, objects, (size[1] - _text_width(objects) - 4, size[0] + _LINE_HEIGHT - 7))
     room = size[1] - _text_width(objects) - 20
-    _write(out, _shortened(tile.caption, room), (4, size[0] + _LINE - 7))
+    _write(out, _shortened(tile.caption, room), (4, size[0] + _LINE_HEIGHT - 7))
     return out
 
 
 def _draw_label(picture: Image, text: str, box: Sequence[int], color: Color) -> None:
     """A class name on its colour in a corner of the box, or above a box that it would cover."""
     x1, y1, x2, y2 = box
-    (width, height), baseline = cv2.getTextSize(text, _FONT, _LABEL_SCALE, 1)
+    (width, height), baseline = cv2.getTextSize(text, _FONT, _LABEL_FONT_SCALE, 1)
     width, height = width + 4, height + baseline + 2
     fits = width < x2 - x1 and 3 * height < y2 - y1
     left = max(0, min(x1, picture.shape[1] - width))
@@ -206,7 +208,7 @@ def _draw_label(picture: Image, text: str, box: Sequence[int], color: Color) -> 
     dark = 0.114 * blue + 0.587 * green + 0.299 * red < 128  # ITU-R BT.601 luma
     ink = (255, 255, 255) if dark else (0, 0, 0)
     origin = (left + 2, top + height - baseline)
-    cv2.putText(picture, text, origin, _FONT, _LABEL_SCALE, ink, 1, cv2.LINE_AA)
+    cv2.putText(picture, text, origin, _FONT, _LABEL_FONT_SCALE, ink, 1, cv2.LINE_AA)
 
 
 def _legend(title: str, entries: Sequence[tuple[str, int, Color]], width: int) -> Image:
@@ -217,23 +219,23 @@ def _legend(title: str, entries: Sequence[tuple[str, int, Color]], width: int) -
         needed = 18 + _text_width(text) + 22
         if x > _GAP and x + needed > width:
             x, line = _GAP, line + 1
-        places.append((text, x, _GAP + line * _LINE))
+        places.append((text, x, _GAP + line * _LINE_HEIGHT))
         x += needed
-    out: Image = np.full((2 * _GAP + (line + 1) * _LINE, width, 3), _PAPER, dtype=np.uint8)
+    out: Image = np.full((2 * _GAP + (line + 1) * _LINE_HEIGHT, width, 3), _PAPER, dtype=np.uint8)
     if title:
-        _write(out, _shortened(title, width - 2 * _GAP), (_GAP, _GAP + _LINE - 7))
+        _write(out, _shortened(title, width - 2 * _GAP), (_GAP, _GAP + _LINE_HEIGHT - 7))
     for (text, x, y), (_, _, color) in zip(places, entries, strict=True):
         cv2.rectangle(out, (x, y + 4), (x + 12, y + 16), color, cv2.FILLED)
-        _write(out, text, (x + 18, y + _LINE - 7))
+        _write(out, text, (x + 18, y + _LINE_HEIGHT - 7))
     return out
 
 
 def _write(out: Image, text: str, origin: tuple[int, int]) -> None:
-    cv2.putText(out, text, origin, _FONT, _SCALE, _INK, 1, cv2.LINE_AA)
+    cv2.putText(out, text, origin, _FONT, _FONT_SCALE, _INK, 1, cv2.LINE_AA)
 
 
 def _text_width(text: str) -> int:
-    width: int = cv2.getTextSize(text, _FONT, _SCALE, 1)[0][0]
+    width: int = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)[0][0]
     return width
 
 

@@ -38,7 +38,7 @@ __all__ = [
     "JPEG",
     "JPEG_END",
     "PNG",
-    "PNG_DEPTH_AT",
+    "PNG_DEPTH_OFFSET",
     "PNG_END",
     "TAIL_BYTES",
     "Header",
@@ -54,14 +54,14 @@ __all__ = [
 JPEG, PNG, TIFF = "JPEG", "PNG", "TIFF"
 HEAD_BYTES = 12  # that tell a format
 EXIF_MARK = b"Exif\0\0"
-PNG_DEPTH_AT = 24  # bytes into the file
+PNG_DEPTH_OFFSET = 24  # bytes into the file
 JPEG_END, PNG_END = b"\xff\xd9", b"IEND"
 TAIL_BYTES = 64  # that hold the end of a PNG, and what little may follow it
 LIMIT_VARIABLE, OPENCV_VARIABLE = "YOLOX_MAX_IMAGE_PIXELS", "OPENCV_IO_MAX_IMAGE_PIXELS"
 _MAX_PIXELS = 1 << 30  # of an image, unless the variables say otherwise; OpenCV's own limit
 # No whole file of the format holds more pixels a byte: Huffman codes of one bit for a block of
 # 16 x 16 in a JPEG, deflate's 1032 : 1 for one bit a pixel in a PNG. Small ones are let be.
-_DENSEST = {JPEG: 2048, PNG: 8256}
+_MAX_DENSITY = {JPEG: 2048, PNG: 8256}
 _DENSITY_FROM = 1 << 24  # pixels
 _ORIENTATION_TAG, _START_OF_SCAN = 0x0112, 0xDA
 _REPLACE = "replace the file, or take its name out of the split"
@@ -204,7 +204,7 @@ def _read(kind: str, file: BinaryIO) -> tuple[tuple[int, int], int, bool]:
     found = (tag for tag in map(_tag, blocks) if tag is not None)
     orientation = _known(next(found, None))
     if kind == PNG:
-        file.seek(PNG_DEPTH_AT)
+        file.seek(PNG_DEPTH_OFFSET)
     return (image.size[1], image.size[0]), orientation, kind == PNG and file.read(1) == b"\x10"
 
 
@@ -284,7 +284,7 @@ def check_pixels(path: Path, size: tuple[int, int], length: int, kind: str | Non
             f"bytes a pixel, set {' and '.join(f'{name}={pixels}' for name in passed)} in the "
             f"environment",
         )
-    if pixels > max(_DENSITY_FROM, _DENSEST.get(kind or "", pixels) * length):
+    if pixels > max(_DENSITY_FROM, _MAX_DENSITY.get(kind or "", pixels) * length):
         raise TooManyPixels.about(
             path, f"{claim}, which its {length} bytes cannot hold: nearly all of it is missing"
         )

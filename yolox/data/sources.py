@@ -25,7 +25,7 @@ Image = npt.NDArray[np.uint8]
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 _STREAMS = ("rtsp://", "rtmp://", "http://", "https://", "udp://")
 # Containers tell a number of frames that may be off by a few where they were cut without decoding.
-_FRAMES_OFF = 0.02
+_FRAME_COUNT_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,6 +85,11 @@ class Images:
                 unread.append(f"{path} {error.what}")
                 continue
             yield Frame(image=image, path=path, name=name, number=number)
+        if unread and len(self) == 1:
+            raise DataError(
+                f"{unread[0]}: expected an image, a folder or pattern of images, or a video "
+                f"({', '.join(VIDEO_EXTENSIONS)})"
+            )
         if unread:
             raise DataError(
                 f"{len(unread)} of {len(self)} files cannot be decoded:{bullets(unread)}"
@@ -122,7 +127,7 @@ class Video:
                     break
                 name = f"{self.path.stem}_{number:06d}.jpg"
                 yield Frame(image=_bgr(image), path=self.path, name=name, number=number)
-        if number < self._frames * (1 - _FRAMES_OFF):
+        if number < self._frames * (1 - _FRAME_COUNT_TOLERANCE):
             raise DataError(
                 f"video {self.path} ends early: {number} of the {self._frames} frames that it "
                 "announces can be decoded; what was found in them is kept"

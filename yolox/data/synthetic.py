@@ -10,30 +10,25 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from yolox.data.datasets.outlines import Box
+from yolox.data.datasets.voc_xml import VocObject, annotation_xml
 from yolox.data.errors import DataError
 from yolox.utils.documents import read_json
 
 CLASSES = ("circle", "square", "triangle")
-_RECIPE = "demo.json"  # what the data set was made with; written last
-_SIDES = (24, 80)  # pixels
-_OBJECTS = (4, 8)  # fewest and most wanted of an image
-_TURN = 0.3  # most a shape is turned from upright, radians
+_RECIPE_FILE = "demo.json"  # what the data set was made with; written last
+_SIDE_RANGE = (24, 80)  # pixels
+_OBJECT_RANGE = (4, 8)  # fewest and most wanted of an image
+_MAX_ROTATION = 0.3  # most a shape is turned from upright, radians
 _MAX_OVERLAP = 0.15  # share of the smaller box
 _SUBPIXEL_BITS = 4
 
 Image = npt.NDArray[np.uint8]
-
-
-class _Object(NamedTuple):
-    name: str
-    box: tuple[int, int, int, int]  # first and last pixel: x1 y1 x2 y2, 0-based, inclusive
 
 
 def generate_demo_dataset(
@@ -58,8 +53,10 @@ def generate_demo_dataset(
     """
     if num_images < 5:
         raise ValueError(f"num_images is {num_images}: expected at least 5")
-    if min(image_size) < _SIDES[1] + 6:
-        raise ValueError(f"image_size is {image_size}: expected at least {_SIDES[1] + 6} a side")
+    if min(image_size) < _SIDE_RANGE[1] + 6:
+        raise ValueError(
+            f"image_size is {image_size}: expected at least {_SIDE_RANGE[1] + 6} a side"
+        )
     root = Path(root)
     devkit = root / "VOCdevkit"
     recipe = {"num_images": num_images, "image_size": list(image_size), "seed": seed, "version": 1}
@@ -76,7 +73,7 @@ def generate_demo_dataset(
     try:
         made = work / devkit.name
         _write(made, num_images, image_size, seed)
-        (made / _RECIPE).write_text(json.dumps(recipe) + "\n", encoding="utf-8")
+        (made / _RECIPE_FILE).write_text(json.dumps(recipe) + "\n", encoding="utf-8")
         try:
             made.rename(devkit)
         except OSError:  # another process was quicker
@@ -94,7 +91,7 @@ def generate_demo_dataset(
 
 
 def _require_same(devkit: Path, recipe: dict[str, object]) -> None:
-    path = devkit / _RECIPE
+    path = devkit / _RECIPE_FILE
     try:
         found = read_json(path)
     except (OSError, ValueError):
@@ -116,7 +113,8 @@ def _write(devkit: Path, num_images: int, image_size: tuple[int, int], seed: int
         img, objects = _picture(image_size, np.random.default_rng([seed, i]))
         encoded = cv2.imencode(".jpg", img, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
         (voc / "JPEGImages" / f"{name}.jpg").write_bytes(encoded.tobytes())
-        (voc / "Annotations" / f"{name}.xml").write_bytes(_xml(name, image_size, objects))
+        document = annotation_xml(f"{name}.jpg", image_size, objects, folder="VOC2007")
+        (voc / "Annotations" / f"{name}.xml").write_bytes(document)
     trainval = num_images * 4 // 5
     train = trainval * 4 // 5
     splits = {
@@ -131,39 +129,13 @@ def _write(devkit: Path, num_images: int, image_size: tuple[int, int], seed: int
     (devkit / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
 
 
-def _xml(name: str, size: tuple[int, int], objects: list[_Object]) -> bytes:
-    """The annotation of one image, in VOC's 1-based inclusive pixels."""
-    root = ElementTree.Element("annotation")
-    _child(root, "folder", "VOC2007")
-    _child(root, "filename", f"{name}.jpg")
-    size_node = _child(root, "size")
-    for tag, side in (("width", size[1]), ("height", size[0]), ("depth", 3)):
-        _child(size_node, tag, str(side))
-    for shape in objects:
-        node = _child(root, "object")
-        for tag, text in (("name", shape.name), ("truncated", "0"), ("difficult", "0")):
-            _child(node, tag, text)
-        box = _child(node, "bndbox")
-        for tag, corner in zip(("xmin", "ymin", "xmax", "ymax"), shape.box, strict=True):
-            _child(box, tag, str(corner + 1))
-    ElementTree.indent(root)
-    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return document + b"\n"
-
-
-def _child(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:
-    node = ElementTree.SubElement(parent, tag)
-    node.text = text
-    return node
-
-
 # ----------------------------------------------------------------------------------------- pictures
 
 
-def _picture(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image, list[_Object]]:
+def _picture(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image, list[VocObject]]:
     img = _background(size, rng)
-    objects: list[_Object] = []
-    wanted = int(rng.integers(_OBJECTS[0], _OBJECTS[1] + 1))
+    objects: list[VocObject] = []
+    wanted = int(rng.integers(_OBJECT_RANGE[0], _OBJECT_RANGE[1] + 1))
     for _ in range(20 * wanted):  # a full picture takes no more: then fewer objects will do
         if len(objects) == wanted:
             break
@@ -189,13 +161,11 @@ def _background(size: tuple[int, int], rng: np.random.Generator) -> Image:
     return out
 
 
-def _draw_object(
-    img: Image, rng: np.random.Generator, taken: list[tuple[int, int, int, int]]
-) -> _Object | None:
+def _draw_object(img: Image, rng: np.random.Generator, taken: list[Box]) -> VocObject | None:
     """Draw one shape in place; None, and nothing drawn, if its place is taken."""
     height, width = img.shape[:2]
     name = CLASSES[int(rng.integers(len(CLASSES)))]
-    extent = float(np.exp(rng.uniform(*np.log(_SIDES))))
+    extent = float(np.exp(rng.uniform(*np.log(_SIDE_RANGE))))
     outline = _outline(name, rng)
     low, high = outline.min(axis=0), outline.max(axis=0)
     outline = (outline - low) / (high - low).max() * extent
@@ -212,14 +182,14 @@ def _draw_object(
     fill = _contrasting(img[mask > 127].mean(axis=0), rng)
     texture = fill + rng.normal(0, 6, img.shape).astype(np.float32)
     img[:] = np.clip(img * (1 - alpha) + texture * alpha, 0, 255).astype(np.uint8)
-    return _Object(name, box)
+    return VocObject(name=name, box=box)
 
 
 def _outline(name: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Corners (n, 2) of a shape about the origin, upright but for a small turn."""
     corners = {"circle": 64, "square": 4, "triangle": 3}[name]
     upright = np.pi / 4 if name == "square" else -np.pi / 2
-    start = upright + rng.uniform(-_TURN, _TURN)
+    start = upright + rng.uniform(-_MAX_ROTATION, _MAX_ROTATION)
     angles = start + np.arange(corners) * (2 * np.pi / corners)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
@@ -234,7 +204,7 @@ def _contrasting(
             return colour
 
 
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
+def _overlap(a: Box, b: Box) -> float:
     """Shared area as a part of the smaller box's."""
     width = min(a[2], b[2]) - max(a[0], b[0]) + 1
     height = min(a[3], b[3]) - max(a[1], b[1]) + 1

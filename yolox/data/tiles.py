@@ -37,7 +37,7 @@ __all__ = [
 Window = tuple[int, int, int, int]
 
 WHOLE_FOLDER = "Whole"
-_MOST_TILES = 1_000_000  # of an image, in a record that is to be believed
+_MAX_TILES = 1_000_000  # of an image, in a record that is to be believed
 # The 1 is the scale, as DOTA's tools write it: tiles are cut from the image at its own size.
 _TILE_NAME = re.compile(r"(?P<source>.+)__1__(?P<x>\d+)___(?P<y>\d+)")
 
@@ -138,8 +138,8 @@ def _require_geometry(record: WholeRecord) -> None:
     if min(sides[:3]) < 1 or not 0 <= record.overlap < record.size:
         raise ValueError("sides above 0, and an overlap below the size of a tile, are expected")
     step = record.size - record.overlap
-    if math.ceil(record.height / step) * math.ceil(record.width / step) > _MOST_TILES:
-        raise ValueError(f"more than {_MOST_TILES:,} tiles")
+    if math.ceil(record.height / step) * math.ceil(record.width / step) > _MAX_TILES:
+        raise ValueError(f"more than {_MAX_TILES:,} tiles")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -191,7 +191,7 @@ def whole_images(samples: Sequence[Sample], class_names: Sequence[str]) -> list[
         raise DataError(
             f"{len(strangers)} of {len(samples)} images are no tiles by their name (expected as "
             f"P0706__1__824___0), so there are no whole images to evaluate on: evaluate as they "
-            f"are, or convert the data with tools/convert_dota.py:{bullets(strangers)}"
+            f"are, or convert the data with `yolox.data.convert`:{bullets(strangers)}"
         )
     records: dict[Path, WholeRecord] = {}
     unusable = []
@@ -240,7 +240,7 @@ def _check_complete(
         raise DataError(
             f"{len(problems)} whole images are not covered by the tiles of the split. Evaluation "
             f"on whole images needs every tile, also those without objects: convert the split with "
-            f"--keep-empty 1 into a new folder:{bullets(problems)}"
+            f"`yolox.data.convert`, keep_empty 1, into a new folder:{bullets(problems)}"
         )
 
 

@@ -145,7 +145,8 @@ class Evaluator:
             model: as for :meth:`run`.
             distributed: as for :meth:`run`.
             half: mixed precision: float16, or bfloat16 on a CPU.
-            trt_file, decoder: not supported, must be None.
+            trt_file: not supported, must be None.
+            decoder: not supported, must be None.
             test_size: None, or the ``img_size`` this evaluator was made with.
             return_outputs: also return the detections.
 
@@ -252,6 +253,7 @@ class COCOEvaluator(Evaluator):
         precision: str | None = None,
         distributed: bool = False,
     ) -> Inference:
+        """As :meth:`Evaluator.infer`; with ``testdev`` the detections are written, too."""
         inference = super().infer(
             model, device=device, precision=precision, distributed=distributed
         )

@@ -30,13 +30,19 @@ class EvalSample(Protocol):
         ...
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What messages and metrics call the image."""
+        ...
 
     @property
-    def height(self) -> int: ...
+    def height(self) -> int:
+        """Of the original image, pixels."""
+        ...
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Of the original image, pixels."""
+        ...
 
     @property
     def boxes(self) -> npt.NDArray[np.float32]:
@@ -50,7 +56,7 @@ class EvalSample(Protocol):
 
     @property
     def difficult(self) -> npt.NDArray[np.bool_]:
-        """bool (n,): VOC's difficult objects, COCO's crowds. Neither rewarded nor punished."""
+        """VOC's difficult objects, COCO's crowds, bool (n,): neither found nor missed."""
         ...
 
 
@@ -58,10 +64,14 @@ class EvalDataset(Protocol):
     """What a data set must offer to be evaluated on."""
 
     @property
-    def samples(self) -> Sequence[EvalSample]: ...
+    def samples(self) -> Sequence[EvalSample]:
+        """The images with their annotations, in the order of the data set."""
+        ...
 
     @property
-    def class_names(self) -> tuple[str, ...]: ...
+    def class_names(self) -> tuple[str, ...]:
+        """By class index."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,16 @@ from yolox.evaluators.curves import RECALLS, SCORES, Curves, OperatingPoint
 from yolox.utils.files import replacing
 from yolox.utils.printable import printable
 
-__all__ = ["MOST_NAMED", "group_rare_mixups", "save_confusion", "save_f1", "save_precision_recall"]
+__all__ = [
+    "MAX_NAMED_CLASSES",
+    "group_rare_confusions",
+    "save_confusion",
+    "save_f1",
+    "save_precision_recall",
+]
 
-MOST_NAMED = 30  # classes in a confusion matrix
-_MOST_LINES = 8  # named lines in a diagram: four best, four worst
+MAX_NAMED_CLASSES = 30  # classes in a confusion matrix
+_MAX_NAMED_LINES = 8  # named lines in a diagram: four best, four worst
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _DASHES = ("-", "--")
 _RIGHT, _WRONG = np.array([0.0, 0.45, 0.70]), np.array([0.84, 0.37, 0.0])
@@ -89,9 +95,9 @@ def save_confusion(path: Path, confusion: Confusion, class_names: Sequence[str])
     Args:
         path: PNG file to write.
         confusion: the counts.
-        class_names: by class index; beyond ``MOST_NAMED`` see :func:`group_rare_mixups`.
+        class_names: by class index; beyond ``MAX_NAMED_CLASSES`` see :func:`group_rare_confusions`.
     """
-    counts, names = group_rare_mixups(confusion.counts, class_names)
+    counts, names = group_rare_confusions(confusion.counts, class_names)
     n = len(counts)
     totals = np.concatenate([counts.sum(axis=1, keepdims=True)[:-1].repeat(n, 1), [counts.sum(0)]])
     share = counts / totals.clip(min=1)
@@ -128,10 +134,10 @@ def save_confusion(path: Path, confusion: Confusion, class_names: Sequence[str])
     _write(figure, path)
 
 
-def group_rare_mixups(
+def group_rare_confusions(
     counts: npt.NDArray[np.int64], class_names: Sequence[str]
 ) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """A table of at most ``MOST_NAMED`` classes: those least mixed up are counted as one.
+    """A matrix of at most ``MAX_NAMED_CLASSES`` classes: those least confused are counted as one.
 
     What the grouped classes have among themselves, hits and confusions, is in the group's own cell.
 
@@ -140,15 +146,15 @@ def group_rare_mixups(
         class_names: by class index.
 
     Returns:
-        The table, the group in the last row and column but one, and the names.
+        The matrix, the group in the last row and column but one, and the names.
     """
     n = len(class_names)
-    if n <= MOST_NAMED:
+    if n <= MAX_NAMED_CLASSES:
         return counts, list(class_names)
     between = counts[:n, :n] * ~np.eye(n, dtype=bool)
-    mixed = between.sum(axis=0) + between.sum(axis=1)
-    order = np.lexsort((-counts[:n].sum(axis=1), -mixed))
-    named = np.sort(order[: MOST_NAMED - 1])
+    confused = between.sum(axis=0) + between.sum(axis=1)
+    order = np.lexsort((-counts[:n].sum(axis=1), -confused))
+    named = np.sort(order[: MAX_NAMED_CLASSES - 1])
     place = np.full(n + 1, len(named))
     place[named] = np.arange(len(named))
     place[n] = len(named) + 1
@@ -172,9 +178,9 @@ def _draw_classes(
 ) -> None:
     """A line a class, the best one first; of many, only the best and the worst in colour."""
     named = order
-    if len(order) > _MOST_LINES:
-        named = order[: _MOST_LINES // 2] + order[-_MOST_LINES // 2 :]
-        for number, c in enumerate(order[_MOST_LINES // 2 : -_MOST_LINES // 2]):
+    if len(order) > _MAX_NAMED_LINES:
+        named = order[: _MAX_NAMED_LINES // 2] + order[-_MAX_NAMED_LINES // 2 :]
+        for number, c in enumerate(order[_MAX_NAMED_LINES // 2 : -_MAX_NAMED_LINES // 2]):
             label = f"{len(order) - len(named)} more between" if not number else None
             axes.plot(x, y[c], color="0.8", linewidth=0.8, label=label)
     for number, c in enumerate(named):

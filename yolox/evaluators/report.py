@@ -33,7 +33,8 @@ def write_report(
     Args:
         folder: made if need be; files of these names in it are replaced.
         result: the figures of ``detections`` on ``samples``.
-        samples, detections: as :func:`precision_recall_curves` takes them.
+        samples: as :func:`precision_recall_curves` takes them.
+        detections: of the same images, likewise.
         about: what was evaluated, how and where; goes into ``metrics.json`` as it is.
 
     Returns:

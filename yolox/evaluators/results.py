@@ -77,7 +77,8 @@ class EvalResult:
         """The result as lines of plain text; ``n/a`` where there is nothing to average.
 
         Args:
-            per_class_ap, per_class_ar: the columns of the table by class; neither, no table.
+            per_class_ap: list AP in the table by class.
+            per_class_ar: list AR there; with neither there is no table.
             order: of the table: by class index, or the highest AP50-95 or most objects first.
         """
         coco, voc = self.coco, self.voc

@@ -8,11 +8,11 @@ import typing
 from yolox.exp.recipe import Recipe
 from yolox.models import ACTIVATIONS, ARCHITECTURES
 from yolox.pruning.sparsity import MAX_STRENGTH, SparsityConfig
-from yolox.utils.choices import MOST_SEED
+from yolox.utils.choices import MAX_SEED
 from yolox.utils.errors import UserError
 from yolox.utils.lr_scheduler import SCHEDULES
 
-_LEAST = {
+_MINIMUMS = {
     "num_classes": 1,
     "max_epoch": 1,
     "batch_size": 1,
@@ -40,11 +40,11 @@ def problems_of(exp: Recipe) -> list[str]:
         for name in ("input_size", "test_size")
         if any(side < 32 or side % 32 for side in getattr(exp, name))
     ]
-    for name, least in _LEAST.items():
+    for name, least in _MINIMUMS.items():
         if getattr(exp, name) < least:
             problems.append(f"{name} must be at least {least}: {getattr(exp, name)}")
-    if exp.seed is not None and exp.seed > MOST_SEED:
-        problems.append(f"seed must be at most {MOST_SEED}: {exp.seed}")
+    if exp.seed is not None and exp.seed > MAX_SEED:
+        problems.append(f"seed must be at most {MAX_SEED}: {exp.seed}")
     for name in ("depth", "width", "basic_lr_per_img", "finetune_lr", "distill_temperature"):
         if getattr(exp, name) <= 0:
             problems.append(f"{name} must be positive: {getattr(exp, name)}")

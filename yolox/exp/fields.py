@@ -176,6 +176,7 @@ def read_field(text: str, kind: Any, current: Any) -> Any:
 
 
 def type_name(kind: Any) -> str:
+    """What a field of an annotated type takes, in words for a message: ``a number``."""
     names = {bool: "True or False", int: "an integer", float: "a number", str: "a text"}
     args = [arg for arg in typing.get_args(kind) if arg is not Ellipsis]
     if not args:

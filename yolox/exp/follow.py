@@ -15,20 +15,29 @@ from yolox.models import LoadedModel, ModelSpec
 from yolox.utils.checkpoint import CheckpointError
 
 # What to do about a model of other classes than the data's.
-KEEPS = "a pruned model keeps its classes: train the whole model on these data, then prune that"
-ELSEWHERE = "use data of its classes, or start a training on these from it with train.py -c"
+PRUNED_CLASSES_ADVICE = (
+    "a pruned model keeps its classes: train the whole model on these data, then prune that"
+)
+OTHER_CLASSES_ADVICE = (
+    "use data of its classes, or start a training on these with it as `checkpoint`"
+)
+
+
+class OtherClassesError(CheckpointError):
+    """A model has other classes than the data."""
 
 
 def follow_checkpoint(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool = False) -> Exp:
     """A copy of an Exp with a model's classes and test size, unless the person gave others.
 
     Args:
+        exp: not changed.
         spec: of a checkpoint or an exported file.
         name: what messages call it.
         pruned: whether the model is.
 
     Raises:
-        CheckpointError: see `require_same_classes`.
+        OtherClassesError: see `require_same_classes`.
     """
     followed = copy.copy(exp)
     take_classes(followed, spec, name, pruned=pruned)
@@ -36,8 +45,8 @@ def follow_checkpoint(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool =
         if "test_size" in exp.assigned and exp.test_size != spec.input_size:
             own, theirs = ("×".join(map(str, size)) for size in (exp.test_size, spec.input_size))
             logger.info(
-                f"at the {theirs} of {name}, not the {own} of the Exp: to have that, give "
-                f"test_size {own.replace('×', ',')} at the end of the command"
+                f"at the {theirs} of {name}, not the {own} of the Exp: to have that, set "
+                f"test_size {own.replace('×', ',')}"
             )
         followed.put(test_size=spec.input_size)
     return followed
@@ -47,10 +56,13 @@ def take_classes(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool = Fals
     """Give an Exp the classes of a model whose head stays as it is, unless the person set others.
 
     Args:
-        spec, name, pruned: see `follow_checkpoint`.
+        exp: changed in place.
+        spec: of a checkpoint or an exported file.
+        name: what messages call it.
+        pruned: whether the model is.
 
     Raises:
-        CheckpointError: see `require_same_classes`.
+        OtherClassesError: see `require_same_classes`.
     """
     theirs = classes_of(exp, spec, name)
     is_set = "class_names" in exp.assigned
@@ -58,7 +70,9 @@ def take_classes(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool = Fals
     if theirs and (not is_set or matched):
         exp.put(class_names=theirs)
     if not is_set:
-        exp.put(_classes_from=(str(name), KEEPS if pruned else ELSEWHERE))
+        exp.put(
+            _classes_from=(str(name), PRUNED_CLASSES_ADVICE if pruned else OTHER_CLASSES_ADVICE)
+        )
     exp.resolve_classes()
     require_same_classes(name, spec, exp, pruned=pruned)
 
@@ -82,13 +96,13 @@ def classes_of(exp: Exp, spec: ModelSpec, name: object) -> tuple[str, ...]:
             logger.info(
                 f"{unnamed}: they are taken as {known.title}'s in the usual order, and matched by "
                 f"name with the {len(names)} of the data; if it was trained with another order, "
-                "give that at the end of the command: class_names NAME,NAME,…"
+                "set that: class_names NAME,NAME,…"
             )
         return known.names
     if as_many and len(names) > 1 and "class_names" not in exp.assigned:
         logger.warning(
             f"{unnamed}: they are taken in the data's order; if it was trained with another, "
-            "change it in this line and give it at the end of the command: class_names "
+            "change it in this line and set it: class_names "
             f"{shlex.quote(write_names(names))}"
         )
     return names if as_many else ()
@@ -105,21 +119,27 @@ def require_same_classes(name: object, spec: ModelSpec, exp: Exp, *, pruned: boo
 
     Args:
         name: what the message calls the checkpoint.
+        spec: of the checkpoint.
+        exp: names the classes, or the data that do.
         pruned: whether the model is.
 
     Raises:
-        CheckpointError: the classes that the Exp or data name are not the checkpoint's.
+        OtherClassesError: the classes that the Exp or data name are not the checkpoint's.
     """
     theirs, ours = (", ".join(names) or "unnamed" for names in (spec.class_names, exp.class_names))
     if spec.num_classes != exp.num_classes:
-        advice = KEEPS if pruned else "use the data it was trained on, or set class_names"
-        raise CheckpointError(
+        advice = (
+            PRUNED_CLASSES_ADVICE
+            if pruned
+            else "use the data it was trained on, or set class_names"
+        )
+        raise OtherClassesError(
             f"{name} has {spec.num_classes} classes ({theirs}), the data {exp.num_classes} "
             f"({ours}): {advice}"
         )
     same = list(range(spec.num_classes))
     if spec.class_names and rows_by_name(spec.class_names, exp.class_names) != same:
-        raise CheckpointError(
+        raise OtherClassesError(
             f"{name} was trained for {theirs}, the data's classes are {ours}: set class_names to "
             "the checkpoint's, in that order"
         )

@@ -12,20 +12,32 @@ Case = tuple[Iterable[str], str]  # fields, and why they do nothing
 
 _MODEL = ("architecture", "depth", "width", "depthwise", "act")
 _GEOMETRY = ("degrees", "translate", "shear", "mosaic_scale")  # of mosaics
-_UNREAD = {  # by schedules; no_aug_epochs ends the mosaics too
+_UNREAD_BY_SCHEDULE = {  # no_aug_epochs ends the mosaics too
     "warmcos": ("min_lr_ratio",),
     "cos": ("warmup_epochs", "warmup_lr", "min_lr_ratio"),
     "multistep": ("warmup_epochs", "warmup_lr", "min_lr_ratio"),
 }
-_TRAINING = (
-    *("input_size", "multiscale_range", "random_size"),
-    *("mosaic_prob", "mixup_prob", "enable_mixup", "mixup_scale", "hsv_prob", "flip_prob"),
-    *_GEOMETRY,
-    *("batch_size", "max_epoch", "basic_lr_per_img", "scheduler", "accumulate"),
-    *("warmup_epochs", "warmup_lr", "no_aug_epochs", "min_lr_ratio"),
-    *("ema", "ema_decay", "retake_statistics", "weight_decay", "momentum"),
-    *("print_interval", "eval_interval", "save_history_ckpt"),
+_INPUT = ("input_size", "multiscale_range", "random_size")
+_AUGMENTATION = (
+    "mosaic_prob",
+    "mixup_prob",
+    "enable_mixup",
+    "mixup_scale",
+    "hsv_prob",
+    "flip_prob",
 )
+_SCHEDULE = (
+    "max_epoch",
+    "scheduler",
+    "warmup_epochs",
+    "warmup_lr",
+    "no_aug_epochs",
+    "min_lr_ratio",
+)
+_OPTIMIZER = ("batch_size", "basic_lr_per_img", "accumulate", "weight_decay", "momentum")
+_AVERAGE = ("ema", "ema_decay", "retake_statistics")
+_INTERVALS = ("print_interval", "eval_interval", "save_history_ckpt")
+_TRAINING = _INPUT + _AUGMENTATION + _GEOMETRY + _SCHEDULE + _OPTIMIZER + _AVERAGE + _INTERVALS
 _TRAINING_PREFIXES = ("sparsity", "distill_", "finetune_")
 _EVALUATION = ("test_conf", "nmsthre")
 
@@ -49,15 +61,17 @@ def idle_in_training(exp: Exp, *, tuned: bool, penalised: bool, taught: bool) ->
     """What does nothing in a training run.
 
     Args:
+        exp: with the fields as they were given.
         tuned: it fine-tunes a pruned model.
-        penalised, taught: it has a penalty, a teacher.
+        penalised: it trains with a sparsity penalty.
+        taught: it learns from a teacher.
     """
     mixed = exp.enable_mixup and exp.mixup_prob > 0 and exp.mosaic_prob > 0
     by_random_size = exp.draws_by_random_size()
     own_sizes = type(exp).random_resize.__module__ != "yolox.exp.yolox_base"
     cases: list[tuple[bool, Iterable[str], str]] = [
-        (not penalised, _starting(exp, "sparsity_"), "no penalty is on: give --sparsity"),
-        (not taught, _starting(exp, "distill_"), "there is no teacher: give --distill"),
+        (not penalised, _starting(exp, "sparsity_"), "no penalty is on: give `sparsity`"),
+        (not taught, _starting(exp, "distill_"), "there is no teacher: give `teacher`"),
         (not tuned, _starting(exp, "finetune_"), "the model is not pruned"),
         (tuned and "max_epoch" in exp.given, ["finetune_epochs"], "max_epoch is given too"),
         (tuned and "finetune_act" in exp.given, ["act"], "finetune_act is given for the same"),
@@ -65,10 +79,14 @@ def idle_in_training(exp: Exp, *, tuned: bool, penalised: bool, taught: bool) ->
         (not mixed, ["mixup_scale"], "there is no mix-up"),
         (exp.mosaic_prob == 0, ["mixup_prob", "enable_mixup", *_GEOMETRY], "there is no mosaic"),
         (not exp.enable_mixup, ["mixup_prob"], "enable_mixup is False"),
-        (True, _UNREAD.get(exp.scheduler, ()), f"the scheduler {exp.scheduler} does not read that"),
+        (
+            True,
+            _UNREAD_BY_SCHEDULE.get(exp.scheduler, ()),
+            f"the scheduler {exp.scheduler} does not read that",
+        ),
         (not exp.warmup_epochs, ["warmup_lr"], "there are no warm-up epochs"),
         (by_random_size and not own_sizes, ["multiscale_range"], "random_size says the sizes"),
-        (True, ["test_ann", "test_name"], "they are for tools/eval.py --test"),
+        (True, ["test_ann", "test_name"], "they are for an evaluation on test images"),
     ]
     return [(names, cause) for idle, names, cause in cases if idle] + _idle_everywhere(exp)
 
@@ -79,6 +97,7 @@ def idle_without_training(
     """What does nothing where a checkpoint is evaluated, pruned or converted.
 
     Args:
+        exp: with the fields as they were given.
         kept: fields of training that are read all the same.
         evaluates: AP is measured.
         test: on the images of ``test_ann``.
@@ -88,7 +107,7 @@ def idle_without_training(
     if not evaluates:
         cases.append((_EVALUATION, "AP is not measured"))
     if not test:
-        cases.append((["test_ann", "test_name"], "they are for tools/eval.py --test"))
+        cases.append((["test_ann", "test_name"], "they are for an evaluation on test images"))
     return [*cases, *_idle_everywhere(exp)]
 
 

@@ -38,7 +38,7 @@ def get_exp(
             ``Exp``.
     """
     if exp_file is None and exp_name is None:
-        raise ExpError("name an Exp: a file with -f, or a built-in model with -n")
+        raise ExpError("name an Exp: a file, `exp_file`, or a built-in model, `exp_name`")
     if exp_file is not None and str(exp_file) not in LAYOUTS:
         if model is not None:
             raise ExpError(f"model {model} goes with a layout, {', '.join(LAYOUTS)}: {exp_file}")

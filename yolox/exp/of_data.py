@@ -8,7 +8,7 @@ from typing import Any
 
 from loguru import logger
 
-from yolox.data.doctor import Located, locate
+from yolox.data.doctor import LocatedData, locate
 from yolox.data.tiles import WHOLE_FOLDER
 from yolox.exp.load import DEFAULT_MODEL, get_exp
 from yolox.exp.yolox_base import Exp
@@ -40,7 +40,7 @@ def exp_of_data(path: str | Path, model: str = DEFAULT_MODEL) -> Exp:
     return exp
 
 
-def _is_tiles(found: Located) -> bool:
+def _is_tiles(found: LocatedData) -> bool:
     years = [
         year for source in found.splits.values() if isinstance(source, list) for year in source
     ]
@@ -55,7 +55,7 @@ def _train_and_val(splits: Sequence[str]) -> tuple[str, str]:
     return train, next(iter(usual or others), train)
 
 
-def _fields(found: Located, train: str, val: str) -> dict[str, Any]:
+def _fields(found: LocatedData, train: str, val: str) -> dict[str, Any]:
     fields: dict[str, Any] = {"data_dir": str(found.place)}
     for which, name in (("train", train), ("val", val)):
         source = found.splits[name]

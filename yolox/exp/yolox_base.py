@@ -298,8 +298,10 @@ class Exp(Recipe):
         """The input size of an iteration, from the seed alone, so that a resumed run repeats it.
 
         Args:
-            data_loader, rank, is_distributed: for overriding methods.
+            data_loader: not used here; for overriding methods.
             epoch: from 0.
+            rank: of this process; not used here.
+            is_distributed: not used here.
             iteration: in the epoch, from 1. A method without it is asked every tenth iteration.
         """
         sizes = self.train_sizes()

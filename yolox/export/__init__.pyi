@@ -1,10 +1,11 @@
 """Export: a model as a file for other runtimes, proven against PyTorch before it is kept."""
 
 from .convert import export_model, write_model
+from .exported_model import ExportedModel
 from .graph import Deployed, fold_focus
 from .metadata import ExportInfo
 from .parity import Parity, measure_parity, sample_scene
-from .runtime import ExportedModel, is_exported, open_exported
+from .runtime import is_exported, open_exported
 from .runtimes import RUNTIMES
 from .seal import seal
 from .settings import FORMATS, ExportError, ExportSettings, optional_packages

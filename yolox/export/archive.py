@@ -15,19 +15,19 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from yolox.export.seal import SEAL
+from yolox.export.seal import SEAL_KEY
 from yolox.export.settings import ExportError
 from yolox.export.torchscript_code import CodeCheck
 from yolox.export.torchscript_pickle import pickle_problems
 
 METADATA_FILE = "metadata.json"  # within the archive
-_METADATA, _SEAL = f"extra/{METADATA_FILE}", f"extra/{SEAL}"
-_ROOM = 64 * 2**20  # bytes that an archive's compressed text may take, above twice the file's size
+_METADATA, _SEAL = f"extra/{METADATA_FILE}", f"extra/{SEAL_KEY}"
+_EXTRA_TEXT_BYTES = 64 * 2**20  # that an archive's compressed text may take above twice its size
 # What PyTorch reads of an archive, and what it writes beside that: neither it nor we need it.
-_NEEDED = re.compile(
+_NEEDED_RECORD = re.compile(
     r"data\.pkl|constants\.pkl|version|byteorder|(?:data|constants)/\d+|code/__torch__/[\w/]+\.py"
 )
-_IDLE = re.compile(
+_IDLE_RECORD = re.compile(
     r"code/__torch__/[\w/]+\.py\.debug_pkl|traced_inputs\.pkl|traced_inputs/\d+"
     r"|\.data/serialization_id|\.format_version|\.storage_alignment"
 )
@@ -53,9 +53,9 @@ def open_archive(path: Path) -> tuple[bytes, io.BytesIO]:
     records = _read(path)
     if not {_METADATA, _SEAL} <= records.keys():
         raise ExportError(
-            f"{path} does not say how it is to be run: it is no file of tools/export.py, or one of "
-            "an earlier version. TorchScript files are programs, so others are not run: export "
-            "the checkpoint"
+            f"{path} does not say how it is to be run: it is no file of `yolox.export_model`, or "
+            "one of an earlier version. TorchScript files are programs, so others are not run: "
+            "export the checkpoint"
         )
     if records[_SEAL] != _digest(records).encode():
         raise ExportError(
@@ -67,13 +67,13 @@ def open_archive(path: Path) -> tuple[bytes, io.BytesIO]:
         raise ExportError(
             f"{path} was not run: TorchScript files are programs, and this one holds what an "
             f"exported detector has no need of: {'; '.join(dict.fromkeys(problems[:5]))}. Do not "
-            "trust it; export the checkpoint again, or use another --format for a network of your "
+            "trust it; export the checkpoint again, or use another `format` for a network of your "
             "own"
         )
     clean = io.BytesIO()
     with zipfile.ZipFile(clean, "w") as archive:
         for name, content in records.items():
-            if _NEEDED.fullmatch(name):
+            if _NEEDED_RECORD.fullmatch(name):
                 archive.writestr(zipfile.ZipInfo(f"archive/{name}"), content)
     clean.seek(0)
     return records[_METADATA], clean
@@ -90,7 +90,7 @@ def _read(path: Path) -> Records:
                 raise ValueError("a record comes twice")
             if not all(info.filename.startswith(root) for info in infos):
                 raise ValueError("records in several folders")
-            if sum(info.file_size for info in infos) > 2 * path.stat().st_size + _ROOM:
+            if sum(info.file_size for info in infos) > 2 * path.stat().st_size + _EXTRA_TEXT_BYTES:
                 raise ValueError("it holds more than its size allows")
             return {name: archive.read(info) for name, info in zip(names, infos, strict=True)}
     except Exception as error:  # on damaged bytes zipfile raises whatever comes
@@ -114,13 +114,17 @@ def _problems(records: Records) -> Iterable[str]:
     """What is in an archive that must not be, in words."""
     classes: set[str] = set()
     for name, content in records.items():
-        if name.endswith(".py") and _NEEDED.fullmatch(name):
+        if name.endswith(".py") and _NEEDED_RECORD.fullmatch(name):
             module = name.removeprefix("code/").removesuffix(".py").replace("/", ".")
             code = CodeCheck(module)
             code.check(content)
             classes |= code.classes
             yield from code.problems
-        elif not (_NEEDED.fullmatch(name) or _IDLE.fullmatch(name) or name in (_METADATA, _SEAL)):
+        elif not (
+            _NEEDED_RECORD.fullmatch(name)
+            or _IDLE_RECORD.fullmatch(name)
+            or name in (_METADATA, _SEAL)
+        ):
             yield f"a record {name!r}"
     for name in ("data.pkl", "constants.pkl"):
         yield from pickle_problems(name, records, classes)

@@ -18,7 +18,7 @@ from yolox.export.metadata import ExportInfo
 from yolox.export.ncnn import write_ncnn
 from yolox.export.parity import FP16, FP32, Parity, measure_detections, measure_parity
 from yolox.export.runtime import open_exported
-from yolox.export.seal import COMPANION_DIGESTS, SEAL, UNSEALED, seal
+from yolox.export.seal import COMPANION_DIGESTS, SEAL_KEY, UNSEALED_DIGEST, seal
 from yolox.export.settings import ExportError, ExportSettings, optional_packages
 from yolox.models import LoadedModel
 from yolox.utils.files import replacing_together
@@ -65,7 +65,7 @@ def export_model(
             parity = _write_and_compare(loaded, file, settings, batches, source_sha256)
         if parity.problem:
             way_out = (
-                "Try another --opset or --no-slim" if settings.slim else "Try another --format"
+                "Try another `opset` or `slim=False`" if settings.slim else "Try another `format`"
             )
             raise ExportError(
                 f"the file for {settings.format} does not compute what PyTorch does, so {output} "
@@ -104,7 +104,7 @@ def _write(loaded: LoadedModel, file: Path, settings: ExportSettings, source_sha
         openvino.save(model, file, half=settings.half)
     elif settings.format == "ncnn":
         write_ncnn(loaded.model, file, settings)
-        digests = {SEAL: UNSEALED, **COMPANION_DIGESTS[".param"]}
+        digests = {SEAL_KEY: UNSEALED_DIGEST, **COMPANION_DIGESTS[".param"]}
         text = json.dumps(metadata | digests, indent=1, ensure_ascii=False)
         file.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
         seal(file)

@@ -38,6 +38,7 @@ class Deployed(nn.Module):
         self.half_precision = half
 
     def forward(self, x: Tensor) -> Tensor:
+        """Predictions float32 (B, A, 5 + C) of images (B, 3, H, W): box, objectness, classes."""
         if self.scale != 1:
             x = x * self.scale
         out = self.model.raw(x.half() if self.half_precision else x)
@@ -55,6 +56,7 @@ class SigmoidMish(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Mish of each value, whatever the shape."""
         square = (-x).sigmoid().square()
         return x * ((1 - square) / (1 + square))
 
@@ -70,6 +72,7 @@ def deployed(
     """A copy to be converted: batch norms and Focus folded, in evaluation mode, no gradients.
 
     Args:
+        model: not touched.
         decode: see `Deployed`.
         rescale: keep the weights in the range of float16, for a converter that rounds them to it.
         half: in float16.

@@ -123,6 +123,7 @@ class ExportInfo:
         """The inverse of `to_metadata`; other keys are ignored.
 
         Args:
+            values: of a file's metadata, all as text.
             where: the file, for the messages.
 
         Raises:
@@ -133,7 +134,7 @@ class ExportInfo:
         if missing := [name for name in fields if name not in values]:
             raise ExportError(
                 f"{where} does not say how it is to be run ({', '.join(missing[:4])} missing): "
-                "only files of tools/export.py do, export the checkpoint with it"
+                "only files of `yolox.export_model` do, export the checkpoint with it"
             )
         facts, problems = {}, []
         for name, field in fields.items():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 _NO_FORM = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 _SCOPES = "pkg.torch.onnx.name_scopes"  # key of a node's metadata
-_SHOWN = 3  # layers, of those that need an operation
+_MAX_SHOWN = 3  # layers, of those that need an operation
 # A line of OpenVINO's that tells of its sources alone.
 _PLACE = re.compile(r"(?:Exception from|Check .* failed at) \S+:\d+:?")
 # What runtimes say of an ONNX graph: onnxruntime of one operation, OpenVINO of all.
@@ -40,7 +40,7 @@ def op_without_onnx(error: BaseException, network: nn.Module, images: Tensor) ->
     name = found[1].rpartition(".")[2]
     nodes = [n for n in torch.export.export(network, (images,)).graph.nodes if n.op != "output"]
     paths = [list(n.meta["nn_module_stack"].values()) for n in nodes if name in str(n.target)]
-    return told(name, (path[-1][0] for path in paths))
+    return unsupported_line(name, (path[-1][0] for path in paths))
 
 
 def unknown_ops(error: BaseException) -> list[str]:
@@ -60,7 +60,7 @@ def cause_of(error: BaseException) -> str:
 def with_layers(ops: Iterable[str], graph: Any) -> str:
     """Operations of an ONNX graph, ``<operation> in <layers>; …``."""
     return "; ".join(
-        told(op, map(_layer, (n for n in graph.node if n.op_type == op))) for op in ops
+        unsupported_line(op, map(_layer, (n for n in graph.node if n.op_type == op))) for op in ops
     )
 
 
@@ -83,8 +83,8 @@ def _last_part(op: str) -> str:
     return re.split(r"[.:]", op)[-1].rstrip("_")
 
 
-def told(op: str, layers: Iterable[str]) -> str:
+def unsupported_line(op: str, layers: Iterable[str]) -> str:
     """``<operation> in <layers>``, of many layers the first few."""
     names = list(dict.fromkeys(layer.removeprefix("model.") for layer in layers))
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{op} in {', '.join(names[:_SHOWN]) or 'a layer without a name'}{more}"
+    more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
+    return f"{op} in {', '.join(names[:_MAX_SHOWN]) or 'a layer without a name'}{more}"

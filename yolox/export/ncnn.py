@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from yolox.export.missing import told, traced_layers
+from yolox.export.missing import traced_layers, unsupported_line
 from yolox.export.settings import ExportError, ExportSettings, optional_packages
 from yolox.export.torchscript import to_torchscript
 from yolox.models import YOLOX
@@ -70,12 +70,12 @@ def require_layers(ncnn: Any, param: Path, traced: torch.jit.ScriptModule | None
             unknown.setdefault(kind, []).append(name)
     if unknown:
         places = [
-            told(kind, (traced and traced_layers(traced, kind)) or names)
+            unsupported_line(kind, (traced and traced_layers(traced, kind)) or names)
             for kind, names in unknown.items()
         ]
         raise ExportError(
             f"{param}: ncnn {ncnn.__version__} has no layer {'; '.join(places)}: update ncnn and "
-            "pnnx, or use another --format"
+            "pnnx, or use another `format`"
         )
 
 

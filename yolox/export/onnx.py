@@ -15,7 +15,7 @@ import torch
 
 from yolox.export.graph import deployed
 from yolox.export.missing import op_without_onnx
-from yolox.export.seal import SEAL, UNSEALED, seal
+from yolox.export.seal import SEAL_KEY, UNSEALED_DIGEST, seal
 from yolox.export.settings import OPSET, ExportError, ExportSettings, optional_packages
 from yolox.models import YOLOX
 
@@ -104,7 +104,7 @@ def stamp(proto: Any, metadata: Mapping[str, str]) -> None:
 
 def save(proto: Any, file: Path) -> None:
     """Write a ModelProto that is stamped, sealed."""
-    stamp(proto, {SEAL: UNSEALED})
+    stamp(proto, {SEAL_KEY: UNSEALED_DIGEST})
     file.write_bytes(proto.SerializeToString())
     seal(file)
 
@@ -145,17 +145,17 @@ def _convert(model: YOLOX, settings: ExportSettings) -> Any:
             if lacking := op_without_onnx(error, network, images):
                 raise ExportError(
                     f"torch cannot express {lacking} in ONNX: put another operation in its place, "
-                    "or use --format torchscript"
+                    "or use `format='torchscript'`"
                 ) from error
             raise ExportError(
                 f"torch cannot export this model at opset {settings.opset} "
-                f"({str(error).strip().splitlines()[0]}): try --opset {OPSET}"
+                f"({str(error).strip().splitlines()[0]}): try `opset={OPSET}`"
             ) from error
     reached = {entry.domain: entry.version for entry in proto.opset_import}.get("")
     if reached != settings.opset:
         raise ExportError(
             f"torch cannot express this model in opset {settings.opset}, only in {reached}: "
-            f"use --opset {reached}"
+            f"use `opset={reached}`"
         )
     return proto
 

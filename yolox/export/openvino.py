@@ -9,11 +9,11 @@ from typing import Any
 
 from yolox.export.missing import cause_of, unknown_ops, with_layers
 from yolox.export.onnx import quiet, to_onnx
-from yolox.export.seal import COMPANION_DIGESTS, SEAL, UNSEALED, seal
+from yolox.export.seal import COMPANION_DIGESTS, SEAL_KEY, UNSEALED_DIGEST, seal
 from yolox.export.settings import ExportError, ExportSettings, optional_packages
 from yolox.models import YOLOX
 
-SECTION = "yolox"  # of the runtime information, under which the metadata is
+METADATA_SECTION = "yolox"  # of the runtime information, under which the metadata is
 
 
 def to_openvino(model: YOLOX, settings: ExportSettings) -> Any:
@@ -44,12 +44,12 @@ def to_openvino(model: YOLOX, settings: ExportSettings) -> Any:
 def stamp(model: Any, metadata: Mapping[str, str]) -> None:
     """Write metadata into an ``openvino.Model``, in place."""
     for key, value in metadata.items():
-        model.set_rt_info(value, [SECTION, key])
+        model.set_rt_info(value, [METADATA_SECTION, key])
 
 
 def save(model: Any, file: Path, *, half: bool = False) -> None:
     """Write an ``openvino.Model`` that is stamped, sealed."""
     (openvino,) = optional_packages("openvino")
-    stamp(model, {SEAL: UNSEALED, **COMPANION_DIGESTS[".xml"]})
+    stamp(model, {SEAL_KEY: UNSEALED_DIGEST, **COMPANION_DIGESTS[".xml"]})
     openvino.save_model(model, file, compress_to_fp16=half)
     seal(file)

@@ -104,11 +104,14 @@ def measure_parity(
     """Run both on the same images and compare outputs and detections.
 
     Args:
-        reference, candidate: images (B, 3, H, W) → predictions (B, A, 5 + C).
+        reference: images (B, 3, H, W) → predictions (B, A, 5 + C).
+        candidate: the same of the other model.
         batches: images, float32, at least one.
         decode: predictions of images of a (height, width) → boxes in pixels and probabilities,
             for NMS.
-        num_classes, conf, nms: as `postprocess` takes them.
+        num_classes: C.
+        conf: least score of a detection, in [0, 1].
+        nms: IoU of NMS, in [0, 1].
         tolerance: what is allowed.
     """
     images = detections = unmatched = 0
@@ -165,7 +168,11 @@ def measure_detections(
     Args:
         reference: images → decoded predictions, which go through `postprocess`.
         candidate: images → predictions of which all that are finite were kept by its own NMS.
-        batches, num_classes, conf, nms, tolerance: as `measure_parity` takes them.
+        batches: images, float32 (B, 3, H, W).
+        num_classes: of both models.
+        conf: least score of a detection, in [0, 1].
+        nms: IoU of NMS, in [0, 1].
+        tolerance: how far a detection of one may be from the other's.
     """
     detections = unmatched = 0
     for batch in batches:

@@ -16,7 +16,7 @@ from yolox.export.settings import METHODS, ExportError, ExportSettings, optional
 from yolox.models import LoadedModel
 
 _RUNTIMES = {"onnx": ("onnxruntime",), "openvino": ("openvino", "nncf")}
-MOST_KEPT = 0.5  # of the layers that may stay in float: with more of them it is no int8 file
+MAX_KEPT_RATIO = 0.5  # of the layers that may stay in float: with more of them it is no int8 file
 
 
 class QuantizationError(ExportError):
@@ -68,8 +68,10 @@ def require_packages(kind: str) -> None:
 def write_graph(
     loaded: LoadedModel, file: Path, settings: ExportSettings, source_sha256: str = ""
 ) -> Path:
-    """Write the float ONNX graph that a quantizer starts from, in the operators that its runtime
-    likes best, with the metadata of the file that is to be. Returns the file.
+    """Write, and return, the float ONNX graph that a quantizer starts from.
+
+    It is in the operators that the quantizer's runtime likes best, with the metadata of the file
+    that is to be.
     """
     proto = to_onnx(loaded.model, settings)
     stamp(proto, ExportInfo.of(loaded, settings, source_sha256).to_metadata())

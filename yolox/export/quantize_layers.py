@@ -20,10 +20,10 @@ from yolox.utils.boxes import cxcywh2xyxy
 from yolox.utils.model_utils import fuse_model
 from yolox.utils.progress import track
 
-LEVELS = 256  # of an activation in 8 bits
+ACTIVATION_LEVELS = 256  # of an activation in 8 bits
 WEIGHT_STEPS = 127  # either side of 0, of a weight in 8 bits
-COUNTED = 100  # anchors of an image that make its detections
-_TINY = 1e-8
+COUNTED_ANCHORS = 100  # anchors of an image that make its detections
+_EPSILON = 1e-8
 
 
 @torch.no_grad()
@@ -68,7 +68,7 @@ def rounded(conv: nn.Conv2d) -> Iterator[None]:
 
 def round_weight(weight: Tensor) -> Tensor:
     """Weights (O, I, kh, kw) on a symmetric grid an output channel."""
-    scale = weight.abs().flatten(1).amax(dim=1).clamp(min=_TINY) / WEIGHT_STEPS
+    scale = weight.abs().flatten(1).amax(dim=1).clamp(min=_EPSILON) / WEIGHT_STEPS
     scale = scale[:, None, None, None]
     return (weight / scale).round() * scale
 
@@ -76,9 +76,9 @@ def round_weight(weight: Tensor) -> Tensor:
 def round_activation(x: Tensor) -> Tensor:
     """Any tensor on a grid of 256 levels from its least to its largest value, 0 among them."""
     low, high = x.min().clamp(max=0), x.max().clamp(min=0)
-    scale = ((high - low) / (LEVELS - 1)).clamp(min=_TINY)
+    scale = ((high - low) / (ACTIVATION_LEVELS - 1)).clamp(min=_EPSILON)
     zero = (-low / scale).round()
-    return ((x / scale + zero).round().clamp(0, LEVELS - 1) - zero) * scale
+    return ((x / scale + zero).round().clamp(0, ACTIVATION_LEVELS - 1) - zero) * scale
 
 
 def detection_error(expected_BAK: Tensor, got_BAK: Tensor) -> float:
@@ -89,7 +89,7 @@ def detection_error(expected_BAK: Tensor, got_BAK: Tensor) -> float:
     """
     scores = [(x[..., 4:5] * x[..., 5:]).amax(dim=-1) for x in (expected_BAK, got_BAK)]
     highest = torch.maximum(*scores)
-    k_Bk = highest.topk(min(COUNTED, highest.shape[1]), dim=1).indices
+    k_Bk = highest.topk(min(COUNTED_ANCHORS, highest.shape[1]), dim=1).indices
     change = (scores[0] - scores[1]).abs().gather(1, k_Bk)
     where = k_Bk[..., None].expand(-1, -1, 4)
     boxes = [cxcywh2xyxy(x[..., :4].gather(1, where)) for x in (expected_BAK, got_BAK)]
@@ -102,7 +102,7 @@ def _paired_iou(a: Tensor, b: Tensor) -> Tensor:
     corners = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
     shared = (corners[1] - corners[0]).clamp(min=0).prod(dim=-1)
     areas = [(x[..., 2:] - x[..., :2]).prod(dim=-1) for x in (a, b)]
-    iou: Tensor = shared / (areas[0] + areas[1] - shared).clamp(min=_TINY)
+    iou: Tensor = shared / (areas[0] + areas[1] - shared).clamp(min=_EPSILON)
     return iou
 
 
@@ -138,6 +138,7 @@ def find_fewest(measure: Callable[[int], float], most: int, floor: float) -> Sea
     Args:
         measure: number of layers → higher is better; called once a number.
         most: largest number to try.
+        floor: least measure that will do.
     """
     attempts: list[Attempt] = []
 

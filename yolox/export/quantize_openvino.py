@@ -10,7 +10,7 @@ from torch import Tensor
 
 from yolox.export.metadata import int8_metadata
 from yolox.export.onnx import quiet
-from yolox.export.openvino import SECTION, save, stamp
+from yolox.export.openvino import METADATA_SECTION, save, stamp
 from yolox.export.quantize import (
     convolutions,
     is_prediction,
@@ -86,7 +86,7 @@ class OpenvinoQuantizer:
                     activations_range_estimator_params=estimator,
                 ),
             )
-        facts = {key: value.value for key, value in self._model.rt_info[SECTION].items()}
+        facts = {key: value.value for key, value in self._model.rt_info[METADATA_SECTION].items()}
         stamp(quantized, facts | int8_metadata(facts, output))
         save(quantized, output)
 

@@ -1,7 +1,8 @@
 """The seal of an exported file: a digest of all of it, in itself, so that no changed byte passes.
 
 A seal is the SHA-256 of the file's bytes with the seal's own digits read as zeros, under the key
-`SEAL` of the metadata. Files that lie beside it have digests of their own among the sealed bytes.
+`SEAL_KEY` of the metadata. Files that lie beside it have digests of their own among the sealed
+bytes.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from pathlib import Path
 from yolox.export.settings import SUFFIXES, ExportError, optional_packages
 from yolox.utils.checkpoint import file_digest
 
-SEAL = "content_sha256"
-UNSEALED = "0" * 64
+SEAL_KEY = "content_sha256"
+UNSEALED_DIGEST = "0" * 64
 # Of each kind of file: the one that holds the digests, and those that they are of, by their keys.
 _HOLDERS = {".onnx": ".onnx", ".xml": ".xml", ".param": ".json"}
 _OTHERS = {
@@ -22,9 +23,11 @@ _OTHERS = {
     ".xml": {"bin_sha256": ".bin"},
     ".param": {"param_sha256": ".param", "bin_sha256": ".bin"},
 }
-COMPANION_DIGESTS = {suffix: dict.fromkeys(keys, UNSEALED) for suffix, keys in _OTHERS.items()}
+COMPANION_DIGESTS = {
+    suffix: dict.fromkeys(keys, UNSEALED_DIGEST) for suffix, keys in _OTHERS.items()
+}
 _CHUNK = 2**20
-_REACH = 2**16  # bytes in which a key and its digest lie
+_KEY_BYTES = 2**16  # bytes in which a key and its digest lie
 
 
 def seal(path: str | Path) -> None:
@@ -47,14 +50,14 @@ def seal(path: str | Path) -> None:
     holder = path.with_suffix(_HOLDERS[path.suffix])
     for key, suffix in _OTHERS[path.suffix].items():
         _write(holder, _place(holder, key, path), file_digest(path.with_suffix(suffix)))
-    place = _place(holder, SEAL, path)
+    place = _place(holder, SEAL_KEY, path)
     _write(holder, place, _digest(holder, place))
 
 
 def require_sealed(path: Path) -> None:
     """Raise `ExportError` unless a ``.onnx``, ``.xml`` or ``.param`` file is as it was sealed."""
     holder = path.with_suffix(_HOLDERS[path.suffix])
-    place = _place(holder, SEAL, path)
+    place = _place(holder, SEAL_KEY, path)
     changed = [] if _read(holder, place) == _digest(holder, place) else [holder]
     for key, suffix in {} if changed else _OTHERS[path.suffix].items():
         file = path.with_suffix(suffix)
@@ -64,8 +67,8 @@ def require_sealed(path: Path) -> None:
         names = "" if changed == [path] else f": {' and '.join(file.name for file in changed)}"
         raise ExportError(
             f"{path}{names} is not as exported: damaged, of another export, or changed by another "
-            "program. Copy it again or export the checkpoint again (tools/export.py simplifies "
-            "graphs itself); after a change on purpose: "
+            "program. Copy it again or export the checkpoint again (`yolox.export_model` "
+            "simplifies graphs itself); after a change on purpose: "
             f'python -c "from yolox.export import seal; seal({str(path)!r})"'
         )
 
@@ -76,7 +79,7 @@ def require_parts(path: Path) -> None:
     for suffix in kinds[path.suffix]:
         if not path.with_suffix(suffix).is_file():
             raise ExportError(
-                f"no file {path.with_suffix(suffix)}: make one with tools/export.py"
+                f"no file {path.with_suffix(suffix)}: make one with `yolox.export_model`"
                 + ("" if suffix == path.suffix else f", and keep it beside {path.name}")
             )
 
@@ -103,22 +106,22 @@ def _place(holder: Path, key: str, path: Path) -> int:
         while end > 0:
             start = max(0, end - _CHUNK)
             file.seek(start)
-            found = list(pattern.finditer(file.read(min(_CHUNK + _REACH, size - start))))
+            found = list(pattern.finditer(file.read(min(_CHUNK + _KEY_BYTES, size - start))))
             if found:
                 return start + found[-1].start(1)
             end = start
     name = "" if holder == path else f": {holder.name}"
     raise ExportError(
         f"{path}{name} ({size} bytes) holds no digest of its content ({key}): it is cut "
-        "short, of an earlier version, or no file of tools/export.py. Copy it again, or export the "
-        "checkpoint again"
+        "short, of an earlier version, or no file of `yolox.export_model`. Copy it again, or "
+        "export the checkpoint again"
     )
 
 
 def _read(holder: Path, place: int) -> str:
     with holder.open("rb") as file:
         file.seek(place)
-        return file.read(len(UNSEALED)).decode("ascii")
+        return file.read(len(UNSEALED_DIGEST)).decode("ascii")
 
 
 def _write(holder: Path, place: int, digest: str) -> None:
@@ -133,8 +136,8 @@ def _digest(holder: Path, place: int) -> str:
     with holder.open("rb") as file:
         for start in range(0, place, _CHUNK):
             digest.update(file.read(min(_CHUNK, place - start)))
-        file.seek(place + len(UNSEALED))
-        digest.update(UNSEALED.encode())
+        file.seek(place + len(UNSEALED_DIGEST))
+        digest.update(UNSEALED_DIGEST.encode())
         while part := file.read(_CHUNK):
             digest.update(part)
     return digest.hexdigest()

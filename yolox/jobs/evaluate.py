@@ -21,14 +21,17 @@ from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import fuse_model
 
-BATCH = 16
+BATCH_SIZE = 16
 
 
-def ap_on(exp: Exp, batch_size: int = BATCH) -> Callable[[nn.Module], tuple[float, float]]:
+def ap_evaluation(
+    exp: Exp, batch_size: int = BATCH_SIZE
+) -> Callable[[nn.Module], tuple[float, float]]:
     """What measures AP50-95 and AP50 of models, which are left as they are, on one data set.
 
     Args:
         exp: has the models' classes and test size.
+        batch_size: images a forward pass.
     """
     evaluator = exp.get_evaluator(batch_size)
 
@@ -42,31 +45,33 @@ def ap_on(exp: Exp, batch_size: int = BATCH) -> Callable[[nn.Module], tuple[floa
     return measure
 
 
-def ap_of(loaded: LoadedModel, source: Path, exp: Exp) -> tuple[float, float]:
+def ap_of_checkpoint(loaded: LoadedModel, source: Path, exp: Exp) -> tuple[float, float]:
     """AP50-95 and AP50 of a checkpoint, at its own size unless the Exp was given another.
 
     Raises:
         UserError: see `yolox.exp.follow.follow_checkpoint`.
     """
     followed = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
-    return ap_on(followed)(loaded.model)
+    return ap_evaluation(followed)(loaded.model)
 
 
-def evaluate_file(
-    source: str | Path,
+def evaluate(
+    checkpoint: str | Path,
     exp: Exp,
     *,
-    batch_size: int = BATCH,
+    batch_size: int = BATCH_SIZE,
     conf: float | None = None,
     nms: float | None = None,
     size: tuple[int, int] | None = None,
     precision: str = "fp32",
     fuse: bool = False,
 ) -> EvalResult:
-    """All figures of a checkpoint, or of an exported file in its own runtime, on an Exp's data.
+    """COCO and VOC AP of a checkpoint or an exported file on an Exp's evaluation images.
+
+    Writes nothing. An exported file runs in its own runtime.
 
     Args:
-        source: a checkpoint, the name of published weights, or an exported file.
+        checkpoint: a checkpoint, the name of published weights, or an exported file.
         exp: whose evaluation images are used; not changed.
         batch_size: images a forward pass.
         conf: least score of a detection, in [0, 1]; the Exp's ``test_conf`` by default.
@@ -75,10 +80,14 @@ def evaluate_file(
         precision: of a checkpoint: fp32, bf16, fp16 or auto.
         fuse: fold batch norms into their convolutions first.
 
+    Returns:
+        ``.ap50_95`` and ``.ap50`` in [0, 1], ``.per_class``, ``.coco``, ``.voc``, ``.timing``;
+        ``.summary()`` is the table of the command line.
+
     Raises:
         UserError: no such file, a damaged one, or one of other classes than the data.
     """
-    path = Path(source)
+    path = Path(checkpoint)
     exported = is_exported(path)
     if exported and (fuse or precision != "fp32"):
         raise UserError(f"{path} runs as it was exported: leave out fuse and precision")
@@ -121,7 +130,9 @@ class OpenedModel:
         """A copy of the Exp for an evaluation of the model; says what NMS in a file costs.
 
         Args:
-            conf, nms: see `evaluate_file`.
+            exp: not changed.
+            conf: least score of a detection, in [0, 1]; the Exp's by default.
+            nms: IoU of NMS, in [0, 1]; the Exp's by default.
 
         Raises:
             UserError: see `yolox.exp.follow.follow_checkpoint`.

@@ -26,7 +26,7 @@ from yolox.evaluators.report import write_report
 from yolox.evaluators.tiled import merge_to_whole
 from yolox.exp import Exp
 from yolox.export.runtime import tell_program
-from yolox.jobs.evaluate import BATCH, open_model
+from yolox.jobs.evaluate import BATCH_SIZE, open_model
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import machine, resolve_precision
 from yolox.utils.dist import is_main_process
@@ -54,7 +54,7 @@ class EvalSettings:
         detections: file for detections as COCO's JSON; none by default.
     """
 
-    batch_size: int = BATCH
+    batch_size: int = BATCH_SIZE
     conf: float | None = None
     nms: float | None = None
     size: tuple[int, int] | None = None
@@ -96,6 +96,7 @@ def evaluate_and_write(
     Args:
         source: a file that is there.
         exp: whose evaluation images are used; not changed.
+        settings: how to evaluate, and what to write.
         fabric: launched; its processes share the images.
         command: the line that does it again, for ``metrics.json``.
 

@@ -29,7 +29,7 @@ from yolox.models import LoadedModel
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.errors import UserError
 
-PICTURES = 32  # most to compare on
+MAX_PICTURES = 32  # most to compare on
 SCENE_GROWTH = (32, 64)  # rows and columns more, of a second scene for files of any size
 
 
@@ -43,7 +43,8 @@ def export_checkpoint(
     """Write a model for another runtime once it computes the same there, and say so.
 
     Args:
-        loaded, source: the model and its file.
+        loaded: the model.
+        source: its file.
         output: the file that one opens.
         settings: see there.
         images: pictures to compare on, beside a made-up scene.
@@ -53,7 +54,7 @@ def export_checkpoint(
     """
     if output.exists() and output.samefile(source):
         raise ExportError(f"{output} is the checkpoint itself: name another file")
-    chosen = spread(images)
+    chosen = evenly_spread(images)
     logger.info(f"exporting {source} for {settings.format}: {_what(settings)}")
     parity = export_model(
         loaded,
@@ -65,8 +66,8 @@ def export_checkpoint(
     logger.info(f"{settings.format} and PyTorch, {parity}")
     if not parity.detections:
         logger.warning(
-            f"no score reached {settings.conf}, so only raw outputs were compared: --path with "
-            "images of your objects, or a lower --conf, compares detections too"
+            f"no score reached {settings.conf}, so only raw outputs were compared: `images` of "
+            "your objects, or a lower `conf`, compare detections too"
         )
     files = settings.beside(output)
     size = sum(file.stat().st_size for file in files) / 1e6
@@ -89,7 +90,7 @@ def with_given_names(loaded: LoadedModel, source: Path, exp: Exp | None) -> Load
         return with_names(loaded, exp)
     logger.warning(
         f"{source} does not name its {loaded.spec.num_classes} classes, and neither will the file: "
-        "to name them, give class_names NAME,NAME,… at the end of the command, in their order"
+        "to name them, set class_names NAME,NAME,… in their order"
     )
     return loaded
 
@@ -106,15 +107,16 @@ def evaluation_images(exp: Exp | None) -> list[Path]:
     return [sample.path for sample in samples]
 
 
-def spread(images: Sequence[Path]) -> list[Path]:
-    """At most `PICTURES`, from first to last."""
-    if len(images) <= PICTURES:
+def evenly_spread(images: Sequence[Path]) -> list[Path]:
+    """At most `MAX_PICTURES`, from first to last."""
+    if len(images) <= MAX_PICTURES:
         return list(images)
-    logger.info(f"comparing on {PICTURES} of {len(images)} images")
-    return [images[round(n * (len(images) - 1) / (PICTURES - 1))] for n in range(PICTURES)]
+    logger.info(f"comparing on {MAX_PICTURES} of {len(images)} images")
+    return [images[round(n * (len(images) - 1) / (MAX_PICTURES - 1))] for n in range(MAX_PICTURES)]
 
 
 def has_onnxslim() -> bool:
+    """Whether an ONNX graph can be simplified; where it cannot, that is logged."""
     try:
         optional_packages("onnxslim")
     except ExportError:
@@ -164,5 +166,5 @@ def _decoded(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
         except ImageError as error:
             left -= 1
             if not left:
-                raise UserError(f"{path} {error.what}: give --path another image") from None
+                raise UserError(f"{path} {error.what}: give others as `images`") from None
             logger.warning(f"{path} {error.what}: compared without it")

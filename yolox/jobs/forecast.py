@@ -14,7 +14,7 @@ from yolox.models import LoadedModel, swap_activation
 from yolox.utils.device import default_device
 
 _TIMED, _BATCH = 2, 4
-_DATA = 1.2  # decoding, augmentation, optimizer and average, beside forward and backward
+_OVERHEAD_RATIO = 1.2  # decoding, augmentation, optimizer and average, beside forward and backward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,13 @@ class Forecast:
     def training(self, epochs: int, evaluations: int, *, tuning: bool) -> float:
         """A training run, evaluations included."""
         image = self.tune_image if tuning else self.train_image
-        return epochs * self.train_images * image * _DATA + evaluations * self.evaluation()
+        return (
+            epochs * self.train_images * image * _OVERHEAD_RATIO + evaluations * self.evaluation()
+        )
 
     def evaluation(self) -> float:
         """One pass over the evaluation images."""
-        return self.eval_images * self.infer_image * _DATA
+        return self.eval_images * self.infer_image * _OVERHEAD_RATIO
 
     def pruning(self, images: int, rounds: int) -> float:
         """Scoring in rounds, and refitting every layer on as many images."""
@@ -52,7 +54,7 @@ def forecast(exp: Exp, loaded: LoadedModel) -> Forecast:
     """Time a few passes of the whole model, which a pruned one will not exceed.
 
     Args:
-        exp: follows the checkpoint (`yolox.jobs.prune.follow_checkpoint`).
+        exp: follows the checkpoint (`yolox.exp.follow.follow_checkpoint`).
         loaded: the model; not touched.
     """
     device = default_device()

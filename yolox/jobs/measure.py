@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolox.bench.cases import BenchError, Case, CompileError, Entry, open_case
+from yolox.bench.cases import BenchError, Case, CompileError, OpenedCase, open_case
 from yolox.bench.memory import can_measure, measure_memory
 from yolox.bench.plan import BenchSettings, Subject, file_bytes, make_cases, read_subjects
 from yolox.bench.results import MeasuredModel, Result, to_json
@@ -32,7 +32,7 @@ from yolox.utils.files import replacing
 from yolox.utils.progress import track
 from yolox.utils.scratch import scratch_folder
 
-SCENE = (720, 1280)  # height and width of the picture where none is given
+SCENE_SIZE = (720, 1280)  # height and width of the picture where none is given
 FORMAT, VERSION = "yolox-bench", 1
 _PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "numpy", "opencv-python-headless")
 
@@ -96,6 +96,7 @@ def measure_models(
 
     Args:
         files: checkpoints, names of published ones, and exported files.
+        settings: in which runtimes, and how.
         labels: one a file; by default the ends of their paths that tell them apart.
         output: JSON file for every figure; none by default.
         command: the line that does it again, for that file.
@@ -149,18 +150,18 @@ def _measure(
             results = _with_memory(results, [case for _, case in ready], notes)
     if not any(result.measurement.detections for result in results):
         notes.append(
-            f"nothing reached a score of {settings.conf:g}, so NMS had nothing to do: give --image "
-            "a picture of your objects, or a lower --conf"
+            f"nothing reached a score of {settings.conf:g}, so NMS had nothing to do: give a "
+            "picture of your objects as `image`, or a lower `conf`"
         )
     return results, notes
 
 
 def _open(
     cases: Sequence[tuple[Subject, Case]],
-) -> tuple[list[tuple[Subject, Case]], list[Entry], list[str]]:
+) -> tuple[list[tuple[Subject, Case]], list[OpenedCase], list[str]]:
     """Those that can run, opened, and why others cannot: only torch.compile may be left out."""
     ready: list[tuple[Subject, Case]] = []
-    entries: list[Entry] = []
+    entries: list[OpenedCase] = []
     notes: list[str] = []
     for subject, case in track(cases, "Opening"):
         if notes and case.runtime == "torch.compile":
@@ -226,7 +227,7 @@ def _about(cases: BenchSettings, settings: MeasureSettings, command: str) -> dic
             "batches": cases.batches,
             "size": cases.size,
             "openvino_precision": cases.openvino_precision,
-            "image": str(settings.image or f"made-up scene of {SCENE[0]}×{SCENE[1]}"),
+            "image": str(settings.image or f"made-up scene of {SCENE_SIZE[0]}×{SCENE_SIZE[1]}"),
             "conf": settings.conf,
             "nms": settings.nms,
             "runs": settings.runs,
@@ -242,7 +243,7 @@ def _resolve(files: Sequence[Path]) -> list[Path]:
     for file in files:
         try:
             if is_exported(file) and not file.is_file():
-                raise BenchError(f"no file {file}: make one with tools/export.py")
+                raise BenchError(f"no file {file}: make one with `yolox.export_model`")
             paths.append(file if is_exported(file) else resolve_weights(file))
         except UserError as error:
             problems.append(str(error))
@@ -253,11 +254,11 @@ def _resolve(files: Sequence[Path]) -> list[Path]:
 
 def _read_image(path: Path | None) -> NDArray[np.uint8]:
     if path is None:
-        return sample_scene(SCENE)
+        return sample_scene(SCENE_SIZE)
     try:
         return read_image(path)
     except ImageError as error:
-        raise BenchError(f"--image {path} {error.what}: give another file") from None
+        raise BenchError(f"{path} {error.what}: give another `image`") from None
 
 
 def _version(package: str) -> str | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import Any
 
 import torch
 from loguru import logger
-from torch import Tensor, nn
+from torch import nn
 
-from yolox.data import DataError
-from yolox.exp.follow import follow_checkpoint, with_names
+from yolox.exp.follow import with_names
 from yolox.exp.yolox_base import Exp
-from yolox.jobs.evaluate import ap_on
+from yolox.jobs.calibration import Calibration, calibrate, probe
+from yolox.jobs.evaluate import ap_evaluation
 from yolox.jobs.prune_latency import LatencySettings, plan_for_latency, time_models
 from yolox.models import LoadedModel, checkpoint_payload
 from yolox.pruning import (
@@ -37,7 +36,6 @@ from yolox.pruning import (
     prune_model,
     trace_groups,
 )
-from yolox.pruning.importance import Scorer, make_scorer
 from yolox.pruning.ratios import sensitive_layers
 from yolox.utils.checkpoint import (
     CheckpointError,
@@ -47,91 +45,9 @@ from yolox.utils.checkpoint import (
 )
 from yolox.utils.device import default_device, machine
 from yolox.utils.files import replacing_together
-from yolox.utils.progress import track
-
-Batch = tuple[Tensor, Tensor]
 
 SCORED_IMAGES = 64
-CALIBRATION_BATCH = 1  # a Taylor score is a mean of squares: single images tell most
 LATENCY_SECONDS = 20.0  # that timing before and after may take
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """Training images with their targets, one a batch; each pass over them shows its progress."""
-
-    batches: Sequence[Batch] = ()
-    title: str = "Scoring"
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return track(self.batches, self.title)
-
-    def first(self, count: int | None) -> Calibration:
-        """The first images of them; all where no count is given."""
-        return dataclasses.replace(self, batches=self.batches[:count])
-
-    def scorer(self, config: PruneConfig) -> Scorer:
-        """The scorer of the config's criterion on the images, on a GPU if there is one.
-
-        Raises:
-            PruningError: the criterion needs images, and there are none.
-        """
-        return make_scorer(config, self if len(self) else None, total_loss, device=default_device())
-
-    def images(self) -> Tensor | None:
-        """All images as one tensor (N, 3, H, W), None where there are none."""
-        return torch.cat([images for images, _ in self.batches]) if self.batches else None
-
-    @torch.no_grad()
-    def mean_loss(self, model: nn.Module) -> float:
-        """Mean training loss over the images, batch norms in evaluation mode."""
-        shown = dataclasses.replace(self, title="Loss")
-        twin = copy.deepcopy(model).to(default_device())
-        return sum(float(total_loss(twin, batch)) for batch in shown) / len(self)
-
-
-def calibrate(
-    exp: Exp,
-    loaded: LoadedModel,
-    source: Path,
-    config: PruneConfig,
-    images: int,
-    *,
-    optional: bool = False,
-) -> tuple[Exp, PruneConfig, Calibration]:
-    """Training images for what a config needs them for.
-
-    Args:
-        loaded, source: the model to prune, and its file.
-        images: how many to score on.
-        optional: go without where the data cannot be read and the criterion does not need them.
-
-    Returns:
-        The Exp as it follows the checkpoint; the config, compensation that needs data switched off
-        where there are none; and the images.
-
-    Raises:
-        PruningError: the data cannot be read.
-    """
-    count = max(images, config.reconstruct, config.bn_recalibrate)
-    try:
-        exp = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
-        batches = exp.calibration_batches(count, CALIBRATION_BATCH)
-    except DataError as error:
-        if optional and not CRITERIA[config.importance].needs_data:
-            logger.warning(f"without calibration images, so nothing is reconstructed: {error}")
-            config = dataclasses.replace(config, reconstruct=0, bn_recalibrate=0)
-            return exp, config, Calibration()
-        raise PruningError(
-            f"{error}. Without data there is only what needs none: importance lamp or another of "
-            "the weights alone, reconstruct 0 and bn_recalibrate 0"
-        ) from error
-    if not batches:
-        raise PruningError("the training split has no image with objects to calibrate on")
-    return exp, config, Calibration(batches=batches)
 
 
 def prune(
@@ -146,10 +62,12 @@ def prune(
     """Prune a loaded model, on a GPU if there is one; the argument is not touched.
 
     Args:
+        loaded: the model; not touched.
         config: what to prune, by how much, on what grounds.
         calibration: training images for what needs data.
         images: how many of them to score on; all by default.
-        plan, on_hint: see `yolox.pruning.prune_model`.
+        plan: carried out in place of one made here.
+        on_hint: see `yolox.pruning.plan_pruning`.
 
     Raises:
         PruningError: see `yolox.pruning.prune_model`.
@@ -189,19 +107,6 @@ def _plan(
     )
 
 
-def probe() -> Tensor:
-    """A small random image: what tracing and verification need."""
-    return 255 * torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-
-
-def total_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """The detector's own training loss on (images, targets), where the model is."""
-    device = next(model.parameters()).device
-    images, targets = (part.to(device) for part in batch)
-    loss: Tensor = model.loss(images, targets)["total_loss"]  # type: ignore[operator]
-    return loss
-
-
 @dataclass(frozen=True, kw_only=True)
 class PruneJob:
     """A checkpoint to prune, and where the result goes.
@@ -223,7 +128,7 @@ class PruneJob:
     source: Path
     output: Path
     config: PruneConfig
-    calibration: Calibration = Calibration()
+    calibration: Calibration = field(default_factory=Calibration)
     images: int = SCORED_IMAGES
     plan: PruningPlan | None = None
     evaluate: Callable[[nn.Module], tuple[float, float]] | None = None
@@ -370,7 +275,7 @@ class PruneJob:
         return checkpoint_payload(result.model, loaded.spec, [*loaded.pruning, entry])
 
 
-def prepare(
+def prepare_pruning(
     loaded: LoadedModel,
     source: Path,
     exp: Exp,
@@ -388,11 +293,18 @@ def prepare(
     """The job of pruning a checkpoint on an Exp's images, with what there is to warn of.
 
     Args:
-        loaded, source: the model and its file.
+        loaded: the model.
+        source: its file.
         exp: whose training images are scored on; not changed.
+        config: how it is to be pruned.
+        output: checkpoint to write.
+        images: how many to score on.
+        plan: carried out in place of one made here.
         evaluate: measure AP at each stage, on the Exp's evaluation images.
+        time_it: measure latency before and after.
+        latency: how; see `PruneJob`.
         optional: see `calibrate`.
-        output, config, images, plan, time_it, latency, command: see `PruneJob`.
+        command: the line that does it again, for the record.
 
     Raises:
         PruningError: see `calibrate`.
@@ -416,7 +328,7 @@ def prepare(
         calibration=calibration,
         images=images,
         plan=plan,
-        evaluate=ap_on(exp) if evaluate else None,
+        evaluate=ap_evaluation(exp) if evaluate else None,
         time_it=time_it,
         latency=latency,
         command=command,
@@ -428,10 +340,12 @@ def is_spoilt_by_tuning(config: PruneConfig, exp: Exp, loaded: LoadedModel) -> b
     return config.target_kind() == "latency" and exp.finetune_act not in ("", loaded.spec.act)
 
 
-def sparing(config: PruneConfig, loaded: LoadedModel, ratios: Path) -> PruneConfig:
+def spare_sensitive(config: PruneConfig, loaded: LoadedModel, ratios: Path) -> PruneConfig:
     """The config that keeps whole what an analysis found no ratio for, and says which that is.
 
     Args:
+        config: how to prune otherwise.
+        loaded: the model to prune.
         ratios: file that the analysis wrote.
 
     Raises:

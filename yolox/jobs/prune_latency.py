@@ -17,7 +17,7 @@ import torch
 from loguru import logger
 from torch import nn
 
-from yolox.bench.layers import METHOD, layer_timer, runtime_version
+from yolox.bench.layers import TIMING_VERSION, layer_timer, runtime_version
 from yolox.export.convert import write_model
 from yolox.export.graph import fold_focus
 from yolox.export.runtime import open_exported, openvino_arithmetic
@@ -49,9 +49,9 @@ from yolox.utils.scratch import scratch_folder
 from yolox.utils.threads import own_threads, set_threads
 from yolox.utils.timing import interleave
 
-SECONDS = 20.0  # that timing two models in turns may take
-RUNS = 30
-BUSY_SPREAD = 1.3  # times the fastest run, that half of the runs take longer than
+TIMING_SECONDS = 20.0  # that timing two models in turns may take
+TIMED_RUNS = 30
+BUSY_RATIO = 1.3  # times the fastest run, that half of the runs take longer than
 
 Work = Callable[[], object]
 
@@ -118,9 +118,9 @@ class ModelClock:
         """
         with torch.inference_mode(), own_threads():
             set_threads(self._settings.threads)
-            times = interleave(works, runs=RUNS, at_most=SECONDS)
+            times = interleave(works, runs=TIMED_RUNS, at_most=TIMING_SECONDS)
         spread = max(statistics.median(record) / min(record) for record in times)
-        if spread > BUSY_SPREAD:
+        if spread > BUSY_RATIO:
             logger.warning(
                 f"something else keeps this machine busy: half of the runs took more than "
                 f"{spread:.1f} × the fastest, so these figures are rough"
@@ -231,7 +231,7 @@ def _table(settings: LatencySettings) -> Iterator[LatencyTable]:
     stamp = {
         "machine": f"{processor()}, {os.cpu_count()} cores",
         "runtime": settings.version,
-        "method": METHOD,
+        "method": TIMING_VERSION,
     }
     with locked(path.with_suffix(".lock")):
         yield LatencyTable(path, stamp)

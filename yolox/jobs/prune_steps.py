@@ -15,7 +15,8 @@ from loguru import logger
 
 from yolox.core.state import epochs_done
 from yolox.exp.yolox_base import Exp
-from yolox.jobs.prune import PruneJob, probe
+from yolox.jobs.calibration import probe
+from yolox.jobs.prune import PruneJob
 from yolox.jobs.train.assemble import build_trainer
 from yolox.jobs.train.finetune import plain_epochs
 from yolox.jobs.train.start import TrainOptions
@@ -46,6 +47,8 @@ def prune_in_steps(
         job: the whole prune; its config's budget is that of the last round.
         exp: its training recipe, with `epochs` instead of its own number.
         fabric: launched.
+        steps: rounds of pruning.
+        epochs: of training between two rounds.
         on_hint: see `PruneJob.run`.
 
     Raises:
@@ -53,7 +56,7 @@ def prune_in_steps(
     """
     if job.config.fixed_ratios:
         raise PruningError(
-            "--steps goes towards a budget for the whole model: --mode global, or --target"
+            "`steps` goes towards a budget for the whole model: `mode='global'`, or `target`"
         )
     folder = exp.output_folder(f"{exp.exp_name}_steps")
     with claimed(folder, PruningError):
@@ -123,7 +126,7 @@ def _mark(folder: Path, job: PruneJob, steps: int, epochs: int) -> None:
     if differ:
         raise PruningError(
             f"{folder} holds a run that differs in {', '.join(differ)}: to go on with it, give the "
-            "same flags; to start anew, delete it or set another exp_name"
+            "same arguments; to start anew, delete it or set another exp_name"
         )
     logger.info(f"going on with the run in {folder}")
 
@@ -146,7 +149,7 @@ def _step_config(
     final = 1 - config.ch_sparsity if config.target is None else config.target_fraction()
     left = final**progress * whole / _size(loaded, config)
     if left >= 1:
-        raise PruningError(f"{config.budget()} is met already: fewer --steps will do")
+        raise PruningError(f"{config.budget()} is met already: fewer `steps` will do")
     if config.target is None:
         return dataclasses.replace(config, ch_sparsity=1 - left)
     return dataclasses.replace(config, target=f"{config.target_kind()}={left:.6f}")

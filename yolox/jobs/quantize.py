@@ -18,7 +18,7 @@ from yolox.exp.yolox_base import Exp
 from yolox.export import ExportError, ExportSettings, open_exported
 from yolox.export.convert import placing
 from yolox.export.quantize import (
-    MOST_KEPT,
+    MAX_KEPT_RATIO,
     QuantizationError,
     Quantizer,
     QuantizeSettings,
@@ -112,7 +112,7 @@ def calibration_images(exp: Exp, count: int) -> list[Tensor]:
     if len(images) < count:
         raise QuantizationError(
             f"{count} calibration images were asked for, and the training split has {len(images)} "
-            f"with objects: --calibration-images {max(len(images), 1)} takes them all, and more "
+            f"with objects: `calibration_images={max(len(images), 1)}` takes them all, and more "
             "training data would make better ranges"
         )
     return images
@@ -176,14 +176,14 @@ class QuantizeJob:
         floor = old[0] - self.settings.max_drop
         logger.info(f"AP50-95 in float32 {old[0]:.4f}, to be at least {floor:.4f} in int8")
         tries = _Tries(self, quantizer, folder, suffix)
-        search = find_fewest(tries.measure, int(MOST_KEPT * len(quantizer.layers)), floor)
+        search = find_fewest(tries.measure, int(MAX_KEPT_RATIO * len(quantizer.layers)), floor)
         kept, new = search.chosen.kept, tries.measured[search.chosen.kept]
         if not search.met and not self.settings.keep_anyway:
             raise QuantizationError(
                 f"AP50-95 falls from {old[0]:.4f} to {new[0]:.4f} at best, with {kept} of "
                 f"{len(quantizer.layers)} layers in float, more than {self.settings.max_drop:g}, "
-                f"so {self.output} was not written: allow a larger --max-drop, calibrate on more "
-                "images, or take that file with --keep-anyway"
+                f"so {self.output} was not written: allow a larger `max_drop`, calibrate on more "
+                "images, or take that file with `keep_anyway`"
             )
         candidate = tries.file(kept)
         layers = tries.ranked[:kept]

@@ -21,7 +21,7 @@ from torch import nn
 from yolox.evaluators import Evaluator
 from yolox.exp import Exp
 from yolox.exp.follow import follow_checkpoint, with_names
-from yolox.jobs.prune import Calibration, calibrate, probe, total_loss
+from yolox.jobs.calibration import Calibration, calibrate, probe, total_loss
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import CRITERIA, PruneConfig, PruningError, trace_groups
 from yolox.pruning.groups import Group
@@ -42,7 +42,7 @@ from yolox.utils.files import write_text
 from yolox.utils.locks import claimed
 from yolox.utils.progress import track
 
-EVAL_BATCH = 16
+EVAL_BATCH_SIZE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +103,7 @@ def analyse(
         source: a checkpoint.
         exp: whose images it is measured on; not changed.
         folder: to write into.
+        settings: what to measure, and at which ratios.
 
     Raises:
         PruningError: nothing to measure or to tell apart, or the folder holds another analysis.
@@ -110,7 +111,7 @@ def analyse(
     loaded = load_model(source)
     exp = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
     study = _prepare(settings, exp, with_names(loaded, exp), source)
-    header = {"checkpoint": file_digest(source), **decisive(study, exp, settings.images)}
+    header = {"checkpoint": file_digest(source), **comparable_settings(study, exp, settings.images)}
     with claimed(folder, PruningError):
         log = SensitivityLog(folder / "sensitivity.jsonl", header)
         base = _base(study, log)
@@ -181,7 +182,7 @@ class Study:
         return measure_sensitivity(self.model, self.groups, todo, scores, self.measure)
 
 
-def decisive(study: Study, exp: Exp, images: int) -> dict[str, Any]:
+def comparable_settings(study: Study, exp: Exp, images: int) -> dict[str, Any]:
     """What decides the values beside the checkpoint: measurements with others do not compare."""
     values: dict[str, Any] = {
         "metric": study.metric,
@@ -233,7 +234,7 @@ def _prepare(settings: SensitivitySettings, exp: Exp, loaded: LoadedModel, sourc
         config=config,
         metric=settings.metric,
         calibration=calibration,
-        evaluator=exp.get_evaluator(EVAL_BATCH) if settings.metric == "ap" else None,
+        evaluator=exp.get_evaluator(EVAL_BATCH_SIZE) if settings.metric == "ap" else None,
     )
 
 
@@ -279,7 +280,7 @@ def _tolerance(settings: SensitivitySettings, base: float) -> float:
     if base <= tolerance:
         raise PruningError(
             f"AP50-95 of the whole model is {base:.4f}, and a tolerance of {tolerance:g} would "
-            "let every layer go: train it first, or measure --metric loss"
+            "let every layer go: train it first, or measure `metric='loss'`"
         )
     return tolerance
 

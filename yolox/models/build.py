@@ -18,6 +18,7 @@ from yolox.models.yolo_pafpn import YOLOPAFPN
 from yolox.models.yolox import YOLOX
 from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.errors import UserError
+from yolox.utils.model_utils import fitting_tensors
 from yolox.utils.schema import boolean, integer, listing, number, one_of, record, shown, text
 
 ARCHITECTURES = ("yolox", "yolov3")
@@ -244,6 +245,8 @@ def transfer_weights(
     """Copy every tensor whose name and shape fit, as when the number of classes differs.
 
     Args:
+        model: changed in place.
+        state: of another model, by parameter name.
         rows: for each class of the model its index in the file's head, None for a new one. Without
             them, classes are those of the same index, where their number is the same.
 
@@ -253,9 +256,7 @@ def transfer_weights(
     own, file = model.state_dict(), state
     if rows is not None:
         state = _with_rows(file, own, rows)
-    fit = {
-        name: state[name] for name in own if name in state and state[name].shape == own[name].shape
-    }
+    fit = fitting_tensors(model, state)
     report = TransferReport(
         taken=tuple(fit),
         other_classes=tuple(name for name in own if name in file and name not in state),

@@ -27,7 +27,7 @@ from yolox.utils.schema import (
 )
 from yolox.utils.tensors import FLOATS, require_finite, state_dict
 
-_SHOWN = 5  # problems in a message
+_MAX_SHOWN = 5  # problems in a message
 
 
 _RECIPE = record(
@@ -120,7 +120,7 @@ def load_model(path: str | Path) -> LoadedModel:
     if problems:
         raise CheckpointError(
             f"{path}: weights do not fit the model it describes ({len(problems)} differences): "
-            + "; ".join(problems[:_SHOWN])
+            + "; ".join(problems[:_MAX_SHOWN])
         )
     # Copies: the content stays as it was read, whatever training does to the model.
     own = {name: value.detach().clone() for name, value in state.items()}

@@ -77,6 +77,7 @@ class BaseConv(nn.Module):
         self.act = get_activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → (B, out_channels, ⌈H / stride⌉, ⌈W / stride⌉)."""
         out: Tensor = self.act(self.bn(self.conv(x)))
         return out
 
@@ -92,6 +93,7 @@ class DWConv(nn.Module):
         self.pconv = BaseConv(in_channels, out_channels, 1, 1, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → (B, out_channels, ⌈H / stride⌉, ⌈W / stride⌉)."""
         out: Tensor = self.pconv(self.dconv(x))
         return out
 
@@ -124,6 +126,7 @@ class Bottleneck(nn.Module):
         self.use_add = shortcut and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → (B, out_channels, H, W)."""
         out: Tensor = self.conv2(self.conv1(x))
         return out + x if self.use_add else out
 
@@ -137,6 +140,7 @@ class ResLayer(nn.Module):
         self.layer2 = BaseConv(in_channels // 2, in_channels, 3, 1, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → the same shape."""
         out: Tensor = self.layer2(self.layer1(x))
         return x + out
 
@@ -163,6 +167,7 @@ class SPPBottleneck(nn.Module):
         self.conv2 = BaseConv(hidden * (len(windows) + 1), out_channels, 1, 1, act=activation)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → (B, out_channels, H, W)."""
         pyramid = [self.conv1(x)]
         for pool in self.m:
             pyramid.append(pool(pyramid[-1]))
@@ -193,6 +198,7 @@ class CSPLayer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → (B, out_channels, H, W)."""
         out: Tensor = self.conv3(concat((self.m(self.conv1(x)), self.conv2(x))))
         return out
 
@@ -212,6 +218,7 @@ class Focus(nn.Module):
         self.conv = BaseConv(in_channels * 4, out_channels, ksize, stride, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W), both even → (B, out_channels, H / 2, W / 2)."""
         # Column-major over the 2 × 2 cell: the order the official stem weights were trained with.
         cells = [x[..., dy::2, dx::2] for dx in (0, 1) for dy in (0, 1)]
         out: Tensor = self.conv(torch.cat(cells, dim=1))

@@ -8,7 +8,7 @@ from .importance import RandomScorer, TaylorScorer, WeightScorer, make_scorer
 from .latency.measure import measure_latency
 from .latency.record import LatencyRecord
 from .plan import PruningPlan
-from .pruner import PruneResult, carry_out, compensate_cut, plan_pruning, prune_model
+from .pruner import PruneResult, apply_and_verify, compensate_cut, plan_pruning, prune_model
 from .report import (
     ModelFigures,
     PruneRecord,
@@ -41,8 +41,8 @@ __all__ = [
     "ThresholdHint",
     "WeightScorer",
     "absorb_constants",
+    "apply_and_verify",
     "apply_plan",
-    "carry_out",
     "comparison_table",
     "compensate_cut",
     "make_scorer",

@@ -15,8 +15,8 @@ from yolox.pruning.cost import CostModel, LayerCost, channel_costs
 from yolox.pruning.groups import Group
 from yolox.pruning.select import group_ratios
 
-SLACK = 1e-9  # relative, for sums of fractions
-TOLERANCE = 0.01  # of the whole, by which a budget may be overfulfilled before blocks are put back
+ROUNDING_TOLERANCE = 1e-9  # relative, for sums of fractions
+OVERSHOOT_TOLERANCE = 0.01  # of the whole: what more is saved than asked puts blocks back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +191,7 @@ class _Greedy:
             if self._has_next(number)
         ]
         heapq.heapify(queue)
-        while queue and self._saved < goal * (1 - SLACK):
+        while queue and self._saved < goal * (1 - ROUNDING_TOLERANCE):
             _, number = heapq.heappop(queue)
             now = self._block_price(number)
             if queue and now > queue[0][0]:
@@ -200,7 +200,7 @@ class _Greedy:
             self._take(number)
             if self._has_next(number):
                 heapq.heappush(queue, (self._block_price(number), number))
-        if self._saved < goal * (1 - SLACK):
+        if self._saved < goal * (1 - ROUNDING_TOLERANCE):
             raise PruningError(self._unreachable())
         self._put_back(goal)
         return [removals[step] for removals, step in zip(self._allowed, self._steps, strict=True)]
@@ -227,13 +227,13 @@ class _Greedy:
 
     def _put_back(self, goal: float) -> None:
         """Give back whole blocks, most important first, where large blocks overshot the budget."""
-        while self._saved > goal + TOLERANCE * self._budget.total:
+        while self._saved > goal + OVERSHOOT_TOLERANCE * self._budget.total:
             candidates = []
             for number, step in enumerate(self._steps):
                 if step > self._forced[number]:
                     block = self._block(number, step - 1)
                     cost = -self._budget.saving(number, -len(block))
-                    if self._saved - cost >= goal * (1 - SLACK) and cost > 0:
+                    if self._saved - cost >= goal * (1 - ROUNDING_TOLERANCE) and cost > 0:
                         candidates.append((float(block.mean()), cost, number, len(block)))
             if not candidates:
                 return

@@ -12,8 +12,8 @@ from torch import Tensor
 from yolox.pruning.config import PruningError
 
 TOLERANCE = 1e-9  # relative, in float64: only the order of summation may differ
-FAINT = 1e-3  # of the largest value: a channel below is rounding to what sums it with others
-TINY = torch.finfo(torch.float64).tiny
+FAINT_RATIO = 1e-3  # of the largest value: a channel below is rounding to what sums it with others
+SMALLEST_FLOAT = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,8 @@ def channels_apart(small: Tensor, reference: Tensor, dim: int | None, faint: flo
     """Largest difference in a channel over the largest value there, in the worst channel.
 
     Args:
+        small: of the pruned model.
+        reference: of the same shape, of the masked model.
         dim: of the channels; None: there are none.
         faint: no channel counts as fainter than this part of the largest value of all.
     """
@@ -91,16 +93,19 @@ def channels_apart(small: Tensor, reference: Tensor, dim: int | None, faint: flo
     ]
     apart = rows[0] - rows[1]
     largest = rows[1].abs().amax(1)
-    relative = apart.abs().amax(1) / largest.clamp(min=max(TINY, faint * float(largest.max())))
+    relative = apart.abs().amax(1) / largest.clamp(
+        min=max(SMALLEST_FLOAT, faint * float(largest.max()))
+    )
     if relative.isfinite().all():
         return float(relative.max())
     # Values that are not finite have to be the same ones.
     same = (rows[0] == rows[1]) | (rows[0].isnan() & rows[1].isnan())
-    scale = torch.where(rows[1].isfinite(), rows[1].abs(), 0.0).amax(1).clamp(min=TINY)
+    scale = torch.where(rows[1].isfinite(), rows[1].abs(), 0.0).amax(1).clamp(min=SMALLEST_FLOAT)
     return float((torch.where(same, 0.0, apart.abs().nan_to_num(torch.inf)).amax(1) / scale).max())
 
 
 def differs(worst: float, where: str, allowed: float = TOLERANCE) -> str:
+    """Why a cut is refused whose outputs differ by so much, relative to a channel's largest."""
     return (
         f"the pruned model differs from the masked one by {worst:.1e} in {where}; at most "
         f"{allowed:.0e} of a channel is summation order, so the cut is refused"

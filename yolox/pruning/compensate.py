@@ -25,12 +25,12 @@ from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import mask_plan, removed_channels
 from yolox.pruning.watch import fixed_layers
 
-SAMPLES = 16_384  # positions of a feature map, over all images, that a layer is refitted on
+MAX_SAMPLES = 16_384  # positions of a feature map, over all images, that a layer is refitted on
 CONSTANT_DEVIATION = (
     0.05  # deviation of what a batch norm sends out, up to which a channel is a constant
 )
 ROUNDING_DIFFERENCE = 1e-4  # relative difference of outputs that is rounding
-TINY = 1e-12
+MIN_RIDGE = 1e-12
 RIDGE = 0.1  # pull of the old weights, relative to the mean square of the inputs
 
 
@@ -179,6 +179,8 @@ def refit(
 
     Args:
         model: the whole model.
+        groups: all groups of the model.
+        plan: what is removed from them.
         images: float (N, 3, H, W), on the device to compute on. Activations of all of them are held
             at once.
         start: `model` after `absorb_constants`, where that was done.
@@ -260,7 +262,9 @@ def _observe(
         runs[name] += 1
         count, _, height, width = output.shape
         total = count * height * width
-        flat = torch.randint(total, (min(SAMPLES, total),), generator=generator).to(output.device)
+        flat = torch.randint(total, (min(MAX_SAMPLES, total),), generator=generator).to(
+            output.device
+        )
         rest = flat % (height * width)
         positions = (flat // (height * width), rest // width, rest % width)
         outputs = output[positions[0], :, positions[1], positions[2]]
@@ -351,7 +355,7 @@ def _ridge(inputs_GSP: Tensor, outputs_GSR: Tensor, *, center: bool) -> Tensor:
     gram_GPP = (inputs_GSP.mT @ inputs_GSP).double()
     diagonal_GP = gram_GPP.diagonal(dim1=1, dim2=2)
     ridge_G1 = RIDGE * diagonal_GP.mean(dim=1, keepdim=True)
-    diagonal_GP += ridge_G1.clamp(min=TINY)
+    diagonal_GP += ridge_G1.clamp(min=MIN_RIDGE)
     product_GPR = (inputs_GSP.mT @ outputs_GSR).double()
     return torch.cholesky_solve(product_GPR, torch.linalg.cholesky(gram_GPP)).float()
 

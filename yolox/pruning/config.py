@@ -180,8 +180,12 @@ class PruneConfig:
                     f"layer_sparsity must be from 0 to below 1: {ratio} for {pattern!r}"
                 )
         for name, least in (
-            *(("rounds", 1), ("round_to", 1), ("min_channels", 1)),
-            *(("reconstruct", 0), ("bn_recalibrate", 0), ("seed", 0)),
+            ("rounds", 1),
+            ("round_to", 1),
+            ("min_channels", 1),
+            ("reconstruct", 0),
+            ("bn_recalibrate", 0),
+            ("seed", 0),
         ):
             if getattr(self, name) < least:
                 problems.append(f"{name} must be at least {least}: {getattr(self, name)}")
@@ -200,7 +204,9 @@ class PruneConfig:
             if self.scope not in (None, "uniform"):
                 problems.append(f"layer_sparsity sets each layer's ratio: no scope {self.scope}")
         elif self.mode != "global" and not self.layers:
-            problems.append(f"mode {self.mode} needs layers: names from --mode list")
+            problems.append(
+                f"mode {self.mode} needs `layers`: names that `yolox.pruning.trace_groups` finds"
+            )
         if self.mode == "global" and self.layers:
             problems.append("mode global takes no layers: use mode layer for some of them")
         scope = self._chosen_scope()

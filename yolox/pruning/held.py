@@ -19,7 +19,7 @@ from torch.nn.utils import skip_init
 
 from yolox.pruning.groups import PRODUCERS
 
-LARGE = 200_000  # values of a weight
+LARGE_WEIGHT = 200_000  # values of a weight
 
 
 class LargeLayers:
@@ -38,6 +38,8 @@ class LargeLayers:
         """Take over the forward of both models' large layers.
 
         Args:
+            masked: the whole model, with the removed channels silenced.
+            small: the pruned one.
             silent: the channels that each layer of the masked model must not read. They are
                 silenced in its input, not in its weight.
             reads: addresses of all that the operations of a run read, as they go on.
@@ -50,7 +52,7 @@ class LargeLayers:
         self._reads = reads
         for name, layer in list(masked.named_modules()):
             other = small.get_submodule(name)
-            if not (_is_plain(layer) and _is_plain(other) and layer.weight.numel() >= LARGE):
+            if not (_is_plain(layer) and _is_plain(other) and layer.weight.numel() >= LARGE_WEIGHT):
                 continue
             self.names.add(name)
             self._storages[name] = {p.untyped_storage().data_ptr() for p in layer.parameters()}

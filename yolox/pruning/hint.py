@@ -12,7 +12,7 @@ from yolox.pruning.allocate import allowed_removals
 from yolox.pruning.config import PruneConfig
 from yolox.pruning.groups import Group
 
-NAMED = 3  # layers that a hint names
+MAX_NAMED_LAYERS = 3  # layers that a hint names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,8 @@ class ThresholdHint:
 
 def _some(layers: Sequence[str]) -> str:
     """How many, and the first few by name."""
-    more = ", …" if len(layers) > NAMED else ""
-    return f"{len(layers)} ({', '.join(layers[:NAMED])}{more})"
+    more = ", …" if len(layers) > MAX_NAMED_LAYERS else ""
+    return f"{len(layers)} ({', '.join(layers[:MAX_NAMED_LAYERS])}{more})"
 
 
 def threshold_hint(
@@ -87,6 +87,7 @@ def threshold_hint(
     reached = int(torch.searchsorted(counts[order].cumsum(0), config.ch_sparsity * total))
     asked = float(flat[order[min(reached, len(order) - 1)]])
     ranked = sorted(zip(groups, highest, strict=True), key=lambda pair: pair[1])
+    limiting = tuple((group.name, score) for group, score in ranked if score > 0)
     most = [allowed_removals(g.size, config)[-1] * g.channels_per_slot for g in groups]
     below = sum(
         min(int((s < threshold).sum()) * g.channels_per_slot, cap) if lives else cap
@@ -97,7 +98,7 @@ def threshold_hint(
         max_sparsity=config.max_sparsity,
         threshold=threshold,
         ratio=float(below / total),
-        limiting=tuple((group.name, score) for group, score in ranked if score > 0)[:NAMED],
+        limiting=limiting[:MAX_NAMED_LAYERS],
         zero=float(counts[flat == 0].sum() / total),
         dead=tuple(group.name for group, lives in zip(groups, alive, strict=True) if not lives),
         emptied=tuple(group.name for group, score in ranked if score <= asked),

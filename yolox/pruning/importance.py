@@ -121,7 +121,7 @@ class WeightScorer:
             if not members:
                 raise PruningError(
                     f"importance bn needs a batch norm on every pruned channel: {group.name} has "
-                    "none; choose another criterion or --ignore that layer"
+                    "none; choose another criterion or `ignore` that layer"
                 )
             parts = []
             for member in members:

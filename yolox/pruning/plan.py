@@ -17,12 +17,12 @@ from yolox.utils.schema import integer, listing, mapping, plain, record, require
 
 PLAN_FORMAT = "yolox-pruning-plan"
 PLAN_VERSION = 1
-_MOST = 1_000_000  # slots of a group
+_MAX_SLOTS = 1_000_000  # slots of a group
 
 
 def _group(value: Any, where: str) -> Iterator[str]:
-    slots = listing(integer(0, _MOST))
-    check = record({"name": text(), "size": integer(1, _MOST), "remove": slots})
+    slots = listing(integer(0, _MAX_SLOTS))
+    check = record({"name": text(), "size": integer(1, _MAX_SLOTS), "remove": slots})
     problems = list(check(value, where))
     if not problems:
         where = f"{where}.remove"

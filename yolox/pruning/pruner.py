@@ -120,7 +120,8 @@ def prune_model(
         example_input: float (1, 3, H, W), traced and verified with; random values prove more than
             constant ones, and a small image as much as a large one.
         config: what to prune, by how much, on what grounds.
-        batches, loss: see `plan_pruning`.
+        batches: for criteria that need data; see `plan_pruning`.
+        loss: likewise.
         images: float (N, 3, H, W), real ones for `PruneConfig.reconstruct` and `bn_recalibrate`,
             on the device to do that on.
         count_input: the input that MACs are counted at, `example_input` by default.
@@ -144,7 +145,7 @@ def prune_model(
         )
     plan.check(groups)
     ready = compensate_cut(model, groups, plan, config, example_input, images)
-    return carry_out(ready, groups, plan, example_input, count_input)
+    return apply_and_verify(ready, groups, plan, example_input, count_input)
 
 
 def compensate_cut(
@@ -192,7 +193,7 @@ def compensate_cut(
     return ready
 
 
-def carry_out(
+def apply_and_verify(
     model: nn.Module,
     groups: Sequence[Group],
     plan: PruningPlan,
@@ -206,7 +207,8 @@ def carry_out(
     except CutRefusedError as error:
         culprits = find_culprits(model, groups, plan, example_input, error.probe)
         raise PruningError(
-            f"{error}. Leave out what cannot be traced (--ignore): {culprits or 'not one alone'}"
+            f"{error}. Leave out what cannot be traced, with `ignore`: "
+            f"{culprits or 'not one alone'}"
         ) from error
     report = report_change(
         model, pruned, example_input if count_input is None else count_input, difference

@@ -10,11 +10,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 # Weights come from a list of random numbers that is read again and again: a prime length keeps the
 # filters apart, and a hundred million weights cost a copy in place of a draw each.
-POOL = 1_048_583
+POOL_SIZE = 1_048_583
 # Noise by half the width of the interval and its middle: faint for what saturates, nearly equal for
 # what compares, strong for what clips.
-LEVELS = ((0.03, 0.0), (0.1, 1.0), (8.0, 0.0))
-LOUD = 4  # times: channels that go are made louder than those that stay, so that a leak shows
+NOISE_LEVELS = ((0.03, 0.0), (0.1, 1.0), (8.0, 0.0))
+LOUDNESS_RATIO = 4  # of channels that go to those that stay, so that a leak shows
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def redraw(model: nn.Module, seed: int, skip: Container[str] = ()) -> None:
     shared.
     """
     generator = torch.Generator().manual_seed(seed)
-    pool = torch.rand(POOL, generator=generator, dtype=torch.float64) * 2 - 1
+    pool = torch.rand(POOL_SIZE, generator=generator, dtype=torch.float64) * 2 - 1
     pool += torch.finfo(torch.float64).tiny  # not one zero
     for name, module in model.named_modules():
         for key, parameter in module.named_parameters(name, recurse=False):
@@ -73,17 +73,19 @@ def noise(
 ) -> Tensor:
     """Bounded noise in place of a layer's output, its removed channels louder than the others.
 
-    The images of a batch have the `LEVELS` in turn, from the first one given.
+    The images of a batch have the `NOISE_LEVELS` in turn, from the first one given.
     """
     signal = torch.rand(like.shape, generator=generator, dtype=like.dtype)
-    for number in range(len(LEVELS)):
-        scale, offset = LEVELS[(first + number) % len(LEVELS)]
-        signal[number :: len(LEVELS)].mul_(2 * scale).add_(offset - scale)
+    for number in range(len(NOISE_LEVELS)):
+        scale, offset = NOISE_LEVELS[(first + number) % len(NOISE_LEVELS)]
+        signal[number :: len(NOISE_LEVELS)].mul_(2 * scale).add_(offset - scale)
     if len(removed):
         sign = torch.randint(0, 2, (len(removed),), generator=generator) * 2 - 1
         shape = [1] * like.dim()
         shape[dim] = len(removed)
-        louder = signal.index_select(dim, removed) * (LOUD * sign.to(like.dtype)).view(shape)
+        louder = signal.index_select(dim, removed) * (LOUDNESS_RATIO * sign.to(like.dtype)).view(
+            shape
+        )
         signal.index_copy_(dim, removed, louder)
     return signal
 

@@ -21,9 +21,9 @@ def select_groups(groups: Sequence[Group], config: PruneConfig) -> list[Group]:
     """
     names = [member.name for group in groups for member in group.producers]
     exact = config.mode == "conv"
-    wanted = _all_matches("--layers", config.layers, names, exact=exact)
+    wanted = _all_matches("`layers`", config.layers, names, exact=exact)
     if config.layer_sparsity:
-        wanted = _all_matches("--layer-sparsity", tuple(config.layer_sparsity), names)
+        wanted = _all_matches("`layer_sparsity`", tuple(config.layer_sparsity), names)
     ignored = {group.name for group in matching_groups(groups, config.ignore)}
     everything = config.mode == "global" and not config.layer_sparsity
     chosen = [
@@ -33,7 +33,7 @@ def select_groups(groups: Sequence[Group], config: PruneConfig) -> list[Group]:
         and (everything or any(member.name in wanted for member in group.producers))
     ]
     if not chosen:
-        raise PruningError("--ignore leaves nothing to prune: every chosen layer matches it")
+        raise PruningError("`ignore` leaves nothing to prune: every chosen layer matches it")
     return chosen
 
 
@@ -44,7 +44,7 @@ def matching_groups(groups: Sequence[Group], patterns: Sequence[str]) -> list[Gr
         PruningError: a pattern that matches no prunable convolution.
     """
     names = [member.name for group in groups for member in group.producers]
-    ignored = _all_matches("--ignore", patterns, names)
+    ignored = _all_matches("`ignore`", patterns, names)
     return [group for group in groups if {member.name for member in group.producers} & ignored]
 
 
@@ -68,7 +68,7 @@ def group_ratios(groups: Sequence[Group], config: PruneConfig) -> list[float]:
 
 
 def _all_matches(
-    flag: str, patterns: Sequence[str], names: Sequence[str], *, exact: bool = False
+    argument: str, patterns: Sequence[str], names: Sequence[str], *, exact: bool = False
 ) -> set[str]:
     chosen: set[str] = set()
     for wanted in patterns:
@@ -76,8 +76,8 @@ def _all_matches(
         if not matches:
             near = difflib.get_close_matches(wanted, names, n=5, cutoff=0.0)
             raise PruningError(
-                f"{flag} {wanted!r} matches no prunable convolution; nearest: {', '.join(near)} "
-                "(--mode list shows them all)"
+                f"{argument} {wanted!r} matches no prunable convolution; nearest: {', '.join(near)}"
+                " (`yolox.pruning.trace_groups` finds them)"
             )
         chosen.update(matches)
     return chosen

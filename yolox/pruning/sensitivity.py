@@ -29,7 +29,7 @@ from yolox.utils.files import replacing
 from yolox.utils.schema import integer, number, record, require, shown, text
 
 LOG_FORMAT = "yolox-sensitivity"
-SLACK = 1e-9  # for differences of decimal fractions
+ROUNDING_TOLERANCE = 1e-9  # for differences of decimal fractions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,8 @@ def suggest_ratios(
     closed = set()
     for point in sorted(points, key=lambda point: point.ratio):
         cost = base - point.value if higher_is_better else point.value - base
-        if not cost <= tolerance + SLACK:  # a value that is not a number costs too much, too
+        # A value that is not a number costs too much, too.
+        if not cost <= tolerance + ROUNDING_TOLERANCE:
             closed.add(point.layer)
         elif point.layer not in closed:
             suggested[point.layer] = point.ratio
@@ -196,7 +197,7 @@ class SensitivityLog:
                     file.truncate(len(whole))
         except OSError as error:
             raise PruningError(
-                f"cannot write into {path.parent} ({error.strerror}): choose another folder with -o"
+                f"cannot write into {path.parent} ({error.strerror}): choose another `folder`"
             ) from error
         if not lines:
             self._append(own)
@@ -234,7 +235,7 @@ class SensitivityLog:
         except (ValueError, TypeError, KeyError):
             ours = False
         if not ours:
-            raise PruningError(f"{self.path} is no sensitivity log: choose another folder with -o")
+            raise PruningError(f"{self.path} is no sensitivity log: choose another `folder`")
         differences = [
             f"{key} {_short(there.get(key))} there, {_short(own.get(key))} now"
             for key in (own | there)
@@ -243,7 +244,7 @@ class SensitivityLog:
         if differences:
             raise PruningError(
                 f"{self.path} holds measurements of another kind: {'; '.join(differences)}. Choose "
-                "another folder with -o, or delete that file"
+                "another `folder`, or delete that file"
             )
 
     def _take(self, number: int, line: bytes) -> None:
@@ -360,7 +361,7 @@ class SensitivityResult:
         )
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        norm = PowerNorm(0.5, vmin=0, vmax=max(top, SLACK), clip=True)
+        norm = PowerNorm(0.5, vmin=0, vmax=max(top, ROUNDING_TOLERANCE), clip=True)
         image = axes.imshow(cells, aspect="auto", cmap="YlOrRd", norm=norm, interpolation="nearest")
         axes.set_xticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
         axes.set_yticks(range(len(changes)), list(changes), fontsize=7)

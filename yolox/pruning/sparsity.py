@@ -29,7 +29,7 @@ MAX_STRENGTH = 1.0
 RUINOUS_STRENGTH = (
     0.1  # strength beyond which the loss loses on most channels; see docs/sparsity.md
 )
-FAINT, SMALL = 0.01, 0.1  # |γ| that the log counts the channels below
+FAINT_SCALE, SMALL_SCALE = 0.01, 0.1  # |γ| that the log counts the channels below
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -203,14 +203,15 @@ class Sparsity:
 
     def text(self) -> str:
         """A few words for a line of the log."""
-        return f"γ < {FAINT}: {100 * _share_below(self._scales(), FAINT):.0f} %"
+        return f"γ < {FAINT_SCALE}: {100 * _share_below(self._scales(), FAINT_SCALE):.0f} %"
 
     def scalars(self) -> dict[str, float]:
         """Shares of small |γ| and quantiles of |γ|, by a name for a curve."""
         scales = self._scales()
         quantiles = torch.quantile(scales, torch.tensor(_QUANTILES, dtype=scales.dtype)).tolist()
         return {
-            f"sparsity/below_{limit}": _share_below(scales, limit) for limit in (FAINT, SMALL)
+            f"sparsity/below_{limit}": _share_below(scales, limit)
+            for limit in (FAINT_SCALE, SMALL_SCALE)
         } | {
             f"sparsity/quantile_{100 * q:.0f}": value
             for q, value in zip(_QUANTILES, quantiles, strict=True)

@@ -76,6 +76,9 @@ def copy_kept(
     """Give a model that the plan was applied to the values of one that is whole, in place.
 
     Args:
+        small: that the plan was applied to; changed in place.
+        whole: that values are taken from.
+        removed: what the plan removes.
         skip: tensors that have their values already.
 
     Raises:

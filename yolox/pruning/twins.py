@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from yolox.pruning.apart import (
-    FAINT,
+    FAINT_RATIO,
     TOLERANCE,
     CutRefusedError,
     Probe,
@@ -304,7 +304,7 @@ class Twins:
         with self._ops.paused():
             if step.held:
                 where = f"the input of {where}"
-                worst = channels_apart(self._large.input, step.expected, dim, faint=FAINT)
+                worst = channels_apart(self._large.input, step.expected, dim, faint=FAINT_RATIO)
             else:
                 worst = channels_apart(output, step.expected, dim)
             if worst > TOLERANCE:

@@ -46,8 +46,11 @@ def verify_plan(
 
     Args:
         model: the whole model, as it was before the cut.
+        groups: all groups of the model.
+        plan: that was carried out.
         example_input: float (1, 3, H, W).
         pruned: what is checked, `apply_plan` of the three by default.
+        probes: settings of the weights that both models are compared with.
 
     Returns:
         The largest relative difference of an output channel on the example, with trained weights.

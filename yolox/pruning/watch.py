@@ -11,8 +11,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from yolox.pruning.config import PruningError
 
-LAYERS = (_ConvNd, _BatchNorm, nn.Linear, nn.PReLU)
-MAX_ERROR = 160  # characters of another library's message
+LAYER_TYPES = (_ConvNd, _BatchNorm, nn.Linear, nn.PReLU)
+MAX_ERROR_LENGTH = 160  # characters of another library's message
 
 
 def watch_calls(model: nn.Module) -> list[str]:
@@ -43,7 +43,7 @@ def describe(model: nn.Module, name: str) -> str:
 def one_line(error: BaseException) -> str:
     """An error's message, short enough for a sentence of ours."""
     text = " ".join(str(error).split())
-    return text if len(text) <= MAX_ERROR else f"{text[:MAX_ERROR]} …"
+    return text if len(text) <= MAX_ERROR_LENGTH else f"{text[:MAX_ERROR_LENGTH]} …"
 
 
 def fixed_layers(model: nn.Module) -> dict[str, str]:
@@ -65,14 +65,14 @@ def fixed_layers(model: nn.Module) -> dict[str, str]:
         for parameter in module.parameters(recurse=False):
             if parameter.numel() and not parameter.is_meta:
                 owners.setdefault(parameter.data_ptr(), []).append(name)
-        if isinstance(module, LAYERS) and "weight" not in module._parameters:
+        if isinstance(module, LAYER_TYPES) and "weight" not in module._parameters:
             by = "a hook"
             if is_parametrized(module, "weight"):
                 by = type(model.get_submodule(f"{name}.parametrizations.weight.0")).__name__
             fixed[name] = f"(its weight is computed by {by})"
     for names in owners.values():
         for name in names if len(set(names)) > 1 else ():
-            if isinstance(model.get_submodule(name), LAYERS):
+            if isinstance(model.get_submodule(name), LAYER_TYPES):
                 others = ", ".join(other or "the model" for other in names if other != name)
                 fixed[name] = f"(shares a parameter with {others})"
     return fixed

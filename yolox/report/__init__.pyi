@@ -13,7 +13,7 @@ from .data import (
     Report,
     ScaleHistograms,
 )
-from .differences import Difference, above, differences, most_different
+from .differences import Difference, above_score, differences, most_different
 from .pictures import draw_picture
 from .render import render, save_report
 
@@ -30,7 +30,7 @@ __all__ = [
     "Picture",
     "Report",
     "ScaleHistograms",
-    "above",
+    "above_score",
     "differences",
     "draw_picture",
     "most_different",

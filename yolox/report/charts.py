@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from yolox.report.data import ClassRow, Curve, LayerBar, ScaleHistograms
-from yolox.report.formats import THIN, share
+from yolox.report.formats import THIN_SPACE, share
 from yolox.report.svg import (
-    CHARACTER,
+    CHARACTER_WIDTH,
     Frame,
     element,
     picture,
@@ -122,7 +122,7 @@ def _names(frame: Frame, points: Sequence[Point], line: Sequence[tuple[float, fl
     parts = []
     for point, (x, y) in zip(points, places, strict=True):
         name = short(point.label, 30)
-        width = len(name) * CHARACTER * _LABEL_SIZE
+        width = len(name) * CHARACTER_WIDTH * _LABEL_SIZE
         boxes = {
             (anchor, x + dx, y + dy): _box(x + dx - part * width, y + dy, width)
             for anchor, dx, part in (("start", 11, 0.0), ("end", -11, 1.0), ("middle", 0, 0.5))
@@ -284,7 +284,7 @@ def draw_scales(scales: ScaleHistograms) -> str:
         outline = list(zip(xs, ys, strict=True))
         parts.append(frame.line(outline, f"line area {role}"))
         said.append(
-            f"{model.label}: {sum(model.counts):,}{THIN}channels, median {model.median:.3g}"
+            f"{model.label}: {sum(model.counts):,}{THIN_SPACE}channels, median {model.median:.3g}"
         )
     return picture(460, 316, parts, title="Scales of batch norms", description="; ".join(said))
 

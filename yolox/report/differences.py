@@ -15,7 +15,7 @@ import torch
 from yolox.evaluators import ImageDetections
 from yolox.utils.boxes import bboxes_iou
 
-__all__ = ["Difference", "above", "differences", "most_different"]
+__all__ = ["Difference", "above_score", "differences", "most_different"]
 
 MATCH_IOU = 0.5
 
@@ -34,7 +34,7 @@ class Difference:
     weight: float
 
 
-def above(found: ImageDetections, score: float) -> ImageDetections:
+def above_score(found: ImageDetections, score: float) -> ImageDetections:
     """The detections of this score or a higher one."""
     kept = found.scores >= np.float32(score)
     return ImageDetections(
@@ -54,12 +54,13 @@ def differences(
     the best overlap first.
 
     Args:
-        before, after: of the same images in the same order.
+        before: detections of the model before.
+        after: those of the model after, on the same images in the same order.
         score: least score of a detection that counts.
     """
     result = []
     for first, second in zip(before, after, strict=True):
-        first, second = above(first, score), above(second, score)
+        first, second = above_score(first, score), above_score(second, score)
         matched_D, matched_E = _matched(first, second)
         weight = first.scores[~matched_D].sum() + second.scores[~matched_E].sum()
         result.append(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["THIN", "ap", "change", "count", "file_size", "milliseconds", "share", "speed_up"]
+__all__ = ["THIN_SPACE", "ap", "change", "count", "file_size", "milliseconds", "share", "speed_up"]
 
-THIN = "\u202f"  # narrow, and no line breaks there
-_LARGE = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+THIN_SPACE = "\u202f"  # narrow, and no line breaks there
+_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def three_digits(value: float) -> str:
@@ -21,32 +21,32 @@ def three_digits(value: float) -> str:
 
 def count(value: float) -> str:
     """A number of parameters or of MACs: 897 k, 1.24 G."""
-    for size, letter in _LARGE:
+    for size, letter in _PREFIXES:
         if value >= size:
-            return f"{three_digits(value / size)}{THIN}{letter}"
+            return f"{three_digits(value / size)}{THIN_SPACE}{letter}"
     return f"{value:,.0f}"
 
 
 def file_size(value: int) -> str:
     """Bytes as kB or MB, powers of 1000."""
     size, unit = (1e6, "MB") if value >= 1e6 else (1e3, "kB")
-    return f"{three_digits(value / size)}{THIN}{unit}"
+    return f"{three_digits(value / size)}{THIN_SPACE}{unit}"
 
 
 def milliseconds(value: float) -> str:
     """A time."""
-    return f"{three_digits(value)}{THIN}ms"
+    return f"{three_digits(value)}{THIN_SPACE}ms"
 
 
 def share(value: float, whole: float) -> str:
     """What part of a whole is left, in per cent; one place where it is less than ten."""
     percent = 100 * value / whole
-    return f"{percent:.{0 if percent >= 9.95 else 1}f}{THIN}%"
+    return f"{percent:.{0 if percent >= 9.95 else 1}f}{THIN_SPACE}%"
 
 
 def speed_up(before_ms: float, after_ms: float) -> str:
     """How fast the one is, measured by the other."""
-    return f"{before_ms / after_ms:.2f}{THIN}× as fast"
+    return f"{before_ms / after_ms:.2f}{THIN_SPACE}× as fast"
 
 
 def ap(value: float) -> str:

@@ -14,8 +14,8 @@ from yolox.utils.visualize import vis
 
 __all__ = ["draw_picture"]
 
-LONGER_SIDE = 480  # pixels: a third of a page, or a phone's width
-_QUALITY = 78
+MAX_SIDE = 480  # pixels: a third of a page, or a phone's width
+_JPEG_QUALITY = 78
 
 
 def draw_picture(
@@ -32,16 +32,17 @@ def draw_picture(
         label: what it shows.
         image: uint8 (H, W, 3), BGR.
         boxes: (n, 4), xyxy in pixels of ``image``.
-        scores, classes: (n,); no scores of annotations.
+        scores: (n,), in [0, 1]; None for annotations.
+        classes: (n,), class indices.
         class_names: by class index.
     """
     height, width = image.shape[:2]
-    ratio = min(LONGER_SIDE / max(height, width), 1.0)
+    ratio = min(MAX_SIDE / max(height, width), 1.0)
     if ratio < 1:
         size = max(round(width * ratio), 1), max(round(height * ratio), 1)
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
     drawn = vis(image, boxes * ratio, scores, classes, conf=0.0, class_names=class_names)
-    _, encoded = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    _, encoded = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return Picture(
         label=label,
         uri="data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii"),

@@ -18,8 +18,8 @@ from yolox.utils.printable import printable
 
 __all__ = ["render", "save_report"]
 
-MOST_CURVES = 12  # diagrams of precision and recall; of more classes those that changed most
-MOST_TILES = 4  # headline figures side by side
+MAX_CURVES = 12  # diagrams of precision and recall; of more classes those that changed most
+MAX_TILES = 4  # headline figures side by side
 
 
 def render(report: Report) -> str:
@@ -37,7 +37,7 @@ def render(report: Report) -> str:
     content: dict[str, Any] = {
         "report": report,
         "tiles": tiles(report),
-        "most_tiles": MOST_TILES,
+        "most_tiles": MAX_TILES,
         "slower": _slower(report),
         "models": model_table(report),
         "tradeoffs": _tradeoffs(report),
@@ -65,10 +65,10 @@ def save_report(report: Report, path: Path) -> None:
 
 def chosen_curves(curves: Sequence[Curve]) -> list[Curve]:
     """The first, which is the mean, and of many others those that changed most, in their order."""
-    if len(curves) <= MOST_CURVES:
+    if len(curves) <= MAX_CURVES:
         return list(curves)
     changes = {i: _change(curve) for i, curve in enumerate(curves) if i}
-    chosen = sorted(sorted(changes, key=lambda i: -changes[i])[: MOST_CURVES - 1])
+    chosen = sorted(sorted(changes, key=lambda i: -changes[i])[: MAX_CURVES - 1])
     return [curves[0], *(curves[i] for i in chosen)]
 
 

@@ -18,13 +18,14 @@ __all__ = ["Frame", "element", "picture", "rising_ticks", "short", "text"]
 
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-CHARACTER = 0.6  # of the font's size: mean width of a letter in a sans serif face
+CHARACTER_WIDTH = 0.6  # of the font's size: mean width of a letter in a sans serif face
 
 
 def element(name: str, content: str = "", **attributes: object) -> str:
     """An element; ``class_`` and ``stroke_width`` are the attributes class and stroke-width.
 
     Args:
+        name: of the tag.
         content: markup, inserted as it is.
         attributes: escaped; numbers are rounded to two places.
     """

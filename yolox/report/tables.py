@@ -13,7 +13,7 @@ from yolox.report.formats import ap, change, count, file_size, milliseconds, sha
 
 __all__ = ["Cell", "Table", "Tile", "class_table", "layer_table", "model_table", "tiles"]
 
-NONE = "–"
+ABSENT = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def model_table(report: Report) -> Table:
             value, whole = get(row), get(report.before)
             alone = row.role == "before"
             cells.append(
-                Cell(text=NONE) if value is None else show(value, None if alone else whole)
+                Cell(text=ABSENT) if value is None else show(value, None if alone else whole)
             )
         rows.append(tuple(cells))
     return Table(
@@ -159,14 +159,14 @@ def _time_cell(value: float, before: float | None) -> Cell:
 
 def _ap_cell(value: float | None, before: float | None) -> Cell:
     if value is None:
-        return Cell(text=NONE)
+        return Cell(text=ABSENT)
     note = change(before, value) if before is not None else ""
     return Cell(text=ap(value), value=value, note=note, tone=_tone(note))
 
 
 def _change_cell(row: ClassRow) -> Cell:
     if row.before is None or row.after is None:
-        return Cell(text=NONE)
+        return Cell(text=ABSENT)
     text = change(row.before, row.after)
     return Cell(text=text, value=row.after - row.before, tone=_tone(text))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ from yolox.bench.results import slower_line, tables
 from yolox.jobs.measure import Measured, MeasureSettings, measure_models
 from yolox.tools import cli
 from yolox.tools.flags.bench import make_parser
+from yolox.tools.words import command_line, speaker
 from yolox.utils.cores import cores
 from yolox.utils.device import processor
 
@@ -31,21 +31,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         warmup=args.warmup,
         at_most=args.at_most,
     )
-    words = shlex.join(map(str, sys.argv[1:] if argv is None else argv))
     show(
         measure_models(
             args.files,
             settings,
             labels=args.labels,
             output=args.json,
-            command=f"python tools/bench.py {words}",
+            command=command_line("bench", *(sys.argv[1:] if argv is None else argv)),
         )
     )
 
 
 def show(measured: Measured) -> None:
     """Print the tables, and what a person should know of them."""
-    results, console = measured.results, cli.console()
+    results, console, say = measured.results, cli.console(), speaker(make_parser())
     if line := slower_line(results):
         console.print(line, style="bold red", markup=False, soft_wrap=True)
     for table in tables(results, measured.size):
@@ -58,8 +57,8 @@ def show(measured: Measured) -> None:
         f"{processor()}, {cores()} cores; {runs} runs of each, taken in turns", soft_wrap=True
     )
     for note in measured.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+        console.print(f"note: {say(note)}", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

@@ -19,6 +19,7 @@ from yolox.data.doctor import Finding, Report, check, find_splits, inspect_image
 from yolox.exp import Exp
 from yolox.tools import cli
 from yolox.tools.flags.check_data import make_parser
+from yolox.tools.words import command_line
 from yolox.utils.errors import UserError
 from yolox.utils.files import write_text
 
@@ -122,7 +123,7 @@ def _records(exp: Exp, which: str) -> RecordSet:
         raise UserError(
             f"{build} of the Exp returns a {type(dataset).__name__} without records of its "
             f"annotations: give the Exp a method {which}_records that returns a RecordSet, or "
-            "check the data by its path: check_data.py PATH"
+            f"check the data by its path: {command_line('check_data', 'PATH')}"
         )
     return found
 
@@ -184,4 +185,4 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from loguru import logger
@@ -23,11 +24,14 @@ from yolox.core import (
     is_supervised,
     stoppable,
 )
-from yolox.exp import Exp, get_exp
+from yolox.data import DataError
+from yolox.exp import Exp, VOCExp, get_exp
+from yolox.exp.follow import OtherClassesError
 from yolox.exp.load import DEFAULT_MODEL
 from yolox.exp.of_data import exp_of_data
 from yolox.jobs.train.finetune import plain_epochs
 from yolox.tools.flags.parts import DEFAULT_EXP
+from yolox.tools.words import speaker
 from yolox.utils.errors import UserError
 from yolox.utils.logger import setup_logger
 from yolox.utils.printable import printable
@@ -43,7 +47,7 @@ def load_exp(args: argparse.Namespace) -> Exp:
             f"--data finds a recipe for {data}, and -f names one: leave out one of them, or set "
             f"data_dir {data} at the end of the line"
         )
-    if args.exp_file is None and args.name is None and data is None:
+    if _by_default(args):
         logger.info(f"recipe: {DEFAULT_EXP}, since neither -f nor -n names one")
     tell_idle(("-n", args.exp_file and args.name, "-f names the recipe"))
     if data:
@@ -74,6 +78,26 @@ def recipe_words(args: argparse.Namespace) -> tuple[str, ...]:
     return "-f", str(args.exp_file or DEFAULT_EXP)
 
 
+def _by_default(args: argparse.Namespace) -> bool:
+    return not (args.exp_file or args.name or getattr(args, "data", None))
+
+
+@contextmanager
+def telling_whose_data(args: argparse.Namespace, exp: Exp | None) -> Iterator[None]:
+    """Where the Exp is one that the person did not name, errors of its data say so."""
+    try:
+        yield
+    except UserError as error:
+        of_data = isinstance(error.__cause__ or error, (DataError, OtherClassesError))
+        if exp is None or not (of_data and _by_default(args)):
+            raise
+        place = exp.devkit() if isinstance(exp, VOCExp) else exp.data_folder()
+        raise UserError(
+            f"{error}\nThe data is that of {DEFAULT_EXP}, in {place}, since no recipe is named: "
+            "name your own data with --data, or a recipe with -f"
+        ) from error
+
+
 def tell_idle(*cases: tuple[str, object, str]) -> None:
     """Warn of flags that do nothing: their names, whether they were set so, and why."""
     for flags, idle, cause in cases:
@@ -85,6 +109,7 @@ def refuse_both(args: argparse.Namespace, *pairs: tuple[str, str]) -> None:
     """Raise `UserError` where a flag and the Exp field that it stands for are both given.
 
     Args:
+        args: parsed.
         pairs: flag, as ``--test-conf``, and field. The flag's default is None.
     """
     fields = args.opts[::2]
@@ -126,27 +151,33 @@ def console() -> Console:
     return _Console(width=width, highlight=False, emoji=False)
 
 
-def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
+def run(
+    main: Callable[[Sequence[str] | None], None],
+    make_parser: Callable[[], argparse.ArgumentParser],
+    argv: Sequence[str] | None = None,
+) -> int:
     """Run a command; an error that a person can mend is one line and exit status 1.
 
-    Ctrl-C and SIGTERM end it with 130 and 143, as a shell counts.
+    What the library logs and raises is told in this command's flags. Ctrl-C and SIGTERM end it
+    with 130 and 143, as a shell counts.
     """
     quiet = os.environ.get("LOCAL_RANK", "0") != "0"
     setup_logger(distributed_rank=int(quiet))
     warnings.filterwarnings("ignore", module=r"(torch|lightning_fabric|lightning_utilities)(\.|$)")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    try:
-        with stoppable():
-            main(argv)
-    except KeyboardInterrupt as stop:
-        if str(stop):
-            logger.error(str(stop))
-        return 128 + (stop.number if isinstance(stop, Interrupted) else signal.SIGINT)
-    except Exception as error:
-        told = error if isinstance(error, UserError) else explain(error)
-        if told is None:
-            raise
-        return _tell(told, quiet)
+    with logger.contextualize(speaker=speaker(make_parser())):
+        try:
+            with stoppable():
+                main(argv)
+        except KeyboardInterrupt as stop:
+            if str(stop):
+                logger.error(str(stop))
+            return 128 + (stop.number if isinstance(stop, Interrupted) else signal.SIGINT)
+        except Exception as error:
+            told = error if isinstance(error, UserError) else explain(error)
+            if told is None:
+                raise
+            return _tell(told, quiet)
     return 0
 
 
@@ -162,6 +193,10 @@ def _tell(error: UserError, quiet: bool) -> int:
     return 1
 
 
-def entry(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
+def entry(
+    main: Callable[[Sequence[str] | None], None],
+    make_parser: Callable[[], argparse.ArgumentParser],
+    argv: Sequence[str] | None = None,
+) -> None:
     """Run a command and leave the process with its status."""
-    sys.exit(run(main, argv))
+    sys.exit(run(main, make_parser, argv))

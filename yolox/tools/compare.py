@@ -9,7 +9,7 @@ import torch
 
 from yolox.exp import Exp
 from yolox.exp.idle import idle_without_training, tell_idle
-from yolox.jobs.evaluate import ap_of
+from yolox.jobs.evaluate import ap_of_checkpoint
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import ModelFigures, comparison_table, measure_latency
 from yolox.tools import cli
@@ -37,7 +37,7 @@ def compare(
     times = measure_latency([loaded.model for loaded in models], image, runs=runs)
     rows = []
     for path, label, loaded, time in zip(paths, labels, models, times, strict=True):
-        ap, ap50 = (None, None) if exp is None else ap_of(loaded, path, exp)
+        ap, ap50 = (None, None) if exp is None else ap_of_checkpoint(loaded, path, exp)
         rows.append(
             ModelFigures(
                 label=label,
@@ -70,11 +70,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if exp is not None:
         tell_idle(exp, idle_without_training(exp))
     paths = [resolve_weights(path) for path in args.ckpt]
-    rows = compare(paths, labels, exp, runs=args.runs)
+    with cli.telling_whose_data(args, exp):
+        rows = compare(paths, labels, exp, runs=args.runs)
     size = "×".join(map(str, _size(load_model(paths[0]), exp)))
     title = f"{size} input, batch 1, float32, {torch.get_num_threads()} threads, PyTorch"
     cli.console().print(comparison_table(rows, title))
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

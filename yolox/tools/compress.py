@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
@@ -18,7 +17,7 @@ from yolox.jobs.compress.pipeline import CompressPipeline, plan_compression
 from yolox.jobs.compress.recipe import Recipe
 from yolox.jobs.compress.record import Record
 from yolox.jobs.compress.run import run_stages
-from yolox.jobs.compress.settings import CompressError, CompressSettings
+from yolox.jobs.compress.settings import CompressSettings
 from yolox.jobs.compress.stage import Stage
 from yolox.jobs.compress.stages import Processes
 from yolox.jobs.evaluate_files import Evaluation
@@ -31,6 +30,7 @@ from yolox.tools.flags import train as train_flags
 from yolox.tools.flags.compress import make_parser
 from yolox.tools.flags.parts import DEFAULT_EXP
 from yolox.tools.processes import start_processes
+from yolox.tools.words import command_line
 from yolox.utils.choices import SPARSITY_EPOCHS, STEP_EPOCHS
 from yolox.utils.dist import get_rank
 from yolox.utils.documents import DocumentError, read_yaml
@@ -43,10 +43,7 @@ from yolox.utils.logger import setup_logger
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, plan, run what is left to do, print."""
     args = _parse(argv)
-    try:
-        pipeline = _plan(args)
-    except CompressError as error:
-        raise UserError(_in_flags(str(error))) from None
+    pipeline = _plan(args)
     with nullcontext() if args.dry_run else claimed(pipeline.folder):
         stages = pipeline.stages()
         record = pipeline.record(stages)
@@ -82,30 +79,24 @@ def _plan(args: argparse.Namespace) -> CompressPipeline:
     )
     _tell_idle(args)
     fields = tuple(zip(args.opts[::2], args.opts[1::2], strict=True))
-    return plan_compression(
-        source,
-        Recipe(exp=exp, named=cli.recipe_words(args), given=fields),
-        settings,
-        folder=args.output,
-        origin=args.exp_file or args.name or DEFAULT_EXP,
-        processes=Processes(
-            devices=None,
-            launch=_launch,
-            log_to=lambda folder: setup_logger(folder, get_rank()),
-        ),
-    )
+    with cli.telling_whose_data(args, exp):
+        return plan_compression(
+            source,
+            Recipe(exp=exp, named=cli.recipe_words(args), given=fields),
+            settings,
+            folder=args.output,
+            origin=args.exp_file or args.name or DEFAULT_EXP,
+            processes=Processes(
+                devices=None,
+                launch=_launch,
+                log_to=lambda folder: setup_logger(folder, get_rank()),
+            ),
+        )
 
 
 def _launch(words: list[str]) -> bool:
     """Run a training once a device, where there are several; whether it was."""
-    return start_processes(
-        train_flags.make_parser().parse_args(words), words, module="yolox.tools.train"
-    )
-
-
-def _in_flags(text: str) -> str:
-    """A message about arguments as one about flags."""
-    return re.sub(r"`(\w+)`", lambda found: "--" + found[1].replace("_", "-"), text)
+    return start_processes(train_flags.make_parser().parse_args(words), words, module="train")
 
 
 def _tell_idle(args: argparse.Namespace) -> None:
@@ -130,7 +121,8 @@ def _show(stages: Sequence[Stage], record: Record, folder: Path) -> None:
     console = cli.console()
     console.print(table)
     for stage in stages:  # whole lines, to be copied
-        console.print(stage.line(), soft_wrap=True, highlight=False, markup=False)
+        line = command_line(stage.tool, *stage.words())
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _tell(pipeline: CompressPipeline, stage: Stage, found: object) -> None:
@@ -209,4 +201,4 @@ def _flag(key: str, value: Any, flags: Collection[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

@@ -15,7 +15,7 @@ from yolox.export import is_exported
 from yolox.predict import Detector, Prediction, load
 from yolox.tools import cli
 from yolox.tools.exported import refuse_flags
-from yolox.tools.flags.demo import make_parser
+from yolox.tools.flags.demo import KINDS, make_parser
 from yolox.utils.choices import TILE_OVERLAP
 from yolox.utils.errors import UserError
 from yolox.utils.printable import printable
@@ -28,6 +28,7 @@ CAMERA_FPS = 15.0  # of the written video: a camera does not say what it really 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, detect, write."""
     args = make_parser().parse_args(argv)
+    _read_words(args)
     _check(args)
     cli.tell_idle(
         (
@@ -58,23 +59,36 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info(f"{seen} frames, {seen / seconds:.1f} a second")
 
 
+def _read_words(args: argparse.Namespace) -> None:
+    """Take the kind, `demo`, and the place, `path`, from the words without a flag."""
+    args.demo = args.what[0] if args.what and args.what[0] in KINDS else None
+    places = args.what[args.demo is not None :] + ([args.path] if args.path else [])
+    if len(places) > 1:
+        raise UserError(
+            f"{len(places)} places to look at ({', '.join(places[:3])}"
+            f"{', …' if len(places) > 3 else ''}): give one, a folder or a pattern in quotes for "
+            f"many pictures; kinds are {', '.join(KINDS)}"
+        )
+    args.path = places[0] if places else None
+
+
 def _check(args: argparse.Namespace) -> None:
     """Raise `UserError` for flags that do not go together."""
     if args.tile and not 0 <= args.overlap < args.tile:
         raise UserError(f"--overlap: expected 0 to {args.tile - 1} for this --tile")
     if args.demo == "webcam" and args.path:
-        raise UserError("webcam takes its pictures from --camid: leave out --path")
+        raise UserError(f"webcam takes its pictures from --camid: leave out {args.path}")
     if args.demo == "webcam" and not args.save_result:
         raise UserError(
             "a camera's pictures can be written but not shown, for OpenCV comes without a window "
             "here: give --save_result"
         )
     if args.demo != "webcam" and not args.path:
-        raise UserError("give --path an image, a folder or a video; or webcam, before the flags")
+        raise UserError("name what to look at: an image, a folder, a video or webcam")
 
 
 def _source(args: argparse.Namespace) -> Source:
-    """What --path or --camid names, which has to be of the kind that was asked for."""
+    """What the place or --camid names, which has to be of the kind that was asked for."""
     if args.demo == "webcam":
         return open_source(args.camid)
     source = open_source(args.path)
@@ -148,4 +162,4 @@ def _listing(found: Prediction) -> str:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

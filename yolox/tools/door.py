@@ -42,11 +42,13 @@ def run(module: str, argv: Sequence[str] | None = None, *, called: str = "") -> 
     """Run a command of `yolox.tools` by its module's name, and leave the process with its status.
 
     Args:
+        module: as ``train``.
         argv: its words, those of the process by default.
         called: what the person calls it by, for the help; the script's name by default.
     """
     words = sys.argv[1:] if argv is None else list(argv)
-    parser = importlib.import_module(f"yolox.tools.flags.{module}").make_parser()
+    make_parser = importlib.import_module(f"yolox.tools.flags.{module}").make_parser
+    parser = make_parser()
     if called:
         parser.prog = called
         parser.epilog = parser.epilog.replace(f"python tools/{module}.py", called)
@@ -55,7 +57,7 @@ def run(module: str, argv: Sequence[str] | None = None, *, called: str = "") -> 
     except UserError as error:
         _fail(error)
     cli = importlib.import_module("yolox.tools.cli")
-    cli.entry(importlib.import_module(f"yolox.tools.{module}").main, words)
+    cli.entry(importlib.import_module(f"yolox.tools.{module}").main, make_parser, words)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from yolox.tools import cli
 from yolox.tools.exported import refuse_flags
 from yolox.tools.flags.eval import make_parser
 from yolox.tools.processes import join_machines
+from yolox.tools.words import called, command_line
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 
@@ -49,14 +49,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         source = resolve_weights(source)
     if fabric.is_global_zero:
         tell_idle(exp, idle_without_training(exp, test=args.test))
-    words = shlex.join(sys.argv[1:] if argv is None else argv)
-    evaluation = evaluate_and_write(
-        source,
-        exp,
-        _settings(args, fabric.device, folder / "eval" / source.stem),
-        fabric,
-        command=f"python tools/eval.py {words}",
-    )
+    with cli.telling_whose_data(args, exp):
+        evaluation = evaluate_and_write(
+            source,
+            exp,
+            _settings(args, fabric.device, folder / "eval" / source.stem),
+            fabric,
+            command=command_line("eval", *(sys.argv[1:] if argv is None else argv)),
+        )
     if evaluation is not None:
         show(evaluation, order=args.sort)
 
@@ -82,7 +82,7 @@ def _refuse(args: argparse.Namespace) -> None:
     if args.trt:
         raise UserError(
             "--trt: TensorRT is not supported; evaluate the checkpoint without it, and convert the "
-            "file of tools/export.py with TensorRT's own tools"
+            f"file of {called('export')} with TensorRT's own tools"
         )
     if args.openvino_precision != "f32" and (args.ckpt is None or args.ckpt.suffix != ".xml"):
         raise UserError("--openvino-precision is of OpenVINO's files (.xml): leave it out")
@@ -129,4 +129,4 @@ def _speed(evaluation: Evaluation) -> str:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

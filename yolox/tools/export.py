@@ -90,4 +90,4 @@ def _beside(source: Path, kind: str) -> Path:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

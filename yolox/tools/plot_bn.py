@@ -26,12 +26,12 @@ from yolox.utils.model_utils import batch_norm_scales
 
 Array = npt.NDArray[np.float64]
 
-LIMITS = (0.01, 0.1)
+SMALL_SCALES = (0.01, 0.1)
 QUANTILES = (0, 25, 50, 75, 100)
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito's, told by all eyes
-_LEAST = 1e-4  # what a logarithmic axis shows of smaller values and zeros
+_AXIS_FLOOR = 1e-4  # what a logarithmic axis shows of smaller values and zeros
 _BINS = 60
-_NAMED = 3  # batch norms of a part whose name fits
+_MAX_NAMED = 3  # batch norms of a part whose name fits
 _DPI = 160
 
 
@@ -76,12 +76,12 @@ def table(models: Sequence[Scales]) -> Table:
     """Shares of small |γ| and quantiles, a row a model."""
     result = Table(title="|γ| of all batch norms")
     result.add_column("")
-    columns = ["channels", *("0 exactly", *(f"< {limit:g}" for limit in LIMITS))]
+    columns = ["channels", "0 exactly", *(f"< {limit:g}" for limit in SMALL_SCALES)]
     for column in [*columns, *(f"{q} %" for q in QUANTILES)]:
         result.add_column(column, justify="right")
     for scales in models:
         values = scales.all
-        shares = [(values == 0).mean(), *(scales.share_below(limit) for limit in LIMITS)]
+        shares = [(values == 0).mean(), *(scales.share_below(limit) for limit in SMALL_SCALES)]
         result.add_row(
             scales.label,
             f"{len(values):,}",
@@ -131,15 +131,18 @@ def _draw_ranking(axes: Axes, models: Sequence[Scales]) -> None:
     for scales, colour in zip(models, _COLOURS, strict=False):
         values = np.sort(scales.all)
         share = 100 * np.arange(1, len(values) + 1) / len(values)
-        small = ", ".join(f"{scales.share_below(limit):.1%} < {limit:g}" for limit in LIMITS)
+        small = ", ".join(f"{scales.share_below(limit):.1%} < {limit:g}" for limit in SMALL_SCALES)
         label = _plain(f"{scales.label}: {small}")
-        axes.plot(share, values.clip(min=_LEAST), color=colour, linewidth=2, label=label)
-    for limit in LIMITS:
+        axes.plot(share, values.clip(min=_AXIS_FLOOR), color=colour, linewidth=2, label=label)
+    for limit in SMALL_SCALES:
         axes.axhline(limit, color="0.35", linewidth=1, linestyle=":")
     axes.set_yscale("log")
-    axes.set(xlim=(0, 100), ylim=(_LEAST, None))
+    axes.set(xlim=(0, 100), ylim=(_AXIS_FLOOR, None))
     _finish(
-        axes, "How many: |γ| in order of size", "% of the channels", f"|γ|, at least {_LEAST:g}"
+        axes,
+        "How many: |γ| in order of size",
+        "% of the channels",
+        f"|γ|, at least {_AXIS_FLOOR:g}",
     )
     axes.legend(fontsize=11, frameon=False, loc="lower right")
 
@@ -167,7 +170,7 @@ def _first_of_parts(names: Sequence[str]) -> dict[str, int]:
         # Without the containers that all of them are in: dark3, C3_p4, cls_convs.
         inner = [part for part in name.split(".") if part not in ("backbone", "head")]
         parts.setdefault(inner[0], []).append(position)
-    return {part: found[0] for part, found in parts.items() if len(found) >= _NAMED}
+    return {part: found[0] for part, found in parts.items() if len(found) >= _MAX_NAMED}
 
 
 def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
@@ -203,4 +206,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from yolox.core import outer_launch, processes_here, supervise
 from yolox.tools import cli
+from yolox.tools.words import called
 from yolox.utils.errors import UserError
 
 
@@ -50,7 +51,7 @@ def start_processes(args: argparse.Namespace, argv: Sequence[str], *, module: st
     Args:
         args: with the flags of `cli.add_device_arguments`.
         argv: the command's words.
-        module: of the command, as ``yolox.tools.train``.
+        module: of the command, as ``train``.
 
     Raises:
         SystemExit: with the status of the process that failed.
@@ -59,7 +60,9 @@ def start_processes(args: argparse.Namespace, argv: Sequence[str], *, module: st
     processes = processes_here(args.devices)
     if processes == 1 or outer_launch() or "LOCAL_RANK" in os.environ:
         return False
-    command = [sys.executable, "-m", module, *argv]
+    start = called(module).split()  # each process speaks of commands as this one does
+    way = ["yolox.tools.door", start[1]] if start[0] == "yolox" else [f"yolox.tools.{module}"]
+    command = [sys.executable, "-m", *way, *argv]
     if status := supervise(command, processes, machines=args.num_machines):
         raise SystemExit(status)
     return True

@@ -11,7 +11,6 @@ import torch
 from yolox.jobs.prune_latency import LatencySettings
 from yolox.pruning import PruneConfig, PruningError
 from yolox.pruning.ratios import read_ratios
-from yolox.tools.flags.prunmodel import make_parser
 from yolox.utils.choices import LATENCY_RUNTIME
 
 
@@ -80,8 +79,15 @@ def _in_latency(args: argparse.Namespace) -> bool:
 
 
 _SAME_NAMES = (
-    *("scope", "importance", "aggregate", "normalize", "per", "rounds"),
-    *("min_channels", "max_sparsity", "absorb"),
+    "scope",
+    "importance",
+    "aggregate",
+    "normalize",
+    "per",
+    "rounds",
+    "min_channels",
+    "max_sparsity",
+    "absorb",
 )
 
 
@@ -101,7 +107,3 @@ def layer_ratios(words: Sequence[str]) -> dict[str, float]:
                 f"--layer-sparsity takes PATTERN=RATIO, such as 'backbone.*=0.3': {word!r}"
             )
     return ratios
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    return make_parser().parse_args(argv)

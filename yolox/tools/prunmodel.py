@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,15 +16,14 @@ from yolox.core import make_fabric
 from yolox.exp import Exp
 from yolox.exp.follow import with_names
 from yolox.exp.idle import idle_without_training, tell_idle
+from yolox.jobs.calibration import Calibration, probe
 from yolox.jobs.prune import (
-    Calibration,
     PruneJob,
     is_spoilt_by_tuning,
-    prepare,
-    probe,
+    prepare_pruning,
     prune,
     show_hint,
-    sparing,
+    spare_sensitive,
 )
 from yolox.jobs.prune_steps import prune_in_steps
 from yolox.models import LoadedModel, checkpoint_payload, load_model
@@ -39,12 +37,9 @@ from yolox.pruning import (
     trace_groups,
 )
 from yolox.tools import cli
-from yolox.tools.flags.prunmodel import STEP_EPOCHS
-from yolox.tools.prune_args import (
-    latency_settings,
-    parse_args,
-    prune_config,
-)
+from yolox.tools.flags.prunmodel import STEP_EPOCHS, make_parser
+from yolox.tools.prune_args import latency_settings, prune_config
+from yolox.tools.words import command_line
 from yolox.utils.checkpoint import save_checkpoint
 from yolox.utils.download import resolve_weights
 from yolox.utils.locks import claimed
@@ -118,7 +113,7 @@ def list_layers(loaded: LoadedModel) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, do what the mode says, print."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
     exp = cli.load_exp(args)
     folder = exp.output_folder()
     source = resolve_weights(args.ckpt or folder / "best_ckpt.pth")
@@ -138,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output.is_dir():
         raise PruningError(f"{output} is a folder: name a file in it with -o")
     _tell_idle(args, exp)
-    with claimed(output.parent, PruningError, name=output.name):
+    claim = claimed(output.parent, PruningError, name=output.name)
+    with cli.telling_whose_data(args, exp), claim:
         _prune(args, exp, loaded, source, output, sys.argv[1:] if argv is None else argv)
 
 
@@ -168,11 +164,9 @@ def _prune(
     else:
         record = job.run(show_hint)
     show(record)
-    kept = ' finetune_act ""' if is_spoilt_by_tuning(job.config, exp, loaded) else ""
-    logger.info(
-        "fine-tune it: python tools/train.py "
-        f"{shlex.join(cli.recipe_words(args))} -c {output}{kept}"
-    )
+    kept = ("finetune_act", "") if is_spoilt_by_tuning(job.config, exp, loaded) else ()
+    line = command_line("train", *cli.recipe_words(args), "-c", output, *kept)
+    logger.info(f"fine-tune it: {line}")
 
 
 def _tell_idle(args: argparse.Namespace, exp: Exp) -> None:
@@ -194,12 +188,12 @@ def _make_job(
 ) -> PruneJob:
     config, plan = prune_config(args, exp.seed or 0), None
     if args.spare:
-        config = sparing(config, loaded, args.spare)
+        config = spare_sensitive(config, loaded, args.spare)
     if args.plan:
         plan = PruningPlan.load(args.plan).without_layers(
             trace_groups(loaded.model, probe()), config.ignore
         )
-    return prepare(
+    return prepare_pruning(
         loaded,
         source,
         exp,
@@ -211,7 +205,7 @@ def _make_job(
         time_it=args.latency,
         latency=latency_settings(args),
         optional=not (args.reconstruct or args.bn_recalibrate or args.eval),
-        command=f"python tools/prunmodel.py {shlex.join(map(str, argv))}",
+        command=command_line("prunmodel", *argv),
     )
 
 
@@ -263,4 +257,4 @@ def show(record: PruneRecord) -> None:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

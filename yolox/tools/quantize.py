@@ -12,7 +12,7 @@ from yolox.exp.follow import follow_checkpoint, with_names
 from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.export.quantize import QuantizeSettings, require_packages
 from yolox.export.settings import SUFFIXES
-from yolox.jobs.evaluate import ap_on
+from yolox.jobs.evaluate import ap_evaluation
 from yolox.jobs.quantize import QuantizeJob, QuantizeRecord, calibration_images
 from yolox.models import load_model
 from yolox.tools import cli
@@ -41,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.tsize:
         spec = dataclasses.replace(spec, input_size=cli.image_size(args.tsize))
     tell_idle(exp, idle_without_training(exp))
-    exp = follow_checkpoint(exp, spec, source, pruned=loaded.is_pruned)
-    images = calibration_images(exp, args.calibration_images)
+    with cli.telling_whose_data(args, exp):
+        exp = follow_checkpoint(exp, spec, source, pruned=loaded.is_pruned)
+        images = calibration_images(exp, args.calibration_images)
     job = QuantizeJob(
         loaded=with_names(loaded, exp),
         source_sha256=file_digest(source),
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         size=exp.test_size,
         dynamic=args.dynamic,
         images=images,
-        evaluate=ap_on(exp),
+        evaluate=ap_evaluation(exp),
     )
     _report(job.run(), settings, exp.test_size)
 
@@ -83,4 +84,4 @@ def _beside(source: Path, kind: str) -> Path:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

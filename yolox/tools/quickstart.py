@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +9,9 @@ from loguru import logger
 
 from yolox.data import generate_demo_dataset
 from yolox.tools import cli, compare, demo, prunmodel, train
+from yolox.tools.flags.parts import DEFAULT_EXP
 from yolox.tools.flags.quickstart import make_parser
+from yolox.tools.words import command_line
 
 EXP = "exps/yolox_demo.py"
 DATA = Path("datasets/demo")
@@ -21,7 +22,7 @@ FINETUNED = Path("YOLOX_outputs/yolox_demo_finetune")
 def _step(command: Callable[[Sequence[str] | None], None], name: str, *args: object) -> None:
     """Run one of the commands, showing the line that would run it by hand."""
     words = [str(arg) for arg in args]
-    logger.info(f"$ python tools/{name}.py {shlex.join(words)}")
+    logger.info(f"$ {command_line(name, *words)}")
     command(words)
 
 
@@ -35,29 +36,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         FINETUNED / "best_ckpt.pth",
     )
     _step(train.main, "train", "-f", EXP)
-    _step(
-        prunmodel.main,
-        "prunmodel",
-        *("-f", EXP, "--mode", "global", "--ch-sparsity", args.ch_sparsity),
-    )
+    cut = ["--mode", "global", "--ch-sparsity", args.ch_sparsity]
+    _step(prunmodel.main, "prunmodel", "-f", EXP, *cut)
     _step(train.main, "train", "-f", EXP, "-c", pruned, "max_epoch", 20, "no_aug_epochs", 5)
-    _step(
-        compare.main,
-        "compare",
-        *("-f", EXP, "-c", trained, pruned, tuned),
-        *("--labels", "trained", "pruned", "pruned + fine-tuned"),
-    )
+    labels = ["--labels", "trained", "pruned", "pruned + fine-tuned"]
+    _step(compare.main, "compare", "-f", EXP, "-c", trained, pruned, tuned, *labels)
     images = devkit / "VOC2007" / "JPEGImages" / "demo_00160.jpg"  # of the test split
     _step(demo.main, "demo", "-c", tuned, "--path", images)
+    lines = (
+        command_line("train", "-f", DEFAULT_EXP),
+        command_line("prunmodel", "--mode", "global", "--ch-sparsity", 0.4),
+        command_line("train", "-f", DEFAULT_EXP, "-c", "YOLOX_outputs/yolox_voc_s/pruned.pth"),
+    )
     logger.info(
         f"done. The trained model is {trained}, the pruned and fine-tuned one {tuned}.\n"
         "Next, on your own images (VOC layout):\n"
         "  put them into datasets/VOCdevkit/VOC2007/{Annotations,ImageSets/Main,JPEGImages}\n"
-        "  python tools/train.py -f exps/yolox_voc_s.py\n"
-        "  python tools/prunmodel.py --mode global --ch-sparsity 0.4\n"
-        "  python tools/train.py -f exps/yolox_voc_s.py -c YOLOX_outputs/yolox_voc_s/pruned.pth"
+        "  " + "\n  ".join(lines)
     )
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.jobs.report.write import PageSettings, write_report
 from yolox.tools import cli
 from yolox.tools.flags.report import make_parser
+from yolox.tools.words import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         compress=args.compress,
         openvino_precision=args.openvino_precision,
     )
-    words = shlex.join(sys.argv[1:] if argv is None else argv)
-    write_report(args.ckpt, exp, args.output, page, command=f"python tools/report.py {words}")
+    command = command_line("report", *(sys.argv[1:] if argv is None else argv))
+    with cli.telling_whose_data(args, exp):
+        write_report(args.ckpt, exp, args.output, page, command=command)
     show(args.output)
 
 
@@ -44,4 +45,4 @@ def show(output: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

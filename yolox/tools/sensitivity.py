@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from loguru import logger
@@ -11,6 +10,7 @@ from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.jobs.sensitivity import SensitivityOutcome, SensitivitySettings, analyse
 from yolox.tools import cli
 from yolox.tools.flags.sensitivity import make_parser
+from yolox.tools.words import command_line
 from yolox.utils.download import resolve_weights
 
 
@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         tolerance=args.tolerance,
     )
     tell_idle(exp, idle_without_training(exp, evaluates=args.metric == "ap"))
-    outcome = analyse(source, exp, args.output or exp.output_folder() / "sensitivity", settings)
+    folder = args.output or exp.output_folder() / "sensitivity"
+    with cli.telling_whose_data(args, exp):
+        outcome = analyse(source, exp, folder, settings)
     show(outcome, (*cli.recipe_words(args), *args.opts))
 
 
@@ -36,6 +38,7 @@ def show(outcome: SensitivityOutcome, recipe: Sequence[str]) -> None:
     """Print the table, and say what was written and what to do with it.
 
     Args:
+        outcome: what the analysis found.
         recipe: words that name the Exp and set its fields.
     """
     cli.console().print(outcome.result.table(outcome.suggested))
@@ -53,8 +56,8 @@ def show(outcome: SensitivityOutcome, recipe: Sequence[str]) -> None:
     )
     words: list[object] = ["-c", outcome.source, "--layer-sparsity", outcome.output]
     words += ["--importance", outcome.importance, "--eval", *recipe]
-    logger.info(f"python tools/prunmodel.py {shlex.join(map(str, words))}")
+    logger.info(command_line("prunmodel", *words))
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

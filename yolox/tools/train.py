@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from yolox.core import end_with_parent, is_supervised, told_once
+from yolox.core import end_with_parent, is_supervised, report_once
 from yolox.jobs.train import choose_logger, run_trainer
 from yolox.tools import cli
 from yolox.tools.flags.train import make_parser
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if is_supervised():
         end_with_parent()
     args = make_parser().parse_args(argv)
-    with told_once():
+    with report_once():
         if args.sparsity is not None:
             cli.refuse_both(args, ("--sparsity", "sparsity"))
             args.opts = ["sparsity", str(args.sparsity), *args.opts]
@@ -36,9 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         exp = cli.load_exp(args)
         join_machines(args)
         words = sys.argv[1:] if argv is None else argv
-        if start_processes(args, words, module="yolox.tools.train"):
+        if start_processes(args, words, module="train"):
             return
-        trainer = exp.get_trainer(args)
+        with cli.telling_whose_data(args, exp):
+            trainer = exp.get_trainer(args)
     if trainer.fabric.is_global_zero:
         no_run = args.start_epoch is not None and not args.resume
         cli.tell_idle(("-e", no_run, "no run is resumed: give --resume"))
@@ -46,4 +47,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.entry(main)
+    cli.entry(main, make_parser)

@@ -17,10 +17,10 @@ from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
 from yolox.utils.schema import integer, record, require, shown
 
-_LONGEST_REASON = 150  # letters
+_MAX_REASON_LENGTH = 150  # letters
 FORMAT = "yolox-checkpoint"
 VERSION = 1
-_ARCHIVE = b"PK\x03\x04"  # what a zip archive begins with
+_ZIP_MAGIC = b"PK\x03\x04"  # what a zip archive begins with
 
 
 class CheckpointError(UserError):
@@ -61,7 +61,8 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(
-            f"no checkpoint at {path}: train one with tools/train.py, or give its path with -c"
+            f"no checkpoint at {path}: train one with `yolox.train`, or give its path as "
+            "`checkpoint`"
         )
     _require_undamaged(path)
     try:
@@ -117,7 +118,7 @@ def _require_undamaged(path: Path) -> None:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
     try:
-        if first != _ARCHIVE and not zipfile.is_zipfile(path):
+        if first != _ZIP_MAGIC and not zipfile.is_zipfile(path):
             return
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
@@ -157,7 +158,7 @@ def _is_damaged(path: Path) -> bool:
 
 def _first_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(len(_ARCHIVE))
+        return file.read(len(_ZIP_MAGIC))
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
@@ -165,7 +166,7 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     reason = (str(error).splitlines() or [""])[0]
     if isinstance(error, pickle.UnpicklingError):
         reason = "nothing that can be read safely"  # PyTorch's own text advises to read it unsafely
-    elif not 10 < len(reason) <= _LONGEST_REASON:  # an odd byte, or a paragraph about formats
+    elif not 10 < len(reason) <= _MAX_REASON_LENGTH:  # an odd byte, or a paragraph about formats
         reason = "nothing that can be read"
     return CheckpointError(
         f"{path} ({size} bytes) is truncated or no checkpoint ({reason}): copy, download or train "

@@ -18,12 +18,12 @@ import yaml
 from yolox.utils.errors import UserError
 
 MEGABYTE = 2**20
-MOST_JSON = 256 * MEGABYTE  # of this program's own documents, the largest of which are plans
-MOST_DATA = 16 * 1024 * MEGABYTE  # of annotations
-MOST_YAML = MEGABYTE
-MOST_XML = 16 * MEGABYTE  # of an image's annotation
-DEEPEST = 64  # levels of lists and objects
-MOST_NODES = 1_000_000  # of a YAML document, its aliases written out
+MAX_JSON_BYTES = 256 * MEGABYTE  # of this program's own documents, the largest of which are plans
+MAX_DATA_BYTES = 16 * 1024 * MEGABYTE  # of annotations
+MAX_YAML_BYTES = MEGABYTE
+MAX_XML_BYTES = 16 * MEGABYTE  # of an image's annotation
+MAX_DEPTH = 64  # levels of lists and objects
+MAX_NODES = 1_000_000  # of a YAML document, its aliases written out
 
 
 class DocumentError(UserError):
@@ -34,12 +34,12 @@ def read_json(path: Path) -> Any:
     """A JSON document of moderate size, in UTF-8.
 
     Raises:
-        DocumentError: not a regular file, larger than `MOST_JSON`, no JSON, nested deeper than
-            `DEEPEST`, or with a key twice in an object, a whole number of more than 64 bits, NaN
+        DocumentError: not a regular file, larger than `MAX_JSON_BYTES`, no JSON, nested deeper than
+            `MAX_DEPTH`, or with a key twice in an object, a whole number of more than 64 bits, NaN
             or Infinity in it.
         OSError: it cannot be read.
     """
-    return parse_json(read_bounded(path, MOST_JSON))
+    return parse_json(read_bounded(path, MAX_JSON_BYTES))
 
 
 def parse_json(content: bytes | str) -> Any:
@@ -66,11 +66,11 @@ def read_data_json(path: Path) -> Any:
     NaN and Infinity are numbers, and of a key that comes twice the last counts.
 
     Raises:
-        DocumentError: not a regular file, larger than `MOST_DATA`, or no JSON.
+        DocumentError: not a regular file, larger than `MAX_DATA_BYTES`, or no JSON.
         OSError: it cannot be read.
     """
     try:
-        return json.loads(read_bounded(path, MOST_DATA))
+        return json.loads(read_bounded(path, MAX_DATA_BYTES))
     except DocumentError:
         raise
     except (ValueError, RecursionError) as error:
@@ -81,12 +81,12 @@ def read_yaml(path: Path) -> Any:
     """A YAML document of plain values.
 
     Raises:
-        DocumentError: not a regular file, larger than `MOST_YAML`, no YAML, nested deeper than
-            `DEEPEST`, with a key twice in a mapping, with aliases that lead back to themselves or
-            amount to more than `MOST_NODES` values.
+        DocumentError: not a regular file, larger than `MAX_YAML_BYTES`, no YAML, nested deeper than
+            `MAX_DEPTH`, with a key twice in a mapping, with aliases that lead back to themselves or
+            amount to more than `MAX_NODES` values.
         OSError: it cannot be read.
     """
-    content = read_bounded(path, MOST_YAML)
+    content = read_bounded(path, MAX_YAML_BYTES)
     try:
         loader = yaml.SafeLoader(content)
         node = loader.get_single_node()
@@ -144,7 +144,7 @@ def _whole(text: str) -> int:
 
 def _require_shallow(value: Any) -> None:
     level = [value] if isinstance(value, (dict, list)) else []
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         if not level:
             return
         items = (item for one in level for item in (one.values() if type(one) is dict else one))
@@ -161,7 +161,7 @@ def _weigh(node: yaml.Node, above: list[yaml.Node], weights: dict[int, int]) -> 
         raise DocumentError("an alias in it leads back to itself")
     if id(node) in weights:
         return weights[id(node)]
-    if len(above) > DEEPEST:
+    if len(above) > MAX_DEPTH:
         raise DocumentError(_too_deep())
     inner = [*above, node]
     if isinstance(node, yaml.MappingNode):
@@ -170,8 +170,8 @@ def _weigh(node: yaml.Node, above: list[yaml.Node], weights: dict[int, int]) -> 
     else:
         parts = list(node.value)
     weight = 1 + sum(_weigh(part, inner, weights) for part in parts)
-    if weight > MOST_NODES:
-        raise DocumentError(f"its aliases amount to more than {MOST_NODES:,} values")
+    if weight > MAX_NODES:
+        raise DocumentError(f"its aliases amount to more than {MAX_NODES:,} values")
     weights[id(node)] = weight
     return weight
 
@@ -197,7 +197,7 @@ def _json_reason(error: Exception) -> str:
 
 
 def _too_deep() -> str:
-    return f"it is nested deeper than {DEEPEST} levels"
+    return f"it is nested deeper than {MAX_DEPTH} levels"
 
 
 def _short(text: str) -> str:

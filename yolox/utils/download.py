@@ -67,8 +67,8 @@ def _unknown(path: Path) -> str:
     near = difflib.get_close_matches(path.stem.lower().replace("-", "_"), names, cutoff=0.85)
     hint = f" (meant {' or '.join(near)}?)" if near else ""
     return (
-        f"no checkpoint at {path}: train one with tools/train.py, give its path with -c, or the "
-        f"name of published weights: {', '.join(names)}{hint}"
+        f"no checkpoint at {path}: train one with `yolox.train`, give its path as "
+        f"`checkpoint`, or the name of published weights: {', '.join(names)}{hint}"
     )
 
 

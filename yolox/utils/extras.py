@@ -13,7 +13,7 @@ def import_extra(package: str, purpose: str) -> ModuleType:
 
     Args:
         package: its name, for Python and for pip.
-        purpose: what asks for it, as ``-l wandb``.
+        purpose: what asks for it, as ``the logger wandb``.
 
     Raises:
         UserError: it is not installed, or installed and broken; with the line that installs it.

@@ -15,8 +15,8 @@ from yolox.utils.errors import UserError
 from yolox.utils.locks import claimed, hold
 
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-_SUFFIX = ".tmp"
-_MOST = 1000  # processes that write one file
+_TEMPORARY_SUFFIX = ".tmp"
+_MAX_WRITERS = 1000  # processes that write one file
 _FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -108,10 +108,11 @@ def remove_leftovers(folder: Path, pattern: str) -> list[Path]:
     """Delete, and return, what killed writes of files of a name left in a folder.
 
     Args:
+        folder: looked at itself, not what is in its folders.
         pattern: of the files' names, as ``*_ckpt.pth``. What a process is writing stays.
     """
     removed = []
-    for leftover in sorted(folder.glob(f".{pattern}.*{_SUFFIX}")):
+    for leftover in sorted(folder.glob(f".{pattern}.*{_TEMPORARY_SUFFIX}")):
         with suppress(OSError):
             handle = os.open(leftover, _FLAGS)
             try:
@@ -187,8 +188,8 @@ def _taken(place: Path) -> _Temporary:
 
     One name for all times: what a killed process has left is what the next one writes into.
     """
-    for number in range(_MOST):
-        path = place.with_name(f".{place.name}.{number}{_SUFFIX}")
+    for number in range(_MAX_WRITERS):
+        path = place.with_name(f".{place.name}.{number}{_TEMPORARY_SUFFIX}")
         try:
             handle, is_new = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600), True
         except FileExistsError:

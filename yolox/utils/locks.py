@@ -16,8 +16,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-_FAR = 1 << 62  # a byte that nobody writes: Windows keeps others from a locked one
-_TRIES = 100
+_LOCKED_BYTE = 1 << 62  # a byte that nobody writes: Windows keeps others from a locked one
+_MAX_TRIES = 100
 
 _claims: dict[Path, int] = {}  # this process's, with their open files: locks know no nesting
 
@@ -63,7 +63,7 @@ def hold(handle: int) -> bool | None:
     """
     try:
         if sys.platform == "win32":
-            os.lseek(handle, _FAR, os.SEEK_SET)
+            os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
             os.lseek(handle, 0, os.SEEK_SET)
         else:
@@ -77,7 +77,7 @@ def hold(handle: int) -> bool | None:
 
 def _claim(path: Path, place: Path, error: type[UserError]) -> int:
     """Lock a file; returns its handle. Raises OSError where it cannot be made."""
-    for _ in range(_TRIES):
+    for _ in range(_MAX_TRIES):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         held = hold(handle)
         if held is False:

@@ -46,8 +46,12 @@ class _LogFile:
 
 
 def _tame(record: Record) -> None:
-    """Show what acts instead of being seen, and let no line look like another message."""
-    text = printable(record["message"], keep="\n\t")
+    """Show what acts instead of being seen, and let no line look like another message.
+
+    A command has its own `speaker`, which says messages about Python calls in its flags.
+    """
+    say = record["extra"].get("speaker", str)
+    text = printable(say(record["message"]), keep="\n\t")
     record["message"] = _LOOKS_LIKE_A_MESSAGE.sub("\n  ", text)
 
 

@@ -99,6 +99,7 @@ def freeze_module(module: nn.Module, name: str | None = None) -> nn.Module:
     """Stop gradients and batch-norm statistics of a module, in place, for as long as it trains.
 
     Args:
+        module: changed in place.
         name: freeze only the parameters and submodules in whose dotted name this occurs, as
             ``"backbone.backbone"``; all by default.
     """
@@ -120,6 +121,9 @@ def replace_module(
     """Replace every submodule of a type, in place; returns the module (or what replaces it).
 
     Args:
+        module: changed in place.
+        replaced_module_type: what is replaced, subclasses too.
+        new_module_type: what takes its place.
         replace_func: makes the new module from an old one and the new type; by default the new
             type is called without arguments.
     """
@@ -139,11 +143,21 @@ def get_model_info(model: nn.Module, tsize: tuple[int, int]) -> str:
     return f"Params: {count_params(model) / 1e6:.2f}M, Gflops: {2 * macs / 1e9:.2f}"
 
 
-def load_ckpt(model: nn.Module, ckpt: Mapping[str, Tensor]) -> nn.Module:
-    """Load what fits of a state dict, in place; what is missing or of another shape is logged."""
+def fitting_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a state dict whose names and shapes are the model's, in the model's order."""
     own = model.state_dict()
-    fit = {name: ckpt[name] for name in own if name in ckpt and ckpt[name].shape == own[name].shape}
-    if left := [name for name in own if name not in fit]:
+    return {
+        name: state[name] for name in own if name in state and state[name].shape == own[name].shape
+    }
+
+
+def load_ckpt(model: nn.Module, ckpt: Mapping[str, Tensor]) -> nn.Module:
+    """Load what fits of a state dict, in place; what is missing or of another shape is logged.
+
+    `yolox.models.transfer_weights` does the same with a report, and refuses another model's file.
+    """
+    fit = fitting_tensors(model, ckpt)
+    if left := [name for name in model.state_dict() if name not in fit]:
         logger.warning(f"{len(left)} tensors are not in the checkpoint or differ: {left[:5]}")
     model.load_state_dict(fit, strict=False)
     return model

@@ -6,17 +6,18 @@ import unicodedata
 
 # Controls, halves of characters, ends of lines and paragraphs; and those that say how others are
 # drawn, of which the joiners are needed to spell words (Persian, Hindi) and many an emoji.
-_HIDDEN = ("Cc", "Cs", "Cf", "Zl", "Zp")
-_SPELLING = "\u200c\u200d"
+_HIDDEN_CATEGORIES = ("Cc", "Cs", "Cf", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Text with whatever acts instead of being seen written as an escape, such as ``\\x1b``.
+    r"""Text with whatever acts instead of being seen written as an escape, such as ``\x1b``.
 
     Names of classes and files may hold anything: commands to the terminal, a line that looks like
     another message, characters that turn the reading direction around.
 
     Args:
+        text: as it came from a person or a file.
         keep: characters that stay as they are, such as the line feeds of a message.
     """
     if text.isprintable():
@@ -28,4 +29,8 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def _is_hidden(char: str, keep: str) -> bool:
-    return char not in keep and char not in _SPELLING and unicodedata.category(char) in _HIDDEN
+    return (
+        char not in keep
+        and char not in _JOINERS
+        and unicodedata.category(char) in _HIDDEN_CATEGORIES
+    )

@@ -14,7 +14,7 @@ from yolox.utils.errors import UserError
 
 Check = Callable[[Any, str], Iterator[str]]
 
-_SHOWN = 5  # problems in a message
+_MAX_SHOWN = 5  # problems in a message
 _VALUES, _DEPTH = 1_000_000, 20  # of a plain value
 
 
@@ -22,12 +22,15 @@ def require(value: Any, check: Check, where: str, error: type[UserError] = UserE
     """Raise ``error`` with the first few things that are wrong with a value.
 
     Args:
+        value: as it was read.
+        check: yields what is wrong, in words.
         where: the file, and what of it the value is, for the message.
+        error: the kind to raise.
     """
-    problems = list(itertools.islice(check(value, ""), _SHOWN + 1))
+    problems = list(itertools.islice(check(value, ""), _MAX_SHOWN + 1))
     if problems:
-        more = ["and more"] if len(problems) > _SHOWN else []
-        raise error(f"{where}: " + "; ".join([*problems[:_SHOWN], *more]))
+        more = ["and more"] if len(problems) > _MAX_SHOWN else []
+        raise error(f"{where}: " + "; ".join([*problems[:_MAX_SHOWN], *more]))
 
 
 def integer(low: int, high: int) -> Check:

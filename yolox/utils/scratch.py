@@ -13,7 +13,7 @@ from yolox.utils.errors import UserError
 from yolox.utils.locks import hold
 
 _PREFIX, _LOCK = "yolox-scratch-", ".lock"
-_FULL = 1 << 20  # bytes that are left of a disk that is full, to a writer of more than that
+_MIN_FREE_BYTES = 1 << 20  # below it a disk is full, to a writer of more than that
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def scratch_folder() -> Iterator[Path]:
     try:
         yield folder
     except (OSError, RuntimeError) as error:  # a writer in C++ gives no number
-        if shutil.disk_usage(folder).free >= _FULL:
+        if shutil.disk_usage(folder).free >= _MIN_FREE_BYTES:
             raise
         raise UserError(
             f"the disk of temporary files, {root}, is full: make room there, or set TMPDIR to "

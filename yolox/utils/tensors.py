@@ -13,7 +13,7 @@ from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.schema import shown
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_SHOWN = 5  # tensors in a message
+_MAX_SHOWN = 5  # tensors in a message
 
 
 def state_dict(value: Any, where: str) -> Iterator[str]:
@@ -65,8 +65,9 @@ def require_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
         if name.endswith(".running_var") and bool((value < 0).any()):
             problems.append(f"{name} (negative variances)")
     if problems:
-        more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        shown = ", ".join(problems[:_MAX_SHOWN])
+        more = f" and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
         raise CheckpointError(
-            f"{path}: weights are not finite numbers, in {', '.join(problems[:_SHOWN])}{more}: its "
+            f"{path}: weights are not finite numbers, in {shown}{more}: its "
             "training went wrong, so take an earlier checkpoint or train again"
         )

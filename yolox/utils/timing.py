@@ -26,7 +26,10 @@ def interleave(
 
     Args:
         works: what is timed. A work on a GPU waits for its result itself.
-        runs, warmup, at_most, clock: as there.
+        runs: rounds that count.
+        warmup: rounds before them.
+        at_most: seconds after which no more rounds are begun, as there.
+        clock: seconds, as they pass.
     """
 
     def timed(work: Callable[[], object]) -> float:

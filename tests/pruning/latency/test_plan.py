@@ -208,8 +208,17 @@ def test_what_is_only_foretold_as_unreachable_is_tried(
 @pytest.mark.parametrize(
     "target",
     [
-        *("latency=0", "latency=1", "latency=abc", "latency=", "latency", "latency=-0.5"),
-        *("latency=0ms", "latency=-3ms", "latency=infms", "latency=nan", "latency=12 s"),
+        "latency=0",
+        "latency=1",
+        "latency=abc",
+        "latency=",
+        "latency",
+        "latency=-0.5",
+        "latency=0ms",
+        "latency=-3ms",
+        "latency=infms",
+        "latency=nan",
+        "latency=12 s",
     ],
 )
 def test_targets_that_are_none(target: str) -> None:

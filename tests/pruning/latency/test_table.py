@@ -17,7 +17,7 @@ from tests.pruning.helpers import SLIM_SPECS, ResNet
 from yolox.models import build_model
 from yolox.pruning import trace_groups
 from yolox.pruning.cost import LayerSum
-from yolox.pruning.latency.staircase import SWEEP, measure_steps, staircase
+from yolox.pruning.latency.staircase import SWEPT_CHANNELS, measure_steps, staircase
 from yolox.pruning.latency.table import (
     ConvLayer,
     LatencyTable,
@@ -234,7 +234,7 @@ def test_a_model_costs_what_its_layers_take(name: str, tmp_path: Path) -> None:
 
 
 def times(function: Callable[[int], float]) -> dict[int, float]:
-    return {count: function(count) for count in SWEEP}
+    return {count: function(count) for count in SWEPT_CHANNELS}
 
 
 @pytest.mark.parametrize("block", [1, 2, 4, 8, 16, 32])
@@ -264,4 +264,6 @@ def test_steps_of_the_layer_that_does_most_of_the_work(tmp_path: Path) -> None:
     found = measure_steps(table, timer, [light, heavy, depthwise])
     assert found == (heavy.kind, 4, 16)
     pairs = {pair for _, pair in timer.asked}
-    assert pairs == set(itertools.chain(((n, 64) for n in SWEEP), ((64, n) for n in SWEEP)))
+    assert pairs == set(
+        itertools.chain(((n, 64) for n in SWEPT_CHANNELS), ((64, n) for n in SWEPT_CHANNELS))
+    )

@@ -17,8 +17,8 @@ from torch import Tensor
 from yolox.core.signals import Interrupted
 from yolox.utils.files import replacing
 
-BINS = 40  # of a histogram
-RUN_IDS = "run_loggers.json"  # in a run's folder, once a logger has named the run
+HISTOGRAM_BINS = 40
+RUN_IDS_FILE = "run_loggers.json"  # in a run's folder, once a logger has named the run
 
 Outcome = Literal["finished", "failed", "stopped"]
 Pictures = Mapping[str, NDArray[np.uint8]]
@@ -45,16 +45,16 @@ class RunInfo:
     def keep_ids(self, logger_name: str, values: Mapping[str, Any]) -> None:
         """Keep plain values for when this run is resumed."""
         content = self._read() | {logger_name: dict(values)}
-        with replacing(self.folder / RUN_IDS) as temporary:
+        with replacing(self.folder / RUN_IDS_FILE) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def forget_others(self) -> None:
         """What an earlier run in the same folder kept is not this one's, unless it is resumed."""
         if not self.resumed:
-            (self.folder / RUN_IDS).unlink(missing_ok=True)
+            (self.folder / RUN_IDS_FILE).unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
-        file = self.folder / RUN_IDS
+        file = self.folder / RUN_IDS_FILE
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 

@@ -18,8 +18,8 @@ from yolox.core.loggers.base import Outcome, Pictures, RunInfo
 from yolox.utils.extras import import_extra
 
 QUANTILES = (0, 25, 50, 75, 100)  # percent: MLflow has no histograms
-_BATCH = 100  # parameters that a server takes at once
-_LONGEST = 500  # characters of a parameter that every server takes
+_PARAMS_AT_ONCE = 100  # parameters that a server takes at once
+_MAX_PARAM_LENGTH = 500  # characters of a parameter that every server takes
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 # The package has no arguments for these. A server that is gone should cost a training seconds.
 _ENVIRONMENT = {
@@ -68,7 +68,7 @@ class Mlflow:
         """A new MLflow run, or the one of the stopped training."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        mlflow = import_extra("mlflow", "-l mlflow")
+        mlflow = import_extra("mlflow", "the logger mlflow")
         options, before = self._options, run.ids("mlflow")
         uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         uri = uri or before.get("tracking_uri") or mlflow.get_tracking_uri()
@@ -82,12 +82,12 @@ class Mlflow:
         # A parameter of a run cannot change: what a resumed training has otherwise is in its log.
         there = self._client.get_run(self._run_id).data.params if known else {}
         params = [
-            mlflow.entities.Param(name, str(value)[:_LONGEST])
+            mlflow.entities.Param(name, str(value)[:_MAX_PARAM_LENGTH])
             for name, value in run.fields.items()
             if name not in there
         ]
-        for start in range(0, len(params), _BATCH):
-            self._client.log_batch(self._run_id, params=params[start : start + _BATCH])
+        for start in range(0, len(params), _PARAMS_AT_ONCE):
+            self._client.log_batch(self._run_id, params=params[start : start + _PARAMS_AT_ONCE])
         self._metric = mlflow.entities.Metric
         run.keep_ids("mlflow", {"run_id": self._run_id, "tracking_uri": uri})
 

@@ -17,7 +17,7 @@ from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untype
 )
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
-from yolox.core.loggers.base import BINS, Outcome, Pictures, RunInfo
+from yolox.core.loggers.base import HISTOGRAM_BINS, Outcome, Pictures, RunInfo
 
 
 class TensorBoard:
@@ -50,7 +50,7 @@ class TensorBoard:
 
     def histogram(self, iteration: int, name: str, values: NDArray[np.float64]) -> None:
         """The distribution of values."""
-        counts, edges = np.histogram(values, bins=BINS)
+        counts, edges = np.histogram(values, bins=HISTOGRAM_BINS)
         proto = HistogramProto(
             min=values.min(),
             max=values.max(),

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolox.core.loggers.base import BINS, Outcome, Pictures, RunInfo
+from yolox.core.loggers.base import HISTOGRAM_BINS, Outcome, Pictures, RunInfo
 from yolox.utils.extras import import_extra
 
 # Seconds that a finished training waits for what is still to be sent; reports of W&B's own errors.
 _ENVIRONMENT = {"WANDB_FINISH_TIMEOUT": "300", "WANDB_ERROR_REPORTING": "false"}
-_KEPT = ("id", "project", "entity")
+_RUN_KEYS = ("id", "project", "entity")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +63,10 @@ class Wandb:
         """A new W&B run, or the one of the stopped training."""
         for variable, value in _ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
-        self._wandb = import_extra("wandb", "-l wandb")
+        self._wandb = import_extra("wandb", "the logger wandb")
         options = self._options
         before = run.ids("wandb")
-        asked = {name: getattr(options, name) for name in _KEPT}
+        asked = {name: getattr(options, name) for name in _RUN_KEYS}
         known = before | {name: value for name, value in asked.items() if value is not None}
         folder = options.save_dir or os.environ.get("WANDB_DIR") or str(run.folder)
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ class Wandb:
         self._run.config.update(dict(run.fields), allow_val_change=True)
         self._run.define_metric("iteration")
         self._run.define_metric("*", step_metric="iteration")
-        found = {name: getattr(self._run, name) for name in _KEPT}
+        found = {name: getattr(self._run, name) for name in _RUN_KEYS}
         run.keep_ids("wandb", {name: value for name, value in found.items() if value})
 
     def scalars(self, iteration: int, values: Mapping[str, float]) -> None:
@@ -97,7 +97,7 @@ class Wandb:
 
     def histogram(self, iteration: int, name: str, values: NDArray[np.float64]) -> None:
         """The distribution of values."""
-        histogram = self._wandb.Histogram(np_histogram=np.histogram(values, bins=BINS))
+        histogram = self._wandb.Histogram(np_histogram=np.histogram(values, bins=HISTOGRAM_BINS))
         self._run.log({name: histogram, "iteration": iteration})
 
     def pictures(self, iteration: int, pictures: Pictures) -> None:

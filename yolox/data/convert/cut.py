@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from yolox.data.convert.polygons import Box, Corners, bounds, clip_polygon, polygon_area
+from yolox.data.convert.polygons import Corners, bounds, clip_polygon, polygon_area
 from yolox.data.datasets.decoding import decode, read_bytes
+from yolox.data.datasets.voc_xml import VocObject, annotation_xml
 from yolox.data.errors import DataError
 from yolox.data.image_header import ImageError
 from yolox.data.tiles import WHOLE_FOLDER, WholeRecord, Window, tile_name
 from yolox.utils.files import replacing
 
-__all__ = ["Done", "Job", "Shape", "TileSettings", "cut", "visible"]
+__all__ = ["CutJob", "CutResult", "Shape", "TileSettings", "cut", "visible"]
 
 _WELL_VISIBLE = 0.7  # of an object's area; what DOTA's own tools ask of an ordinary object
 
@@ -72,7 +72,7 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Job:
+class CutJob:
     """An image to cut; a worker needs nothing else."""
 
     image: Path
@@ -83,28 +83,28 @@ class Job:
 
     @property
     def record_path(self) -> Path:
+        """JSON file that says how the image was cut, written once all its tiles are there."""
         return self.folder / WHOLE_FOLDER / f"{self.record.name}.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Object:
-    """An object in a tile; box in pixels of the tile."""
+class CutResult:
+    """What became of an image.
 
-    name: str
-    box: Box
-    truncated: bool
-    difficult: bool
+    Attributes:
+        tiles: names of those written.
+        objects: in the tiles.
+        difficult: of these, the ones marked so.
+        problem: why the image could not be cut, None where it was.
+    """
 
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
     tiles: tuple[str, ...] = ()
     objects: int = 0
     difficult: int = 0
     problem: str | None = None
 
 
-def cut(job: Job) -> Done:
+def cut(job: CutJob) -> CutResult:
     """Cut one image, unless that was done; the names of its tiles, or why it cannot be cut."""
     tiles = []
     for window in job.record.windows():
@@ -117,12 +117,12 @@ def cut(job: Job) -> Done:
             size = (job.record.height, job.record.width)
             img = decode(job.image, read_bytes(job.image), 1, size)
         except ImageError as error:
-            return Done(problem=f"{job.image}: {error.what}")
+            return CutResult(problem=f"{job.image}: {error.what}")
         for name, window, objects in tiles:
             _write_tile(job.folder, name, window, objects, img)
         with replacing(job.record_path, DataError) as temporary:
             temporary.write_text(job.record.to_json(), encoding="utf-8")
-    return Done(
+    return CutResult(
         tiles=tuple(name for name, _, _ in tiles),
         objects=sum(len(objects) for _, _, objects in tiles),
         difficult=sum(entry.difficult for _, _, objects in tiles for entry in objects),
@@ -134,7 +134,7 @@ def _kept(name: str, fraction: float) -> bool:
     return zlib.crc32(name.encode()) < fraction * 2**32
 
 
-def visible(shapes: Sequence[Shape], window: Window, settings: TileSettings) -> list[_Object]:
+def visible(shapes: Sequence[Shape], window: Window, settings: TileSettings) -> list[VocObject]:
     """The objects of a tile; see `TileSettings`."""
     objects = []
     for shape in shapes:
@@ -147,7 +147,7 @@ def visible(shapes: Sequence[Shape], window: Window, settings: TileSettings) -> 
         if fraction == 0 or fraction < settings.min_area:
             continue
         left, top, right, bottom = bounds(part)
-        entry = _Object(
+        entry = VocObject(
             name=shape.name,
             box=(left - window[0], top - window[1], right - window[0], bottom - window[1]),
             truncated=part is not shape.outline,
@@ -161,7 +161,7 @@ def _write_tile(
     folder: Path,
     name: str,
     window: Window,
-    objects: Sequence[_Object],
+    objects: Sequence[VocObject],
     img: npt.NDArray[np.uint8],
 ) -> None:
     x1, y1, x2, y2 = window
@@ -169,30 +169,4 @@ def _write_tile(
     with replacing(folder / "JPEGImages" / f"{name}.png", DataError) as temporary:
         temporary.write_bytes(encoded.tobytes())
     with replacing(folder / "Annotations" / f"{name}.xml", DataError) as temporary:
-        temporary.write_bytes(_xml(name, (y2 - y1, x2 - x1), objects))
-
-
-def _xml(name: str, size: tuple[int, int], objects: Sequence[_Object]) -> bytes:
-    """A tile's annotation; boxes as VOC writes them, from 1."""
-    root = ElementTree.Element("annotation")
-    _child(root, "filename", f"{name}.png")
-    size_node = _child(root, "size")
-    for tag, side in (("width", size[1]), ("height", size[0]), ("depth", 3)):
-        _child(size_node, tag, str(side))
-    for entry in objects:
-        node = _child(root, "object")
-        _child(node, "name", entry.name)
-        _child(node, "truncated", str(int(entry.truncated)))
-        _child(node, "difficult", str(int(entry.difficult)))
-        box = _child(node, "bndbox")
-        for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), entry.box, strict=True):
-            _child(box, tag, f"{value + 1:.2f}".removesuffix(".00"))
-    ElementTree.indent(root)
-    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return document + b"\n"
-
-
-def _child(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:
-    node = ElementTree.SubElement(parent, tag)
-    node.text = text
-    return node
+        temporary.write_bytes(annotation_xml(f"{name}.png", (y2 - y1, x2 - x1), objects))

@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 from loguru import logger
 
-from yolox.data.convert.cut import Done, Job, Shape, TileSettings, cut
+from yolox.data.convert.cut import CutJob, CutResult, Shape, TileSettings, cut
 from yolox.data.convert.labels import DotaObject, dota_classes, read_labels
 from yolox.data.convert.polygons import bounds, clip_polygon, convex_hull, polygon_area
 from yolox.data.datasets.voc import CLASSES_FILE
@@ -69,8 +69,11 @@ def convert_dota(
     """Write the tiles of all images to ``devkit/VOC<year>`` and add their names to a split.
 
     Args:
-        images, labels: folders; ``P0706.png`` there, ``P0706.txt`` here. DOTA 1.0, 1.5 or 2.0.
-        devkit, year, split: where to; splits of one year share their class list.
+        images: folder of images, as ``P0706.png``, of DOTA 1.0, 1.5 or 2.0.
+        labels: folder of their label files, as ``P0706.txt``.
+        devkit: folder to write into.
+        year: of the folder ``VOC<year>``; its splits share their class list.
+        split: file of image names that the tiles are added to.
         settings: how to cut.
         workers: processes; each decodes an image at a time, which takes 6 bytes a pixel.
 
@@ -91,7 +94,9 @@ def convert_dota(
         return _convert(jobs, folder, split, workers, images)
 
 
-def _convert(jobs: list[Job], folder: Path, split: str, workers: int, images: Path) -> Conversion:
+def _convert(
+    jobs: list[CutJob], folder: Path, split: str, workers: int, images: Path
+) -> Conversion:
     """Cut all images, then write the split."""
     require_writable(folder / WHOLE_FOLDER, DataError)
     done = list(track(_run(jobs, workers), "Cutting", total=len(jobs)))
@@ -121,12 +126,12 @@ def _convert(jobs: list[Job], folder: Path, split: str, workers: int, images: Pa
 
 def _plan(
     images: Path, labels: Path, folder: Path, split: str, settings: TileSettings
-) -> list[Job]:
+) -> list[CutJob]:
     """A job for each image. Raises DataError with everything that is wrong."""
     if (folder / "JPEGImages").exists() and not (folder / WHOLE_FOLDER).exists():
         raise DataError(
-            f"{folder} holds data that this converter did not write: choose another --output or "
-            f"--year"
+            f"{folder} holds data that this converter did not write: choose another `output` or "
+            "`year`"
         )
     problems: list[str] = []
     jobs, outside = [], 0
@@ -143,7 +148,7 @@ def _plan(
         shapes = _shapes(objects, size)
         outside += len(objects) - len(shapes)
         record = _record(image.stem, size, shapes, split, settings)
-        job = Job(image=image, folder=folder, shapes=shapes, record=record, settings=settings)
+        job = CutJob(image=image, folder=folder, shapes=shapes, record=record, settings=settings)
         problems += _conflict(job)
         jobs.append(job)
     if problems:
@@ -215,7 +220,7 @@ def _record(
     )
 
 
-def _conflict(job: Job) -> list[str]:
+def _conflict(job: CutJob) -> list[str]:
     """Why the image cannot be put beside what is there."""
     path, new = job.record_path, job.record
     if not path.exists():
@@ -233,14 +238,14 @@ def _conflict(job: Job) -> list[str]:
     differences = [f"{key} {was}, not {now}" for key, (was, now) in pairs.items() if was != now]
     return [
         f"{new.name} is in {job.folder} already, made with "
-        f"{', '.join(differences) or 'other labels'}: choose another --output or --year"
+        f"{', '.join(differences) or 'other labels'}: choose another `output` or `year`"
     ]
 
 
 # ------------------------------------------------------------------------------------------ cutting
 
 
-def _run(jobs: Sequence[Job], workers: int) -> Iterator[Done]:
+def _run(jobs: Sequence[CutJob], workers: int) -> Iterator[CutResult]:
     if workers == 1 or len(jobs) == 1:
         yield from map(cut, jobs)
         return
@@ -254,7 +259,7 @@ def _run(jobs: Sequence[Job], workers: int) -> Iterator[Done]:
         except BrokenProcessPool:
             raise DataError(
                 "a worker was ended by the system, most likely for want of memory: run again with "
-                "fewer --workers, what is done stays"
+                "fewer `workers`, what is done stays"
             ) from None
 
 

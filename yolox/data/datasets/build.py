@@ -17,11 +17,11 @@ from yolox.data.datasets.decoding import DARK_BITS, bits_used, read_bytes
 from yolox.data.datasets.files import is_file
 from yolox.data.datasets.plausible import box_remarks
 from yolox.data.datasets.records import (
-    ANNOTATION,
-    BROKEN,
-    CLASS_LIST,
-    ENTRY,
-    MISSING,
+    BAD_ANNOTATION,
+    BAD_CLASS_LIST,
+    BAD_ENTRY,
+    IMAGE_BROKEN,
+    IMAGE_MISSING,
     Problem,
     Record,
     RecordSet,
@@ -35,18 +35,19 @@ from yolox.data.image_size import read_file_header
 
 Size = tuple[int, int]
 
-_SLACK = 2.0  # pixels: conventions of where an image ends differ by as much
-_SHOWN = 3
-_LOOKED_AT = 4  # 16-bit images: they tell of what sort the others are
+_EDGE_TOLERANCE = 2.0  # pixels: conventions of where an image ends differ by as much
+_MAX_SHOWN = 3
+_MAX_SAMPLED_IMAGES = 4  # 16-bit images: they tell of what sort the others are
 
 _SENTENCES = {
-    MISSING: "{} images that the data names are not there. Add them, or take their names out of "
-    "the split",
-    BROKEN: "{} files are no images that can be decoded. Replace them, or take their names out of "
-    "the split",
-    ENTRY: "{} entries of images cannot be used. Mend them, or take them out of the split",
-    ANNOTATION: "{} annotations cannot be used. Mend them, or take their images out of the split",
-    CLASS_LIST: "{} class lists cannot be used. Mend them, or give the class list yourself",
+    IMAGE_MISSING: "{} images that the data names are not there. Add them, or take their names out "
+    "of the split",
+    IMAGE_BROKEN: "{} files are no images that can be decoded. Replace them, or take their names "
+    "out of the split",
+    BAD_ENTRY: "{} entries of images cannot be used. Mend them, or take them out of the split",
+    BAD_ANNOTATION: "{} annotations cannot be used. Mend them, or take their images out of the "
+    "split",
+    BAD_CLASS_LIST: "{} class lists cannot be used. Mend them, or give the class list yourself",
 }
 
 
@@ -95,7 +96,7 @@ def resolve_class_list(records: RecordSet, classes: Sequence[str] | None = None)
     """
     if classes is not None:
         return checked_classes(classes)
-    raise_problems(problem for problem in records.problems if problem.kind == CLASS_LIST)
+    raise_problems(problem for problem in records.problems if problem.kind == BAD_CLASS_LIST)
     if records.classes is not None:
         return records.classes
     raise_problems(records.problems)
@@ -154,7 +155,7 @@ def build_samples(
     that are not in the list, and images that are missing or cannot be decoded. (Problems of the
     class list itself are left to `resolve_class_list`: a caller who gives a list needs none.)
     """
-    raise_problems(problem for problem in records.problems if problem.kind != CLASS_LIST)
+    raise_problems(problem for problem in records.problems if problem.kind != BAD_CLASS_LIST)
     _check_names(records, classes)
     rows = records.records
     if not rows:
@@ -166,7 +167,7 @@ def build_samples(
     form, first = records.form, records.first_pixel
     found = [*box_remarks(whole, limits, form, first), *_list_remarks(records), *_copies(rows)]
     _tell(records.title, [*records.remarks, *found])
-    _warn_cut(records, kept & (np.abs(whole - boxes).max(axis=1, initial=0) > _SLACK))
+    _warn_cut(records, kept & (np.abs(whole - boxes).max(axis=1, initial=0) > _EDGE_TOLERANCE))
     _warn_dropped(records, kept)
     difficult = np.fromiter(chain.from_iterable(row.difficult for row in rows), dtype=np.bool_)
     _warn_of_nothing(records, kept, difficult)
@@ -202,7 +203,7 @@ def build_samples(
 
 def _list_remarks(records: RecordSet) -> list[Remark]:
     """What is wrong with a class list that another one is taken in place of."""
-    faults = (f"{p.where}: {p.what}" for p in records.problems if p.kind == CLASS_LIST)
+    faults = (f"{p.where}: {p.what}" for p in records.problems if p.kind == BAD_CLASS_LIST)
     advice = "the classes that were given are taken, but objects can be of another one than meant"
     return remark("warning", "faults of the class list", faults, f"{advice}: mend the list")
 
@@ -231,7 +232,7 @@ def _true_sizes(records: RecordSet) -> list[Size]:
         except ImageError as error:
             there = is_file(row.image)
             what = error.what if there else f"named by {records.title}"
-            kind = BROKEN if there else MISSING
+            kind = IMAGE_BROKEN if there else IMAGE_MISSING
             problems.append(Problem(kind=kind, where=str(row.image), what=what))
             continue
         size = header.size
@@ -247,7 +248,7 @@ def _true_sizes(records: RecordSet) -> list[Size]:
     if cut_off:
         logger.warning(
             f"{len(cut_off)} JPEGs are truncated: they are decoded as far as they go, and what is "
-            f"missing is grey. tools/check_data.py says how much:{bullets(cut_off)}"
+            f"missing is grey. `yolox.data.doctor` says how much:{bullets(cut_off)}"
         )
     if resized:
         logger.warning(
@@ -296,8 +297,8 @@ def _described(records: RecordSet, chosen: npt.NDArray[np.bool_]) -> list[str]:
 def _warn_cut(records: RecordSet, cut: npt.NDArray[np.bool_]) -> None:
     if cut.any():
         logger.warning(
-            f"{cut.sum()} boxes reach more than {_SLACK:g} pixels over the edge of their image and "
-            f"are cut there:{bullets(_described(records, cut), _SHOWN)}"
+            f"{cut.sum()} boxes reach more than {_EDGE_TOLERANCE:g} pixels over the edge of their "
+            f"image and are cut there:{bullets(_described(records, cut), _MAX_SHOWN)}"
         )
 
 
@@ -331,14 +332,14 @@ def _warn_of_nothing(
 def _warn_dark(records: RecordSet, deep: Sequence[Path]) -> None:
     """Where 16-bit images use their lower bits alone; some of them are decoded to tell."""
     dark = []
-    for image in deep[:: max(1, len(deep) // _LOOKED_AT)][:_LOOKED_AT]:
+    for image in deep[:: max(1, len(deep) // _MAX_SAMPLED_IMAGES)][:_MAX_SAMPLED_IMAGES]:
         bits = bits_used(read_bytes(image))
         if bits is not None and bits <= DARK_BITS:
             dark.append(f"{image}: {bits} bits of 16")
     if dark:
         logger.warning(
             f"16-bit images of {records.title} use their lower bits alone, and are nearly black to "
-            f"the network, which sees value / 256. tools/check_data.py looks at all of them, and "
+            f"the network, which sees value / 256. `yolox.data.doctor` looks at all of them, and "
             f"says what to do:{bullets(dark)}"
         )
 
@@ -365,5 +366,5 @@ def require_objects(dataset: DetectionDataset) -> None:
     raise DataError(
         f"{title}the {len(samples):,} training images have nothing to learn: {why}. Check that "
         "this is the split that was meant, and that its annotations are read as they are meant: "
-        "tools/check_data.py"
+        "`yolox.data.doctor` tells"
     )

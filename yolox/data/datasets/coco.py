@@ -22,7 +22,7 @@ from yolox.data.datasets.coco_files import (
 )
 from yolox.data.datasets.files import is_file, names_in
 from yolox.data.datasets.records import (
-    ENTRY,
+    BAD_ENTRY,
     Problem,
     Record,
     RecordSet,
@@ -231,7 +231,7 @@ def _place(
             what = f"file_name {place!r} is that of another entry, too"
             if place is None:
                 what = f"file_name {image.name!r} leads out of the image folder"
-            problems.append(Problem(kind=ENTRY, where=image.where, what=what))
+            problems.append(Problem(kind=BAD_ENTRY, where=image.where, what=what))
         else:
             image.name = place
             taken.add(place)
@@ -246,7 +246,7 @@ def _place(
                 "note",
                 "images found by the end of their file_name",
                 [f"{written[i]}: {folder / (places[i] or '')}" for i in by_end],
-                "The whole of it is not there: look at some of them (--sheet).",
+                "The whole of it is not there: look at some of them on a sheet.",
             ),
             *remark(
                 "warning",

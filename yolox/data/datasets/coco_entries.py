@@ -9,7 +9,7 @@ from typing import Any
 
 from yolox.data.datasets.build import class_list_fault
 from yolox.data.datasets.outlines import Box, segmentation_box
-from yolox.data.datasets.records import ANNOTATION, CLASS_LIST, ENTRY, Problem
+from yolox.data.datasets.records import BAD_ANNOTATION, BAD_CLASS_LIST, BAD_ENTRY, Problem
 from yolox.data.datasets.values import as_flag, as_number, as_whole
 
 
@@ -44,7 +44,7 @@ def read_categories(entries: list[Any], path: Path) -> tuple[dict[int, str], lis
     found = dict(sorted(found.items()))
     fault = class_list_fault(list(found.values())) if not faults else None
     faults += [f"categories: {fault}"] if fault else []
-    return found, [Problem(kind=CLASS_LIST, where=str(path), what=what) for what in faults]
+    return found, [Problem(kind=BAD_CLASS_LIST, where=str(path), what=what) for what in faults]
 
 
 def read_images(
@@ -58,7 +58,7 @@ def read_images(
         what = _image_fault(entry, number, known)
         where = f"{path}: images[{i}]"
         if what is not None:
-            problems.append(Problem(kind=ENTRY, where=where, what=what))
+            problems.append(Problem(kind=BAD_ENTRY, where=where, what=what))
         elif number is not None:
             images[number] = CocoImage(where=where, name=entry["file_name"], size=_size(entry))
         if number is not None:
@@ -113,7 +113,9 @@ def add_objects(
         image = images.get(number) if number is not None else None
         if number not in known or name is None or box is None or not flagged:
             what = _object_fault(entry, known, categories)
-            problems.append(Problem(kind=ANNOTATION, where=f"{path}: annotations[{i}]", what=what))
+            problems.append(
+                Problem(kind=BAD_ANNOTATION, where=f"{path}: annotations[{i}]", what=what)
+            )
             if image is not None:
                 image.faulty = True
         elif image is not None:  # the entry of another image may be faulty itself

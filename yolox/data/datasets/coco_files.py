@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from yolox.data.datasets.files import inside, is_file
+from yolox.data.datasets.files import is_file, path_inside
 from yolox.data.errors import DataError, bullets
 
 ANNOTATIONS = "annotations"
@@ -33,9 +33,11 @@ def image_folders(data_dir: Path, name: str, annotation_file: Path) -> list[Path
     beside = annotation_file.parent
     own = () if beside.name == ANNOTATIONS else (beside / name, beside, beside / "images")
     folders = (
-        *(data_dir / name, data_dir / "images" / name),
+        data_dir / name,
+        data_dir / "images" / name,
         *own,
-        *(data_dir / "images", data_dir),
+        data_dir / "images",
+        data_dir,
     )
     return list(dict.fromkeys(folders))
 
@@ -91,7 +93,7 @@ def _fullest(
 
 
 def _below(name: str) -> str | None:
-    place = inside(Path(), name)
+    place = path_inside(Path(), name)
     return None if place is None else place.as_posix()
 
 

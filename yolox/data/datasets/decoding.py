@@ -19,7 +19,7 @@ from yolox.data.image_header import (
     JPEG,
     JPEG_END,
     PNG,
-    PNG_DEPTH_AT,
+    PNG_DEPTH_OFFSET,
     Header,
     ImageError,
     check_pixels,
@@ -139,9 +139,9 @@ def bits_used(data: npt.NDArray[np.uint8]) -> int | None:
     Args:
         data: bytes of an image file; None for those that cannot be decoded, too.
     """
-    head = data[: PNG_DEPTH_AT + 1].tobytes()
+    head = data[: PNG_DEPTH_OFFSET + 1].tobytes()
     kind = format_of(head)
-    if kind in _OF_8_BITS or (kind == PNG and head[PNG_DEPTH_AT:] != b"\x10"):
+    if kind in _OF_8_BITS or (kind == PNG and head[PNG_DEPTH_OFFSET:] != b"\x10"):
         return None
     try:
         img = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)

@@ -48,7 +48,7 @@ def read_lines(path: Path) -> list[str]:
     return [line for line in map(str.strip, text.splitlines()) if line]
 
 
-def inside(folder: Path, name: str) -> Path | None:
+def path_inside(folder: Path, name: str) -> Path | None:
     """The file that a data set names by a path below a folder; None if the path leads out of it.
 
     Decided by the name alone, both kinds of slashes being separators: symbolic links in the folder

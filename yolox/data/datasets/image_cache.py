@@ -55,23 +55,31 @@ from yolox.utils.progress import track
 Slots = npt.NDArray[np.int64]
 
 CACHE_TYPES = ("ram", "disk")
-_LEVEL = {factor: level for level, factor in enumerate(FACTORS)}
-_SLOT = 4  # numbers
+_LEVELS = {factor: level for level, factor in enumerate(FACTORS)}
+_SLOT_LENGTH = 4  # numbers
 _MAGIC = b"yoloxim2"  # the format's version is its last character
 _HEADER = struct.Struct("<8s32s32sqq")  # magic, key, digest of the slots, images, bytes in all
 _MEMORY_SHARE = 0.9  # of what is available; training itself needs some
-_BATCH = 1024  # images handed to the threads at once
+_IMAGES_AT_ONCE = 1024  # images handed to the threads at once
 
 
 class ImageFile(Protocol):
     """What the cache has to know of a sample; height and width in pixels."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """File that is decoded."""
+        ...
+
     @property
-    def height(self) -> int: ...
+    def height(self) -> int:
+        """Pixels, as the image is shown: turned as its EXIF orientation says."""
+        ...
+
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Pixels, likewise."""
+        ...
 
 
 class ImageCache:
@@ -90,13 +98,13 @@ class ImageCache:
         self._rows = {path: row for row, path in enumerate(paths)}
         weakref.finalize(self, os.close, fd)
         self._bytes = np.frombuffer(mmap.mmap(fd, 0, access=mmap.ACCESS_READ), dtype=np.uint8)
-        table = self._bytes[_HEADER.size :][: len(paths) * len(_LEVEL) * _SLOT * 8]
-        self._slots = table.view(np.int64).reshape(len(paths), len(_LEVEL), _SLOT)
+        table = self._bytes[_HEADER.size :][: len(paths) * len(_LEVELS) * _SLOT_LENGTH * 8]
+        self._slots = table.view(np.int64).reshape(len(paths), len(_LEVELS), _SLOT_LENGTH)
         self._sound: dict[tuple[int, int], bool] = {}  # slots compared with their checksums
 
     def get(self, path: Path, factor: int) -> Image | None:
         """A copy of the image decoded at 1 / ``factor`` (1, 2, 4, 8), None if there is none."""
-        level, row = _LEVEL[factor], self._rows.get(path)
+        level, row = _LEVELS[factor], self._rows.get(path)
         if row is None:
             return None
         offset, height, width, checksum = self._slots[row, level].tolist()
@@ -135,6 +143,7 @@ def build_cache(
     Args:
         images: at least one. Each is kept at the factor it is read at when shown as large as it
             fits into ``img_size``, and at the coarser ones (a third more bytes at most).
+        img_size: (height, width) of the input, pixels.
         cache_type: ``ram``, or ``disk`` to keep it for later runs.
 
     Raises:
@@ -149,10 +158,10 @@ def build_cache(
 
 def _plan(images: Sequence[ImageFile], img_size: tuple[int, int]) -> tuple[Slots, int]:
     """Where each image's pixels go, and the length of the file in bytes."""
-    slots = np.zeros((len(images), len(_LEVEL), _SLOT), dtype=np.int64)
+    slots = np.zeros((len(images), len(_LEVELS), _SLOT_LENGTH), dtype=np.int64)
     for row, image in zip(slots, images, strict=True):
         finest = decode_factor(fit_size((image.height, image.width), img_size)[1])
-        for factor, level in _LEVEL.items():
+        for factor, level in _LEVELS.items():
             if factor >= finest:
                 row[level, 1:3] = reduced_size((image.height, image.width), factor)
     sizes = (slots[..., 1] * slots[..., 2] * 3).reshape(-1)
@@ -234,7 +243,7 @@ def _open(path: Path, key: bytes, size: int, paths: Sequence[Path]) -> ImageCach
     except OSError:
         return None
     with file:
-        table = len(paths) * len(_LEVEL) * _SLOT * 8
+        table = len(paths) * len(_LEVELS) * _SLOT_LENGTH * 8
         head, slots = file.read(_HEADER.size), file.read(table)
         wanted = _HEADER.pack(_MAGIC, key, hashlib.sha256(slots).digest(), len(paths), size)
         if head != wanted or os.fstat(file.fileno()).st_size != size:
@@ -345,8 +354,8 @@ def _fill(
 
 
 def _in_batches(pool: ThreadPoolExecutor, function: Any, count: int) -> Iterator[str | None]:
-    for start in range(0, count, _BATCH):
-        yield from pool.map(function, range(start, min(count, start + _BATCH)))
+    for start in range(0, count, _IMAGES_AT_ONCE):
+        yield from pool.map(function, range(start, min(count, start + _IMAGES_AT_ONCE)))
 
 
 def _reductions(image: ImageFile, slots: Slots) -> Iterator[tuple[int, Image]]:
@@ -355,7 +364,7 @@ def _reductions(image: ImageFile, slots: Slots) -> Iterator[tuple[int, Image]]:
     Raises DataError if it cannot be decoded, or is not of the size that it had.
     """
     data = read_bytes(image.path)
-    for factor, level in _LEVEL.items():
+    for factor, level in _LEVELS.items():
         if slots[level, 0]:
             yield level, decode(image.path, data, factor, (image.height, image.width))
 

@@ -70,6 +70,8 @@ def warp_into(
     """Draw ``img`` into ``out``, in place, where ``quad`` shows it.
 
     Args:
+        out: uint8 (H, W, 3).
+        img: uint8 (h, w, 3).
         matrix: (3, 3) from pixels of ``img`` to pixels of ``out``.
         quad: (4, 2) x, y corners of the region of ``out`` to draw.
         rect: ``visible_rect`` of the quad.

@@ -13,10 +13,10 @@ from yolox.data.datasets.records import Form, Remark, remark
 
 Floats = npt.NDArray[np.float64]
 
-_BEYOND = 0.02  # of the image's side: no rounding takes a box that far over the edge
-_ENOUGH = 20  # objects that can be in the top left corner of their images by chance
+_MAX_OVERSHOOT = 0.02  # of the image's side: no rounding takes a box that far over the edge
+_MAX_BY_CHANCE = 20  # objects that can be in the top left corner of their images by chance
 _PERCENT = 100.0
-_LARGE = 200.0  # pixels: sides at which pixels are no percent
+_LARGE_SIDE = 200.0  # pixels: sides at which pixels are no percent
 _FORMS: dict[Form, str] = {
     "xyxy": "x1 y1 x2 y2",
     "xywh": "x y width height",
@@ -32,7 +32,8 @@ def box_remarks(
     Args:
         boxes_N4: x1 y1 x2 y2 in pixels, 0-based, not clipped.
         limits_N4: width, height, width, height of each object's image; NaN where not known.
-        form, first_pixel: see `RecordSet`.
+        form: what the labels were read as; see `RecordSet`.
+        first_pixel: the number that the labels give the first pixel; see `RecordSet`.
     """
     known = ~np.isnan(limits_N4).any(axis=1) & ~np.isnan(boxes_N4).any(axis=1)
     boxes, limits = boxes_N4[known], limits_N4[known]
@@ -48,7 +49,7 @@ def _corners(boxes: Floats, limits: Floats, form: Form) -> list[Remark]:
     low, high = boxes[:, :2], boxes[:, 2:]
     start = low if form == "xywh" else (low + high) / 2
     raw = np.concatenate([start, high - low], axis=1)
-    beyond = (np.maximum(-boxes, boxes - limits) > _BEYOND * limits).any(axis=1)
+    beyond = (np.maximum(-boxes, boxes - limits) > _MAX_OVERSHOOT * limits).any(axis=1)
     ordered = (raw[:, 2:] > raw[:, :2]).all() and (raw <= limits * (1 + 1e-6)).all()
     if not beyond.any() or not ordered or (raw < 0).any():
         return []
@@ -71,7 +72,7 @@ def _units(boxes: Floats, limits: Floats) -> list[Remark]:
         return []
     if most <= 1:
         unit = "fractions of the image, 0 to 1"
-    elif most <= _PERCENT and len(boxes) >= _ENOUGH and limits.min() >= _LARGE:
+    elif most <= _PERCENT and len(boxes) >= _MAX_BY_CHANCE and limits.min() >= _LARGE_SIDE:
         unit = "percent of the image, 0 to 100"
     else:
         return []

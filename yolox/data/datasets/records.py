@@ -16,11 +16,11 @@ from typing import Literal
 Form = Literal["xyxy", "xywh", "cxcywh"]
 
 # What kinds of problems there are; each is raised with a sentence of its own.
-MISSING = "image is not there"
-BROKEN = "image cannot be decoded"
-ENTRY = "entry of an image cannot be used"
-ANNOTATION = "annotation cannot be used"
-CLASS_LIST = "class list cannot be used"
+IMAGE_MISSING = "image is not there"
+IMAGE_BROKEN = "image cannot be decoded"
+BAD_ENTRY = "entry of an image cannot be used"
+BAD_ANNOTATION = "annotation cannot be used"
+BAD_CLASS_LIST = "class list cannot be used"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _NO = frozenset({"", "0", "false", "no", "n", "none", "null", "unspecified"})
 _YES = frozenset({"1", "true", "yes", "y"})
-_EXACT = 2.0**53  # up to here a float holds every whole number
+_MAX_EXACT = 2.0**53  # up to here a float holds every whole number
 
 
 def as_number(value: object) -> float | None:
@@ -33,7 +33,7 @@ def as_whole(value: object) -> int | None:
     if type(value) is int:
         return value if abs(value) < 2**63 else None
     number = as_number(value)
-    if number is None or abs(number) >= _EXACT or not number.is_integer():
+    if number is None or abs(number) >= _MAX_EXACT or not number.is_integer():
         return None
     return int(number)
 

@@ -14,12 +14,12 @@ from yolox.data.datasets.build import (
     class_list_fault,
     resolve_class_list,
 )
-from yolox.data.datasets.files import IMAGE_EXTENSIONS, inside, names_in, read_lines
+from yolox.data.datasets.files import IMAGE_EXTENSIONS, names_in, path_inside, read_lines
 from yolox.data.datasets.records import (
-    ANNOTATION,
-    CLASS_LIST,
-    ENTRY,
-    MISSING,
+    BAD_ANNOTATION,
+    BAD_CLASS_LIST,
+    BAD_ENTRY,
+    IMAGE_MISSING,
     Problem,
     Record,
     RecordSet,
@@ -34,8 +34,8 @@ ImageSets = Sequence[tuple[str, str]]
 
 DEFAULT_IMAGE_SETS: ImageSets = (("2007", "trainval"), ("2012", "trainval"))
 CLASSES_FILE = "classes.txt"
-_SETS = Path("ImageSets") / "Main"
-_NAMED = " (a split is named with its year, year/split)"
+_SETS_FOLDER = Path("ImageSets") / "Main"
+_SPLIT_HINT = " (a split is named with its year, year/split)"
 
 
 def resolve_classes(
@@ -191,10 +191,10 @@ def _folders(data_dir: Path, image_sets: ImageSets) -> tuple[Path, list[Path]]:
                 lacks = ", ".join(f"VOC{y}" if y else "ImageSets/Main of its own" for y in missing)
                 raise DataError(
                     f"{root} has no {lacks}; it has {names_in(root, 'VOC*')}. Put the year there, "
-                    f"or leave it out of the image sets{_NAMED if '' in missing else ''}"
+                    f"or leave it out of the image sets{_SPLIT_HINT if '' in missing else ''}"
                 )
             return root, [folder for folder in folders if folder is not None]
-    wanted = [f"VOC{year}" if year else str(_SETS) for year in years]
+    wanted = [f"VOC{year}" if year else str(_SETS_FOLDER) for year in years]
     if not data_dir.is_dir():
         problem = f"the data folder {data_dir} is not there"
     else:
@@ -202,7 +202,7 @@ def _folders(data_dir: Path, image_sets: ImageSets) -> tuple[Path, list[Path]]:
         for root in candidates:
             if any(root.glob("VOC*")):
                 problem += f"; {root} has {names_in(root, 'VOC*')}"
-                problem += "" if all(years) else _NAMED
+                problem += "" if all(years) else _SPLIT_HINT
     raise DataError(
         f"{problem}. Expected a VOCdevkit folder such as {data_dir / 'VOCdevkit'} with "
         f"VOC{years[0] or '2007'}/{{Annotations,ImageSets/Main,JPEGImages}} in it, or these three "
@@ -216,7 +216,7 @@ def _year_folder(root: Path, year: str) -> Path | None:
     if year and (root / f"VOC{year}").is_dir():
         return root / f"VOC{year}"
     other_year = re.fullmatch(r"VOC\d{4}", root.name) and root.name != f"VOC{year}"
-    return root if (root / _SETS).is_dir() and not (year and other_year) else None
+    return root if (root / _SETS_FOLDER).is_dir() and not (year and other_year) else None
 
 
 def _title(folders: Sequence[Path], image_sets: ImageSets) -> str:
@@ -229,21 +229,21 @@ def _read_split(
 ) -> list[Remark]:
     """Append what one split names, in its order, and what is wrong with it."""
     images = _Images(folder / "JPEGImages")
-    path = folder / _SETS / f"{split}.txt"
+    path = folder / _SETS_FOLDER / f"{split}.txt"
     lines = [images.name_of(line) for line in _split_lines(path)]
     names = dict.fromkeys(lines)
     outlined: list[str] = []
     for name in names:
-        place = inside(Path(), name)
+        place = path_inside(Path(), name)
         if place is None:
             what = f"{name} is a path: expected the plain name of a file in JPEGImages"
-            problems.append(Problem(kind=ENTRY, where=str(path), what=what))
+            problems.append(Problem(kind=BAD_ENTRY, where=str(path), what=what))
             continue
         image = images.find(place.as_posix())
         if image is None:
             what = f"not in {images.folder} (looked for {', '.join(IMAGE_EXTENSIONS)})"
             where = f"{name} ({folder.name}/{split})"
-            problems.append(Problem(kind=MISSING, where=where, what=what))
+            problems.append(Problem(kind=IMAGE_MISSING, where=where, what=what))
             continue
         own = image.relative_to(images.folder).with_suffix("").as_posix()
         source = folder / "Annotations" / f"{own}.xml"
@@ -251,7 +251,7 @@ def _read_split(
             record, numbers = read_xml(source, image)
             outlined += [f"{source}: object {number}" for number in numbers]
         except DataError as error:
-            problems.append(Problem(kind=ANNOTATION, where=str(source), what=str(error)))
+            problems.append(Problem(kind=BAD_ANNOTATION, where=str(source), what=str(error)))
             record = Record(name=own, image=image, source=source)
         records.append(dataclasses.replace(record, name=own))
     title = f"{folder.name}/{split}"
@@ -299,7 +299,7 @@ class _Images:
         """The image of a stem, which may be in a folder below."""
         below, slash, name = name.rpartition("/")
         if slash:
-            folder = inside(self.folder, below)
+            folder = path_inside(self.folder, below)
             if folder is None:
                 return None
             if below not in self._below:
@@ -342,5 +342,5 @@ def _listed_classes(
         if fault is None and names != first[1]:
             fault = f"[{', '.join(names)}] differs from [{', '.join(first[1])}] in {first[0]}"
         if fault is not None:
-            problems.append(Problem(kind=CLASS_LIST, where=str(path), what=fault))
+            problems.append(Problem(kind=BAD_CLASS_LIST, where=str(path), what=fault))
     return (first[1] if first and not problems else None), problems

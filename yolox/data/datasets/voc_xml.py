@@ -1,10 +1,12 @@
-"""The XML file of an image, as Pascal VOC and those who follow it write it."""
+"""The XML file of an image, as Pascal VOC and those who follow it write it, read and written."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
@@ -13,10 +15,64 @@ from yolox.data.datasets.outlines import Box, points_box
 from yolox.data.datasets.records import Record
 from yolox.data.datasets.values import as_flag, as_number
 from yolox.data.errors import DataError
-from yolox.utils.documents import MOST_XML, DocumentError, read_bounded
+from yolox.utils.documents import MAX_XML_BYTES, DocumentError, read_bounded
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_TURNED = ("cx", "cy", "w", "h", "angle")
+_ROTATED_FIELDS = ("cx", "cy", "w", "h", "angle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocObject:
+    """An object to write.
+
+    Attributes:
+        name: of its class.
+        box: x1 y1 x2 y2 of the first and last pixel, 0-based.
+        truncated: whether it reaches over the edge of the image.
+        difficult: whether evaluation neither rewards nor punishes it.
+    """
+
+    name: str
+    box: Box
+    truncated: bool = False
+    difficult: bool = False
+
+
+def annotation_xml(
+    filename: str, size: tuple[int, int], objects: Sequence[VocObject], *, folder: str = ""
+) -> bytes:
+    """The document of an image, boxes as VOC writes them, from 1.
+
+    Args:
+        filename: of the image.
+        size: its (height, width), pixels.
+        objects: in the order in which they are written.
+        folder: left out where it is empty.
+    """
+    root = Element("annotation")
+    if folder:
+        _child(root, "folder", folder)
+    _child(root, "filename", filename)
+    size_node = _child(root, "size")
+    for tag, side in (("width", size[1]), ("height", size[0]), ("depth", 3)):
+        _child(size_node, tag, str(side))
+    for entry in objects:
+        node = _child(root, "object")
+        _child(node, "name", entry.name)
+        _child(node, "truncated", str(int(entry.truncated)))
+        _child(node, "difficult", str(int(entry.difficult)))
+        box = _child(node, "bndbox")
+        for tag, value in zip(_CORNERS, entry.box, strict=True):
+            _child(box, tag, f"{value + 1:.2f}".removesuffix(".00"))
+    indent(root)
+    document: bytes = tostring(root, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
+
+
+def _child(parent: Element, tag: str, text: str | None = None) -> Element:
+    node = SubElement(parent, tag)
+    node.text = text
+    return node
 
 
 def read_xml(source: Path, image: Path) -> tuple[Record, list[int]]:
@@ -54,7 +110,7 @@ def read_xml(source: Path, image: Path) -> tuple[Record, list[int]]:
 
 def _root(source: Path) -> Element:
     try:
-        root: Element = fromstring(read_bounded(source, MOST_XML))
+        root: Element = fromstring(read_bounded(source, MAX_XML_BYTES))
     except FileNotFoundError:
         raise DataError("the file is not there") from None
     except OSError as error:
@@ -118,7 +174,7 @@ def _outline(obj: Element, number: int) -> Box:
     if turned is not None:
         texts = {child.tag: child.text for child in turned}
         x, y, width, height, angle = _numbers(
-            texts, _TURNED, f"object {number}: <robndbox>", "five"
+            texts, _ROTATED_FIELDS, f"object {number}: <robndbox>", "five"
         )
         cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
         half_x, half_y = (width * cos + height * sin) / 2, (width * sin + height * cos) / 2

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from yolox.data.datasets.files import IMAGE_EXTENSIONS
-from yolox.data.datasets.records import ANNOTATION, Problem, Record, Remark, remark
+from yolox.data.datasets.records import BAD_ANNOTATION, Problem, Record, Remark, remark
 from yolox.data.datasets.yolo_lines import BOX, Kind, Line, Lines
 from yolox.data.errors import DataError
 
@@ -141,7 +141,7 @@ def labelled_records(
             if what is not None:
                 what += from_1 if line.category == classes else ""
                 faults.append((f"{label.source}:{line.number}", what))
-        problems += [Problem(kind=ANNOTATION, where=where, what=what) for where, what in faults]
+        problems += [Problem(kind=BAD_ANNOTATION, where=where, what=what) for where, what in faults]
         usable = () if faults else label.lines
         within = label.image.is_relative_to(root)
         name = label.image.relative_to(root).as_posix() if within else str(label.image)

@@ -21,14 +21,14 @@ from yolox.data.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 
-ROUNDING = 1e-3  # how far a value may be outside [0, 1]
-_LOOKED_AT = 200  # lines of a length: enough to tell
+COORDINATE_TOLERANCE = 1e-3  # how far a value may be outside [0, 1]
+_MAX_SAMPLED_LINES = 200  # lines of a length: enough to tell
 _NEARLY_ALL = 0.9  # of the lines, where a few may be broken
-_MOST = 0.5
+_MAJORITY = 0.5
 _GAP, _GAP_OF_FEW, _FEW = 0.3, 0.6, 10  # between what speaks for either; of fewer lines than these
-_SLACK = 0.1  # of a box: keypoints are set by hand, as boxes are
-_SPREAD = 0.25  # of a box: keypoints closer together than that are not what it was drawn around
-_EDGE = 0.02
+_KEYPOINT_MARGIN = 0.1  # of a box: keypoints are set by hand, as boxes are
+_MIN_KEYPOINT_SPREAD = 0.25  # of a box: closer together, they are not what it was drawn around
+_EDGE_TOLERANCE = 0.02
 
 
 class Line(NamedTuple):
@@ -113,7 +113,7 @@ class Lines:
         self.counts[count] += 1
         x, y, width, height = numbers[:4]
         box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-        low, high = -ROUNDING, 1 + ROUNDING
+        low, high = -COORDINATE_TOLERANCE, 1 + COORDINATE_TOLERANCE
         inside = low <= x <= high and low <= y <= high and low <= width <= high
         inside = inside and low <= height <= high
         if count == 4:
@@ -122,7 +122,7 @@ class Lines:
         if count >= 6:
             even = count - count % 2
             hull = points_box(numbers[:even:2], numbers[1:even:2])
-            if len(self._looked_at[count]) < _LOOKED_AT:
+            if len(self._looked_at[count]) < _MAX_SAMPLED_LINES:
                 self._looked_at[count].append(numbers)
         rest = all(low <= value <= high for value in numbers[4:])
         return Line(number, category, count, box, hull, inside, inside and rest)
@@ -174,7 +174,7 @@ class Lines:
         outline = POLYGON if count % 2 == 0 else SCORED_POLYGON
         points = lines_M[:, : count - count % 2].reshape(len(lines_M), -1, 2)
         pose, _, _, share = self._best_pose(count)
-        if _visibilities(lines_M) and (share >= _MOST or (lines_M[:, 6::3] == 2).any()):
+        if _visibilities(lines_M) and (share >= _MAJORITY or (lines_M[:, 6::3] == 2).any()):
             return pose  # 2 is no coordinate
         if points.shape[1] == 4 and _parallelograms(points).mean() >= _NEARLY_ALL:
             return ORIENTED
@@ -182,9 +182,9 @@ class Lines:
             return outline
         simple = float(np.mean([_is_simple(corners) for corners in points]))
         gap = _GAP_OF_FEW if len(lines_M) < _FEW else _GAP
-        if share >= _MOST and share - simple >= gap:
+        if share >= _MAJORITY and share - simple >= gap:
             return pose
-        return outline if simple >= _MOST and simple - share >= gap else None
+        return outline if simple >= _MAJORITY and simple - share >= gap else None
 
     def _best_pose(self, count: int) -> tuple[Kind, int, int, float]:
         """As what pose lines make the most sense; its keypoints, numbers of each, share of lines.
@@ -219,12 +219,16 @@ def _poses(lines_M: Floats, keypoints: int, each: int) -> float:
     seen = (points[..., :2] != 0).any(axis=2)  # what is not labelled is at 0, 0
     if each == 3:
         seen &= points[..., 2] > 0
-    in_image = ((centre - sides / 2 >= -_EDGE) & (centre + sides / 2 <= 1 + _EDGE)).all(axis=(1, 2))
-    near = np.abs(points[..., :2] - centre) <= sides * (0.5 + _SLACK) + ROUNDING
+    low_edge, high_edge = centre - sides / 2, centre + sides / 2
+    inside = (low_edge >= -_EDGE_TOLERANCE) & (high_edge <= 1 + _EDGE_TOLERANCE)
+    in_image = inside.all(axis=(1, 2))
+    near = (
+        np.abs(points[..., :2] - centre) <= sides * (0.5 + _KEYPOINT_MARGIN) + COORDINATE_TOLERANCE
+    )
     around = (near.all(axis=2) | ~seen).all(axis=1)
     low = np.where(seen[..., None], points[..., :2], np.inf).min(axis=1)
     high = np.where(seen[..., None], points[..., :2], -np.inf).max(axis=1)
-    spread = (high - low >= _SPREAD * sides[:, 0]).any(axis=1) | (seen.sum(axis=1) < 2)
+    spread = (high - low >= _MIN_KEYPOINT_SPREAD * sides[:, 0]).any(axis=1) | (seen.sum(axis=1) < 2)
     return float(((sides > 0).all(axis=(1, 2)) & in_image & around & spread).mean())
 
 
@@ -232,7 +236,7 @@ def _parallelograms(points: Floats) -> npt.NDArray[np.bool_]:
     """Bool (M,) of corners (M, 4, 2): opposite sides are alike, as of a turned box."""
     gap = np.abs(points[:, 0] + points[:, 2] - points[:, 1] - points[:, 3]).max(axis=1)
     size = np.ptp(points, axis=1).max(axis=1)
-    alike: npt.NDArray[np.bool_] = gap <= 0.05 * size + ROUNDING
+    alike: npt.NDArray[np.bool_] = gap <= 0.05 * size + COORDINATE_TOLERANCE
     return alike
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from yolox.data.datasets.build import build_samples, class_list_fault, resolve_class_list
-from yolox.data.datasets.files import IMAGE_EXTENSIONS, inside, is_file, names_in, read_lines
+from yolox.data.datasets.files import IMAGE_EXTENSIONS, is_file, names_in, path_inside, read_lines
 from yolox.data.datasets.records import (
-    ANNOTATION,
-    CLASS_LIST,
-    ENTRY,
+    BAD_ANNOTATION,
+    BAD_CLASS_LIST,
+    BAD_ENTRY,
     Problem,
     RecordSet,
     Remark,
@@ -83,11 +83,11 @@ def read_yolo(data_yaml: str | Path, split: str) -> RecordSet:
     labels = [read_labels(image, files, lines) for image in unique]
     kinds, doubt = lines.kinds(config.declared)
     if doubt:
-        problems.append(Problem(kind=ANNOTATION, where=str(config.path), what=doubt))
+        problems.append(Problem(kind=BAD_ANNOTATION, where=str(config.path), what=doubt))
     records = labelled_records(labels, kinds, config.root, config.names, problems)
     fault = class_list_fault(config.names)
     if fault:
-        problems.append(Problem(kind=CLASS_LIST, where=f"{config.path}: names", what=fault))
+        problems.append(Problem(kind=BAD_CLASS_LIST, where=f"{config.path}: names", what=fault))
     return RecordSet(
         title=f"{config.path.name}/{split}",
         records=records,
@@ -250,10 +250,10 @@ def _resolve(entry: str, config: _Config) -> Path:
     if Path(entry).is_absolute():
         place: Path | None = _normal(Path(entry))
     else:
-        place = inside(config.root, below) if _normal(Path(below)) != Path() else config.root
+        place = path_inside(config.root, below) if _normal(Path(below)) != Path() else config.root
         while place is None and below.startswith("../"):
             below = below[3:]
-            place = inside(config.root, below)
+            place = path_inside(config.root, below)
     if place is None or not (place.is_dir() or is_file(place)):
         why = "leads out of the data set's folder" if place is None else "is not there"
         raise DataError(
@@ -284,17 +284,17 @@ def _entry_images(place: Path, config: _Config, problems: list[Problem]) -> list
         raise DataError(f"{place} names no image: write one path a line")
     # lists name images from the data set's folder or from their own
     own = place.parent if place.is_relative_to(config.root) else config.root
-    first = inside(config.root, lines[0])
+    first = path_inside(config.root, lines[0])
     base = config.root if first is None or is_file(first) else own
     roots = (config.root, config.root.resolve())
     images = []
     for line in lines:
-        image = _normal(Path(line)) if Path(line).is_absolute() else inside(base, line)
+        image = _normal(Path(line)) if Path(line).is_absolute() else path_inside(base, line)
         if image is None or "\0" in line or not any(map(image.is_relative_to, roots)):
             what = (
-                f"{line!r} leads out of {config.root}; `path` in {config.path} may be a wider one"
+                f"{line!r} leads out of {config.root}; 'path' in {config.path} may be a wider one"
             )
-            problems.append(Problem(kind=ENTRY, where=str(place), what=what))
+            problems.append(Problem(kind=BAD_ENTRY, where=str(place), what=what))
         else:
             images.append(image)
     return images

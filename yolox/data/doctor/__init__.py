@@ -2,7 +2,7 @@
 
 from yolox.data.doctor.examine import check, quick_check
 from yolox.data.doctor.facts import Facts, ImageFacts, inspect_image, inspect_images
-from yolox.data.doctor.find import Located, find_splits, locate
+from yolox.data.doctor.find import LocatedData, find_splits, locate
 from yolox.data.doctor.report import ClassStats, Finding, Report, SplitStats
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     "Facts",
     "Finding",
     "ImageFacts",
-    "Located",
+    "LocatedData",
     "Report",
     "SplitStats",
     "check",

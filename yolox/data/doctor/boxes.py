@@ -21,11 +21,11 @@ from yolox.data.doctor.report import QUANTILES, ClassStats, Finding, SplitStats,
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-_SCALES = (32.0, 96.0)  # pixels: COCO's limits of small and medium
-_LEAST_SIDE = 2.0  # pixels at the input size: below that nothing can be told from noise
-_SLACK = 2.0  # pixels: conventions of where an image ends differ by as much
-_ROUNDING = 0.5  # pixels: of fractions written with few digits
-_ASPECT = 20.0
+_SIZE_LIMITS = (32.0, 96.0)  # pixels: COCO's limits of small and medium
+_MIN_SIDE = 2.0  # pixels at the input size: below that nothing can be told from noise
+_EDGE_TOLERANCE = 2.0  # pixels: conventions of where an image ends differ by as much
+_ROUNDING_TOLERANCE = 0.5  # pixels: of fractions written with few digits
+_MAX_ASPECT = 20.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,7 +124,7 @@ def split_stats(records: RecordSet, table: BoxTable, classes: Sequence[str]) -> 
 
 
 def _class_stats(size: Floats, image: npt.NDArray[np.int64]) -> ClassStats:
-    small, medium = (int((size < limit).sum()) for limit in _SCALES)
+    small, medium = (int((size < limit).sum()) for limit in _SIZE_LIMITS)
     quantiles = np.quantile(size, QUANTILES).tolist() if len(size) else []
     return ClassStats(
         objects=len(image),
@@ -169,7 +169,7 @@ def box_findings(tables: Mapping[str, BoxTable], input_size: tuple[int, int]) ->
             for i in np.flatnonzero(found[split][kind])
         ]
 
-    side = f"{_LEAST_SIDE:g} pixels at {'×'.join(map(str, input_size))}"
+    side = f"{_MIN_SIDE:g} pixels at {'×'.join(map(str, input_size))}"
     return [
         *finding(
             "warning",
@@ -185,13 +185,13 @@ def box_findings(tables: Mapping[str, BoxTable], input_size: tuple[int, int]) ->
         ),
         *finding(
             "warning",
-            f"boxes that reach more than {_SLACK:g} pixels over the edge of their image",
+            f"boxes that reach more than {_EDGE_TOLERANCE:g} pixels over the edge of their image",
             cases("over"),
             "Training cuts them at the edge: check that annotation and image belong together.",
         ),
         *finding(
             "note",
-            f"boxes that reach up to {_SLACK:g} pixels over the edge of their image",
+            f"boxes that reach up to {_EDGE_TOLERANCE:g} pixels over the edge of their image",
             cases("just over"),
             "Cut at the edge; nothing to do.",
         ),
@@ -209,7 +209,7 @@ def box_findings(tables: Mapping[str, BoxTable], input_size: tuple[int, int]) ->
         ),
         *finding(
             "note",
-            f"boxes more than {_ASPECT:g} times as long as wide",
+            f"boxes more than {_MAX_ASPECT:g} times as long as wide",
             cases("long"),
             "Likely a slip of the mouse where objects are not like that.",
         ),
@@ -226,15 +226,15 @@ def _faults(table: BoxTable) -> dict[str, Mask]:
     usable = ~no_area & ~outside
     over = np.abs(table.boxes - table.inside).max(axis=1, initial=0)
     least, most = np.minimum(width, height), np.maximum(width, height)
-    tiny = usable & (least * table.ratio < _LEAST_SIDE)
+    tiny = usable & (least * table.ratio < _MIN_SIDE)
     return {
         "no area": no_area,
         "outside": outside,
-        "over": usable & (over > _SLACK),
-        "just over": usable & (over > _ROUNDING) & (over <= _SLACK),
+        "over": usable & (over > _EDGE_TOLERANCE),
+        "just over": usable & (over > _ROUNDING_TOLERANCE) & (over <= _EDGE_TOLERANCE),
         "twice": usable & _copies(table),
         "tiny": tiny,
-        "long": usable & ~tiny & (most > _ASPECT * least),
+        "long": usable & ~tiny & (most > _MAX_ASPECT * least),
     }
 
 

@@ -28,8 +28,8 @@ from yolox.utils.progress import track
 Flaw = Literal[
     "missing", "unreadable", "empty", "truncated", "undecodable", "oversized", "missized"
 ]
-_FILL = 128  # what a JPEG decoder shows where the file has no more to say
-_BLOCK = 8  # rows: less than that of one grey is no block that the file left out
+_FILL_VALUE = 128  # what a JPEG decoder shows where the file has no more to say
+_MIN_BLOCK_ROWS = 8  # rows: less than that of one grey is no block that the file left out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +107,6 @@ def inspect_image(path: Path) -> ImageFacts:
 
 
 def _grey_share(img: npt.NDArray[np.uint8]) -> float:
-    filled = (img == _FILL).all(axis=(1, 2))[::-1]
+    filled = (img == _FILL_VALUE).all(axis=(1, 2))[::-1]
     rows = len(filled) if filled.all() else int(filled.argmin())
-    return rows / len(img) if rows >= _BLOCK else 0.0
+    return rows / len(img) if rows >= _MIN_BLOCK_ROWS else 0.0

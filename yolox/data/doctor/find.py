@@ -15,12 +15,12 @@ from yolox.utils.documents import DocumentError, read_yaml
 
 _YAML = (".yaml", ".yml")
 _ROBOFLOW = "_annotations.coco.json"
-_NAMED = (_ROBOFLOW, "result.json")  # that name no split; the second is Label Studio's
-_USUAL = ("train", "trainval", "val", "test")  # the one to train on first
+_SPLITLESS_NAMES = (_ROBOFLOW, "result.json")  # that name no split; the second is Label Studio's
+_USUAL_SPLITS = ("train", "trainval", "val", "test")  # the one to train on first
 
 
 @dataclass(frozen=True, kw_only=True)
-class Located:
+class LocatedData:
     """A data set, as far as its folders tell.
 
     Attributes:
@@ -52,7 +52,7 @@ def find_splits(path: Path) -> dict[str, RecordSet]:
     return locate(path).read()
 
 
-def locate(path: Path) -> Located:
+def locate(path: Path) -> LocatedData:
     """The data set at a path; no annotation is read.
 
     A folder with VOC<year> folders, or one of these, or one laid out like these: splits train, val,
@@ -83,7 +83,7 @@ def locate(path: Path) -> Located:
         f"no data set at {path}, which {there}. Looked for: VOC<year>/ImageSets/Main in it, in "
         f"{path / 'VOCdevkit'} and as a year itself, or ImageSets/Main; annotations/*.json (COCO), "
         f"*/{_ROBOFLOW} or a .json file; data.yaml (YOLO) or another .yaml file. Name one of "
-        f"these, or an Exp with -f"
+        "these, or an Exp"
     )
 
 
@@ -95,14 +95,14 @@ def _is_year(folder: Path) -> bool:
     return folder.name.startswith("VOC") and len(folder.name) > len("VOC")
 
 
-def _voc(root: Path, years: list[Path]) -> Located:
+def _voc(root: Path, years: list[Path]) -> LocatedData:
     found: dict[str, list[tuple[str, str]]] = {}
     for year in years:
         stems = {file.stem for file in _main(year).glob("*.txt")}
         if {"train", "val"} <= stems:
             stems.discard("trainval")  # the two of them together
         whole = {stem for stem in stems if stem.rpartition("_")[2] not in stems - {stem}}
-        for split in _in_order(stems & set(_USUAL) or whole):
+        for split in _in_order(stems & set(_USUAL_SPLITS) or whole):
             name = "" if year == root else year.name.removeprefix("VOC")
             found.setdefault(split, []).append((name, split))
     if not found:
@@ -110,7 +110,7 @@ def _voc(root: Path, years: list[Path]) -> Located:
             f"no split in {', '.join(str(_main(year)) for year in years)}: expected files such as "
             f"trainval.txt and test.txt, one image name a line"
         )
-    return Located(
+    return LocatedData(
         layout="voc", place=root, splits={split: found[split] for split in _in_order(found)}
     )
 
@@ -118,13 +118,15 @@ def _voc(root: Path, years: list[Path]) -> Located:
 def _instances(folder: Path) -> list[Path]:
     """The JSON files of a folder that hold boxes, as far as their names tell."""
     files = sorted(folder.glob("*.json"))
-    named = (file for file in files if file.name.startswith("instances") or file.name in _NAMED)
+    named = (
+        file for file in files if file.name.startswith("instances") or file.name in _SPLITLESS_NAMES
+    )
     return list(named) or files
 
 
-def _coco(files: list[Path]) -> Located:
+def _coco(files: list[Path]) -> LocatedData:
     by_name = {_split_name(file): file.absolute() for file in files}
-    return Located(
+    return LocatedData(
         layout="coco",
         place=files[0].absolute().parent,
         splits={name: by_name[name] for name in _in_order(by_name)},
@@ -132,19 +134,19 @@ def _coco(files: list[Path]) -> Located:
 
 
 def _split_name(file: Path) -> str:
-    if file.name in _NAMED:
+    if file.name in _SPLITLESS_NAMES:
         return file.absolute().parent.name
     return file.stem.removeprefix("instances_")
 
 
-def _yolo(data_yaml: Path) -> Located:
+def _yolo(data_yaml: Path) -> LocatedData:
     try:
         content = read_yaml(data_yaml)
     except (OSError, DocumentError):
         content = None
     named = [split for split in SPLITS if isinstance(content, dict) and content.get(split)]
     # Where none is named, the reader says what is wrong with the file.
-    return Located(
+    return LocatedData(
         layout="yolo", place=data_yaml, splits={split: split for split in named or SPLITS[:1]}
     )
 
@@ -153,7 +155,7 @@ def _in_order(names: Iterable[str]) -> list[str]:
     """Sorted by which of the usual splits a name starts with, then by name."""
 
     def rank(name: str) -> int:
-        found = (i for i, split in enumerate(_USUAL) if name.startswith(split))
-        return max(found, default=len(_USUAL))
+        found = (i for i, split in enumerate(_USUAL_SPLITS) if name.startswith(split))
+        return max(found, default=len(_USUAL_SPLITS))
 
     return sorted(names, key=lambda name: (rank(name), name))

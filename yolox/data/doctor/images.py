@@ -7,11 +7,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from yolox.data.datasets.decoding import DARK_BITS
 from yolox.data.datasets.records import (
-    ANNOTATION,
-    BROKEN,
-    CLASS_LIST,
-    ENTRY,
-    MISSING,
+    BAD_ANNOTATION,
+    BAD_CLASS_LIST,
+    BAD_ENTRY,
+    IMAGE_BROKEN,
+    IMAGE_MISSING,
     Record,
     RecordSet,
 )
@@ -23,11 +23,11 @@ Cases = list[tuple[str, str]]
 
 _REPLACE = "replace the file, or take its name out of the split"
 _PROBLEMS = {
-    MISSING: "images that are not there",
-    BROKEN: "images that cannot be decoded",
-    ENTRY: "entries of images that cannot be used",
-    ANNOTATION: "annotations that cannot be used",
-    CLASS_LIST: "class lists that cannot be used",
+    IMAGE_MISSING: "images that are not there",
+    IMAGE_BROKEN: "images that cannot be decoded",
+    BAD_ENTRY: "entries of images that cannot be used",
+    BAD_ANNOTATION: "annotations that cannot be used",
+    BAD_CLASS_LIST: "class lists that cannot be used",
 }
 _FLAWS: dict[Flaw, tuple[str, str]] = {
     "missing": ("images that are not there", f"Training refuses: {_REPLACE}."),
@@ -63,7 +63,7 @@ def problem_findings(splits: Splits, classes: Sequence[str] | None) -> list[Find
         for kind, cases in kinds.items()
         for found in (
             finding("note", _PROBLEMS[kind], cases, "The class list that is given counts instead.")
-            if kind == CLASS_LIST and classes
+            if kind == BAD_CLASS_LIST and classes
             else finding("error", _PROBLEMS[kind], cases, "Training refuses: mend what is named.")
         )
     ]
@@ -133,7 +133,7 @@ def file_findings(splits: Splits, facts: Facts) -> list[Finding]:
             "images of another size than the annotation says",
             cases(_other_size),
             "Training takes the file's size and the boxes as pixels of it: look at some of them "
-            "(--sheet).",
+            "on a sheet.",
         ),
         *finding(
             "warning",

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from yolox.data.datasets.records import RecordSet
 from yolox.data.doctor.report import Finding, finding
-from yolox.data.doctor.spelling import fold, nearest, pairs_alike
+from yolox.data.doctor.spelling import fold_name, nearest, pairs_alike
 
-_IMBALANCE = 20  # times as many objects
+_IMBALANCE_RATIO = 20  # times as many objects
 
 Counts = Mapping[str, Counter[str]]
 
@@ -94,7 +94,7 @@ def _absent(counts: Counts, classes: Sequence[str], total: Counter[str]) -> list
 def _alike(total: Counter[str], listed: Sequence[str]) -> list[Finding]:
     """Names that may be one; two of the list, a letter apart, are likely meant to be two."""
     pairs = pairs_alike({*total, *listed})
-    meant = [(a, b) for a, b in pairs if {a, b} <= set(listed) and fold(a) != fold(b)]
+    meant = [(a, b) for a, b in pairs if {a, b} <= set(listed) and fold_name(a) != fold_name(b)]
     title = "pairs of class names that are spelled alike"
     advice = "If each pair is one class, write its name in one way."
 
@@ -115,11 +115,11 @@ def _imbalance(counts: Counts, classes: Sequence[str]) -> list[Finding]:
     rare = sorted(present, key=lambda name: counts[train][name])
     return finding(
         "note",
-        f"classes with less than 1/{_IMBALANCE} of the objects of the most frequent one",
+        f"classes with less than 1/{_IMBALANCE_RATIO} of the objects of the most frequent one",
         [
             (train, f"{name!r}: {counts[train][name]:,}, {most!r}: {counts[train][most]:,}")
             for name in rare
-            if counts[train][name] * _IMBALANCE < counts[train][most]
+            if counts[train][name] * _IMBALANCE_RATIO < counts[train][most]
         ],
         "Expect low AP of them; more images that show them help most.",
     )

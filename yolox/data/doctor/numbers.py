@@ -17,6 +17,7 @@ def number_findings(
     """Objects that training cuts, in the first split, and images too full for COCO's rule.
 
     Args:
+        records_by_split: the split that is trained on first.
         max_labels: objects of an image that training keeps, None for all.
     """
     train, *others = records_by_split

@@ -16,8 +16,8 @@ from yolox.utils.printable import printable
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_SHOWN = ("5 %", "50 %", "95 %")
-_LINE_EXAMPLES = 3
+_SHOWN_QUANTILES = ("5 %", "50 %", "95 %")
+_MAX_EXAMPLES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,8 @@ class Finding:
 
     def line(self) -> str:
         """All of it in one line, with few examples."""
-        shown = "; ".join(self.examples[:_LINE_EXAMPLES])
-        more = "; …" if self.count > _LINE_EXAMPLES else ""
+        shown = "; ".join(self.examples[:_MAX_EXAMPLES])
+        more = "; …" if self.count > _MAX_EXAMPLES else ""
         return " ".join(f"{self.headline()}: {shown}{more}. {self.advice}".split())
 
 
@@ -150,12 +150,12 @@ class Report:
             caption=f"Sizes: √area in pixels at {'×'.join(map(str, self.input_size))}; "
             "small < 32 ≤ medium < 96 ≤ large",
         )
-        columns = ("class", "objects", "", "images", *_SHOWN, "small", "medium", "large")
+        columns = ("class", "objects", "", "images", *_SHOWN_QUANTILES, "small", "medium", "large")
         for number, column in enumerate(columns):
             table.add_column(column, justify="right" if number else "left", no_wrap=number > 0)
         for name, figures in stats.classes.items():
             known = "" if name in self.classes else " (not in the class list)"
-            sizes = [f"{size:.0f}" for size in figures.sizes[::2]] or ["–"] * len(_SHOWN)
+            sizes = [f"{size:.0f}" for size in figures.sizes[::2]] or ["–"] * len(_SHOWN_QUANTILES)
             table.add_row(
                 escape(printable(name)) + known,
                 f"{figures.objects:,}",

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 
-_LETTERS = 5  # of the longer of two names that may differ in one: cat is no misspelled car
+_MIN_LETTERS = 5  # of the longer of two names that may differ in one: cat is no misspelled car
 
 
-def fold(name: str) -> str:
+def fold_name(name: str) -> str:
     """A name without what people spell differently: case, spaces, hyphens, underscores."""
     return re.sub(r"[\s_-]+", "", name).casefold()
 
@@ -20,10 +20,10 @@ def alike(a: str, b: str) -> bool:
 
     Digits make a difference: ``type 1`` and ``type 2`` are two names.
     """
-    a, b = sorted((fold(a), fold(b)), key=len)
+    a, b = sorted((fold_name(a), fold_name(b)), key=len)
     if a == b:
         return True
-    if len(b) < _LETTERS or len(b) > len(a) + 1:
+    if len(b) < _MIN_LETTERS or len(b) > len(a) + 1:
         return False
     same = next((i for i, (p, q) in enumerate(zip(a, b, strict=False)) if p != q), len(a))
     longer = len(b) > len(a)
@@ -34,14 +34,14 @@ def alike(a: str, b: str) -> bool:
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The first of the names that is alike, those that fold to the same before others."""
     near = [other for other in names if alike(name, other)]
-    return min(near, key=lambda other: fold(other) != fold(name), default=None)
+    return min(near, key=lambda other: fold_name(other) != fold_name(name), default=None)
 
 
 def pairs_alike(names: Iterable[str]) -> list[tuple[str, str]]:
     """Every two of the names that are alike, sorted; in time linear in their number."""
     buckets: defaultdict[str, list[str]] = defaultdict(list)
     for name in sorted(set(names)):
-        for key in _keys(fold(name)):
+        for key in _keys(fold_name(name)):
             buckets[key].append(name)
     near = {pair for bucket in buckets.values() for pair in combinations(bucket, 2)}
     return sorted(pair for pair in near if alike(*pair))

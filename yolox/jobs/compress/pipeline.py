@@ -21,9 +21,9 @@ from yolox.jobs.compress.stages import (
     Export,
     FileEvaluation,
     Measurement,
-    Page,
     Processes,
     Pruning,
+    ReportPage,
     Sensitivity,
     Training,
 )
@@ -35,7 +35,7 @@ from yolox.models import ModelSpec, load_model
 from yolox.pruning import PruneConfig
 from yolox.utils.errors import UserError
 
-RECORD = "compress.json"
+RECORD_FILE = "compress.json"
 EXPORT_SECONDS, BENCH_SECONDS = 30.0, 60.0
 LATENCY_SECONDS = 400.0  # for a table of layers, where there is none yet, and six models
 
@@ -91,12 +91,12 @@ class CompressPipeline:
             UserError: the record cannot be read; or there is none, and a stage would clear a
                 folder that no compression made.
         """
-        path = self.folder / RECORD
+        path = self.folder / RECORD_FILE
         strange = [folder for stage in stages for folder in stage.folders if folder.exists()]
         if strange and not path.is_file():
             raise UserError(
-                f"{', '.join(map(str, strange))} would be replaced, and no run of this command "
-                f"made it (there is no {RECORD} beside it): choose another --output"
+                f"{', '.join(map(str, strange))} would be replaced, and no compression "
+                f"made it (there is no {RECORD_FILE} beside it): choose another `output`"
             )
         return Record(path, self.origin)
 
@@ -290,7 +290,7 @@ class CompressPipeline:
             seconds=BENCH_SECONDS * len(settings.runtimes),
         )
 
-    def _page(self, start: Path, pruned: Path) -> Page:
+    def _page(self, start: Path, pruned: Path) -> ReportPage:
         """Files stand before the checkpoint that they were made from, which is the one after."""
         settings = self.settings
         models = {"before": self.source}
@@ -299,12 +299,12 @@ class CompressPipeline:
         for step in range(1, settings.steps):
             models[f"step {step}"] = self.folder / "pruned_steps" / f"step_{step}/latest_ckpt.pth"
         models |= {"pruned": pruned, **self._files, "after": self.tuned}
-        return Page(
+        return ReportPage(
             name="report",
             recipe=self._recipe_without_training,
             models=models,
             bench=self.measured,
-            record=self.folder / RECORD,
+            record=self.folder / RECORD_FILE,
             output=self.report,
             openvino_precision=settings.openvino_precision
             if "openvino" in settings.formats
@@ -328,6 +328,7 @@ def plan_compression(
     Args:
         source: a trained checkpoint.
         recipe: names the data and says how to train; not changed.
+        settings: what is asked for.
         folder: to write into; ``<exp_name>_compress`` beside the Exp's own by default.
         origin: Exp file, or another name of the recipe, that a resumed run has to agree in.
         processes: how trainings are run; in this process, on one device, by default.

@@ -15,10 +15,10 @@ from yolox.exp.load import find_exp_file
 from yolox.utils.checkpoint import file_digest
 
 # Fields that change no result, or that every stage sets itself.
-_WITHOUT_INFLUENCE = frozenset(
+_IRRELEVANT_FIELDS = frozenset(
     ("data_num_workers", "print_interval", "save_history_ckpt", "output_dir", "exp_name")
 )
-_OF_ONE_TRAINING = ("max_epoch", "no_aug_epochs", "finetune_epochs", "sparsity")
+_STAGE_FIELDS = ("max_epoch", "no_aug_epochs", "finetune_epochs", "sparsity")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +42,7 @@ class Recipe:
         Of how long that is and of its penalty nothing counts as given: the settings say it.
         """
         exp = copy.copy(exp)
-        exp.overlook(_OF_ONE_TRAINING)
+        exp.overlook(_STAGE_FIELDS)
         given = {name: write_value(getattr(exp, name)) for name in sorted(exp.given)}
         return cls(exp=exp, named=_named(exp), given=tuple(given.items()))
 
@@ -110,7 +110,7 @@ def origin_of(exp: Exp, source: Path, recipe: Path | str) -> str:
     fields = {
         name: _plain(Path(value) if value and name == "data_dir" else value)
         for name, value in ((name, getattr(exp, name)) for name in exp.field_types())
-        if name not in _WITHOUT_INFLUENCE
+        if name not in _IRRELEVANT_FIELDS
     }
     text = json.dumps([file_digest(source), content, fields], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

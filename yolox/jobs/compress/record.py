@@ -42,7 +42,7 @@ class Record:
         if path.is_file():
             try:
                 content = read_json(path)
-                schema.require(content, _RECORD, "it is not what tools/compress.py writes")
+                schema.require(content, _RECORD, "it is not what `yolox.compress` writes")
                 self._stages = dict(content["stages"])
                 self._made = set(content["folders"])
             except (OSError, ValueError) as error:

@@ -12,7 +12,7 @@ from yolox.jobs.compress.pipeline import CompressPipeline
 from yolox.jobs.compress.run import run_stages
 from yolox.jobs.compress.stage import Stage
 from yolox.jobs.compress.verdict import Verdict
-from yolox.jobs.evaluate import ap_of
+from yolox.jobs.evaluate import ap_of_checkpoint
 from yolox.models import load_model
 from yolox.report import Report
 from yolox.utils.locks import claimed
@@ -80,7 +80,7 @@ def _aps(pipeline: CompressPipeline, reports: list[Report]) -> tuple[float, floa
     """AP50-95 before and after: the report's; measured where that was done in an earlier run."""
     rows = {row.role: row.ap50_95 for report in reports for row in report.models}
     before, after = (
-        ap_of(load_model(path), path, pipeline.recipe.exp)[0] if found is None else found
+        ap_of_checkpoint(load_model(path), path, pipeline.recipe.exp)[0] if found is None else found
         for path, found in (
             (pipeline.source, rows.get("before")),
             (pipeline.tuned, rows.get("after")),

@@ -15,7 +15,7 @@ from yolox.jobs.compress.stage import Stage
 from yolox.utils.errors import UserError
 from yolox.utils.locks import claimed
 
-TRAINED = "latest_ckpt.pth"  # what an epoch of the trainer leaves
+TRAINED_CHECKPOINT = "latest_ckpt.pth"  # what an epoch of the trainer leaves
 
 
 def run_stages(
@@ -68,7 +68,7 @@ def _clear(stage: Stage, record: Record) -> None:
         with claimed(folder):  # by no other run, that is
             pass
         try:
-            if record.has_made(folder) and not any(folder.rglob(TRAINED)):
+            if record.has_made(folder) and not any(folder.rglob(TRAINED_CHECKPOINT)):
                 shutil.rmtree(folder)
                 continue
             aside = _unused(folder)

@@ -15,7 +15,7 @@ from yolox.jobs.compress.stage import Stage
 from yolox.jobs.evaluate_files import EvalSettings, Evaluation, evaluate_and_write
 from yolox.jobs.export import export_checkpoint, has_onnxslim, with_given_names
 from yolox.jobs.measure import Measured, MeasureSettings, measure_models
-from yolox.jobs.prune import prepare, show_hint, sparing
+from yolox.jobs.prune import prepare_pruning, show_hint, spare_sensitive
 from yolox.jobs.prune_latency import LatencySettings
 from yolox.jobs.prune_steps import prune_in_steps
 from yolox.jobs.report.write import PageSettings, write_report
@@ -91,17 +91,24 @@ class Training(_RecipeStage):
         return run_trainer(trainer, exp, log_to=self.processes.log_to)
 
     def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
-        return (
-            *("-c", self._start(resumes=resumes), *(["--resume"] if resumes else [])),
-            *("-expn", self.name),
-            *(() if self.sparsity is None else ("--sparsity", self.sparsity)),
-            *(() if self.teacher is None else ("--distill", self.teacher)),
-        )
+        flags: list[object] = ["-c", self._start(resumes=resumes)]
+        if resumes:
+            flags.append("--resume")
+        flags += ["-expn", self.name]
+        if self.sparsity is not None:
+            flags += ["--sparsity", self.sparsity]
+        if self.teacher is not None:
+            flags += ["--distill", self.teacher]
+        return tuple(flags)
 
     def fields(self) -> tuple[object, ...]:
         return (
-            *("output_dir", self.folder, "max_epoch", self.epochs),
-            *("no_aug_epochs", self.plain_epochs),
+            "output_dir",
+            self.folder,
+            "max_epoch",
+            self.epochs,
+            "no_aug_epochs",
+            self.plain_epochs,
         )
 
     def _start(self, *, resumes: bool) -> Path | None:
@@ -129,10 +136,8 @@ class Sensitivity(_RecipeStage):
         return analyse(self.source, self.recipe.make(), self.folder, settings)
 
     def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
-        return (
-            *("-c", self.source, "-o", self.folder, "--metric", "loss"),
-            *("--images", self.images),
-        )
+        flags = ["-c", self.source, "-o", self.folder, "--metric", "loss"]
+        return (*flags, "--images", self.images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +180,8 @@ class Pruning(_RecipeStage):
         )
         with claimed(self.output.parent, PruningError, name=self.output.name):
             if self.spare:
-                config = sparing(config, loaded, self.spare)
-            job = prepare(
+                config = spare_sensitive(config, loaded, self.spare)
+            job = prepare_pruning(
                 loaded,
                 self.source,
                 exp,
@@ -243,10 +248,8 @@ class Export(Stage):
         return export_checkpoint(loaded, self.source, self.output, settings, images)
 
     def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
-        return (
-            *("-c", self.source, "--format", self.form, "--output-name", self.output),
-            *("--decode", "--path", self.pictures),
-        )
+        flags = ["-c", self.source, "--format", self.form, "--output-name", self.output]
+        return (*flags, "--decode", "--path", self.pictures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,15 +316,15 @@ class Measurement(Stage):
         )
 
     def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
-        return (
-            *(*self.models.values(), "--labels", *self.models, "--runtimes", *self.runtimes),
-            *("--threads", self.threads, "--openvino-precision", self.openvino_precision),
-            *("--tsize", *self.size, "--json", self.output),
-        )
+        flags: list[object] = [*self.models.values(), "--labels", *self.models]
+        flags += ["--runtimes", *self.runtimes, "--threads", self.threads]
+        flags += ["--openvino-precision", self.openvino_precision]
+        flags += ["--tsize", *self.size, "--json", self.output]
+        return tuple(flags)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page(_RecipeStage):
+class ReportPage(_RecipeStage):
     """All of it side by side, in one HTML file.
 
     Attributes:
@@ -350,11 +353,9 @@ class Page(_RecipeStage):
         return write_report(files, self.recipe.make(), self.output, page, command=self.line())
 
     def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
-        return (
-            *("-c", *self.models.values(), "--labels", *self.models, "--bench", self.bench),
-            *("--compress", self.record, "-o", self.output),
-            *_arithmetic(self.openvino_precision),
-        )
+        flags = ["-c", *self.models.values(), "--labels", *self.models, "--bench", self.bench]
+        flags += ["--compress", self.record, "-o", self.output]
+        return (*flags, *_arithmetic(self.openvino_precision))
 
 
 def _arithmetic(openvino_precision: str | None) -> tuple[str, ...]:

@@ -75,7 +75,8 @@ def size_verdict(target: str, source: Path, final: Path) -> Verdict:
 
     Args:
         target: of kind ``macs`` or ``params``.
-        source, final: checkpoints, before and after.
+        source: checkpoint before the pruning.
+        final: checkpoint after it.
     """
     config = PruneConfig(target=target)
     first, last = load_model(source), load_model(final)

@@ -36,7 +36,7 @@ from yolox.report import (
     Pair,
     Picture,
     Report,
-    above,
+    above_score,
     differences,
     draw_picture,
     most_different,
@@ -49,7 +49,7 @@ from yolox.utils.model_utils import count_macs, count_params
 
 __all__ = ["ReportSettings", "gather_report"]
 
-_BATCH = 16
+_BATCH_SIZE = 16
 _RULES = {"coco": "COCO's rule", "voc07": "VOC's 11-point rule", "voc12": "VOC's area rule"}
 
 
@@ -146,7 +146,7 @@ def gather_report(
     if len(labels) != len(paths):
         raise UserError(f"{len(labels)} labels for {len(paths)} checkpoints")
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise UserError(f"two models share a label: {', '.join(twice)}; --labels names them")
+        raise UserError(f"two models share a label: {', '.join(twice)}; `labels` names them")
     arithmetic = settings.openvino_precision
     models = [_opened(path, label, arithmetic) for path, label in zip(paths, labels, strict=True)]
     if size := settings.measured_size:
@@ -154,7 +154,7 @@ def gather_report(
         if others:
             logger.warning(
                 f"latencies are of {size[0]}×{size[1]}, which is not the size of "
-                f"{', '.join(others)}: measure with --tsize"
+                f"{', '.join(others)}: measure at that"
             )
     if exp is not None:
         models = [_evaluated(*pair) for pair in zip(_followers(exp, models), models, strict=True)]
@@ -230,7 +230,7 @@ def _followers(exp: Exp, models: Sequence[_Model]) -> list[Exp]:
 
 
 def _evaluated(exp: Exp, model: _Model) -> _Model:
-    evaluator = exp.get_evaluator(batch_size=_BATCH)
+    evaluator = exp.get_evaluator(batch_size=_BATCH_SIZE)
     if isinstance(model.network, ExportedModel) and (
         loss := model.network.nms_loss(exp.test_conf, exp.nmsthre)
     ):
@@ -351,7 +351,7 @@ def _pair(
     sample, image = dataset.samples[index], dataset.load_image(index)
     pictures: list[Picture] = []
     for model in models:
-        shown = above(model.detections[index], score)
+        shown = above_score(model.detections[index], score)
         boxes, scores, classes = shown.boxes, shown.scores, shown.classes
         names = dataset.class_names
         pictures.append(draw_picture(model.label, image, boxes, scores, classes, names))

@@ -11,22 +11,24 @@ from yolox.report import Fact
 from yolox.utils.documents import read_json
 from yolox.utils.errors import UserError
 
+_PRUNING = (["tools/prunmodel.py"], ["prune"])  # second word of a line that prunes
+
 
 def commands_of(paths: Sequence[Path], compress: Path | None, own: str) -> tuple[str, ...]:
     """The lines that made all this, in order: the pipeline's, or those told beside the files."""
     commands = []
     if compress is not None:
-        stages = read_object(compress, "tools/compress.py").get("stages", [])
+        stages = read_object(compress, "`yolox.compress`").get("stages", [])
         try:
             commands = [text_of(stage["command"]) for stage in stages.values()]
         except (AttributeError, KeyError, TypeError) as error:
             raise UserError(
-                f"{compress} is not a compress.json of tools/compress.py: its stages have no "
+                f"{compress} is not a compress.json of `yolox.compress`: its stages have no "
                 "commands"
             ) from error
     else:
         records = [path.with_suffix(".report.json") for path in paths]
-        found = [read_object(path, "tools/prunmodel.py") for path in records if path.is_file()]
+        found = [read_object(path, "`yolox.prune`") for path in records if path.is_file()]
         commands = [str(record["command"]) for record in found if record.get("command")]
     return tuple(dict.fromkeys([*commands, *([own] if own else [])]))
 
@@ -39,13 +41,13 @@ def targets_of(commands: Sequence[str]) -> tuple[Fact, ...]:
             words = shlex.split(command)
         except ValueError:  # no command line: shown as it is
             continue
-        if "tools/prunmodel.py" in words and "--target" in words[:-1]:
+        if words[1:2] in _PRUNING and "--target" in words[:-1]:
             targets.append(words[words.index("--target") + 1])
     return tuple(Fact(name="target", value=target) for target in dict.fromkeys(targets))
 
 
 def read_object(path: Path, origin: str) -> dict[str, Any]:
-    """A JSON object in a file; `origin` is the command that writes such files.
+    """A JSON object in a file; `origin` is the function that writes such files.
 
     Raises:
         UserError: it cannot be read, or is something else.

@@ -16,7 +16,7 @@ from yolox.utils.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class BenchFigures:
     """What `tools/bench.py` measured: a row a file; the machine; the input's height and width."""
 
     rows: tuple[ModelRow, ...] = ()
@@ -24,20 +24,21 @@ class Bench:
     size: tuple[int, int] | None = None
 
 
-def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Bench:
+def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> BenchFigures:
     """Read a file of ``tools/bench.py --json``.
 
     Args:
         path: the file of its ``--json``.
-        models, labels: of the report. One of these files goes by its label here. Others keep the
-            one that they were measured under, and a remark where a file of the report has it.
-            Left out, with a warning, is a file that is not the one that was measured.
+        models: files of the report. Others in the file keep the label that they were measured
+            under, and a remark where a file of the report has it. Left out, with a warning, is a
+            file that is not the one that was measured.
+        labels: of ``models``, by which they go here.
 
     Raises:
         UserError: the file cannot be read or is another one.
     """
     names = {model.resolve(): label for model, label in zip(models, labels, strict=False)}
-    content = read_object(path, "tools/bench.py --json")
+    content = read_object(path, "`yolox.jobs.measure`")
     try:
         same = {files_digest(place): place for place in names}
         machine = content["machine"]
@@ -66,7 +67,7 @@ def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Ben
                     latencies=tuple(latencies),
                 )
             )
-        return Bench(
+        return BenchFigures(
             rows=tuple(rows),
             machine=f"{machine['processor']} ({machine['cores']} cores), at {height}×{width}",
             size=(height, width),
@@ -75,7 +76,7 @@ def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Ben
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path} is not what tools/bench.py --json writes ({error!r}): measure again"
+            f"{path} is not what `yolox.jobs.measure` writes ({error!r}): measure again"
         ) from error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from yolox.exp import Exp
 from yolox.jobs.report.collect import ReportSettings, gather_report
 from yolox.jobs.report.commands import commands_of, targets_of
-from yolox.jobs.report.measured import Bench, read_bench
+from yolox.jobs.report.measured import BenchFigures, read_bench
 from yolox.report import Report, save_report
 from yolox.utils.choices import CONF
 from yolox.utils.download import resolve_weights
@@ -54,6 +54,7 @@ def write_report(
             before, the last the one after.
         exp: names the data to evaluate on; None leaves out whatever needs them.
         output: the HTML file.
+        page: what else goes into it.
         command: the line that does it again, for the page.
 
     Raises:
@@ -61,7 +62,7 @@ def write_report(
     """
     paths = [resolve_weights(path) for path in files]
     labels = page.labels or tuple(short_names(paths))
-    bench = read_bench(page.bench, paths, labels) if page.bench else Bench()
+    bench = read_bench(page.bench, paths, labels) if page.bench else BenchFigures()
     commands = commands_of(paths, page.compress, command)
     settings = ReportSettings(
         title=page.title,

@@ -16,30 +16,52 @@ from yolox.core import Trainer, TrainSettings, make_fabric
 from yolox.data import DetectionDataset, RecordSet, label_cap, require_objects
 from yolox.data.doctor import quick_check
 from yolox.evaluators import DETECTION_LIMIT, objects_beyond_limit
-from yolox.exp.follow import KEEPS
+from yolox.exp.follow import PRUNED_CLASSES_ADVICE
 from yolox.exp.idle import idle_in_training, tell_idle
 from yolox.exp.yolox_base import Exp
-from yolox.jobs.train.finetune import Teaching, average_of, fine_tuning, require_same_teacher
+from yolox.jobs.train.finetune import Teaching, build_ema, fine_tuning, require_same_teacher
 from yolox.jobs.train.loggers import evaluation_pictures, plain_fields
 from yolox.jobs.train.official import (
+    build_optimizer,
     epoch_loader,
     image_names,
     input_sizes,
-    optimizer_of,
     training_samples,
 )
-from yolox.jobs.train.sparsity import sparsity_of, sparsity_recipe
-from yolox.jobs.train.start import Start, TrainOptions, starting_point
+from yolox.jobs.train.sparsity import build_sparsity, sparsity_recipe
+from yolox.jobs.train.start import StartingPoint, TrainOptions, starting_point
 from yolox.utils.device import keep_freed_memory
 from yolox.utils.errors import UserError
 
 STRIDE = 32  # of the deepest feature map
 _DECISIVE = (
-    *("max_epoch", "no_aug_epochs", "warmup_epochs", "warmup_lr", "scheduler", "min_lr_ratio"),
+    "max_epoch",
+    "no_aug_epochs",
+    "warmup_epochs",
+    "warmup_lr",
+    "scheduler",
+    "min_lr_ratio",
     "basic_lr_per_img",
-    *("momentum", "weight_decay", "ema", "ema_decay", "retake_statistics", "accumulate", "seed"),
-    *("input_size", "multiscale_range", "random_size", "mosaic_prob", "mixup_prob", "enable_mixup"),
-    *("hsv_prob", "flip_prob", "degrees", "translate", "shear", "mosaic_scale", "mixup_scale"),
+    "momentum",
+    "weight_decay",
+    "ema",
+    "ema_decay",
+    "retake_statistics",
+    "accumulate",
+    "seed",
+    "input_size",
+    "multiscale_range",
+    "random_size",
+    "mosaic_prob",
+    "mixup_prob",
+    "enable_mixup",
+    "hsv_prob",
+    "flip_prob",
+    "degrees",
+    "translate",
+    "shear",
+    "mosaic_scale",
+    "mixup_scale",
     "max_labels",
 )
 
@@ -48,7 +70,9 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
     """Everything that a training run needs.
 
     Args:
+        exp: the recipe; its activation becomes the one that the options ask for.
         fabric: launched.
+        options: the command's flags.
 
     Raises:
         UserError: anything in the Exp, the data or the checkpoint that cannot work.
@@ -58,7 +82,8 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
     batch_size = exp.batch_size if options.batch_size is None else options.batch_size
     if batch_size % fabric.world_size:
         raise UserError(
-            f"batch size {batch_size} does not divide by {fabric.world_size} processes: change -b"
+            f"batch size {batch_size} does not divide by {fabric.world_size} processes: change "
+            "`batch_size`"
         )
     _require_statistics(exp, batch_size // fabric.world_size)
     torch.manual_seed(exp.seed or 0)
@@ -89,7 +114,7 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
         **(teaching.recipe if teaching else {}),
     }
     model = start.model.to(fabric.device)
-    optimizer = optimizer_of(exp, batch_size * exp.accumulate, model)
+    optimizer = build_optimizer(exp, batch_size * exp.accumulate, model)
     objective = teaching.objective(model, len(loader)) if teaching else None
     if objective and (beside := list(objective.adapters.parameters())):
         optimizer.add_param_group({"params": beside})
@@ -120,8 +145,8 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
             retake_statistics=exp.retake_statistics,
             goes_on=options.goes_on,
         ),
-        ema=average_of(exp, model, tuned=start.tuned),
-        regularizer=sparsity_of(exp, model, optimizer),
+        ema=build_ema(exp, model, tuned=start.tuned),
+        regularizer=build_sparsity(exp, model, optimizer),
         pruning=start.pruning,
         recipe=recipe,
         resume=start.resume,
@@ -138,7 +163,7 @@ def _require_statistics(exp: Exp, images: int) -> None:
     if images * (height // STRIDE) * (width // STRIDE) == 1:
         raise UserError(
             "a batch norm cannot train on one value a channel, all that is left of one image of "
-            f"{height}×{width}: raise the batch size (-b), input_size or the least of random_size"
+            f"{height}×{width}: raise `batch_size`, input_size or the least of random_size"
         )
 
 
@@ -148,7 +173,7 @@ def _decisive_fields(exp: Exp) -> dict[str, Any]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
-def _teaching(exp: Exp, options: TrainOptions, start: Start) -> Teaching | None:
+def _teaching(exp: Exp, options: TrainOptions, start: StartingPoint) -> Teaching | None:
     """The teacher that the run asks for; the same one as before where it is resumed."""
     teaching = None
     if options.teacher is not None:
@@ -159,13 +184,13 @@ def _teaching(exp: Exp, options: TrainOptions, start: Start) -> Teaching | None:
     return teaching
 
 
-def _tell_unused_classes(loader: Any, start: Start) -> None:
+def _tell_unused_classes(loader: Any, start: StartingPoint) -> None:
     """Warn where most classes of a pruned model have no objects in the training images."""
     used = {int(index) for sample in training_samples(loader) for index in sample.classes}
     if used and 2 * len(used) < start.spec.num_classes:
         logger.warning(
             f"the training images have objects of {len(used)} of the model's "
-            f"{start.spec.num_classes} classes, and {KEEPS}"
+            f"{start.spec.num_classes} classes, and {PRUNED_CLASSES_ADVICE}"
         )
 
 
@@ -184,7 +209,7 @@ def _look_at_data(exp: Exp, loader: Any, evaluator: Any) -> None:
     records = {name: found for name, found in splits.items() if isinstance(found, RecordSet)}
     if records:
         for line in quick_check(records, exp.class_names or None):
-            logger.warning(f"data: {line} (tools/check_data.py tells more)")
+            logger.warning(f"data: {line} (`yolox.data.doctor` tells more)")
     _tell_cut_objects(getattr(loader, "dataset", None))
     _tell_coco_limit(evaluator)
 

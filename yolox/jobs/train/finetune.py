@@ -18,11 +18,11 @@ from yolox.utils.download import resolve_weights
 from yolox.utils.ema import ModelEMA
 
 EMA_WINDOW = 0.02  # updates that the average spans, as a part of the run's
-LONGEST_RAMP = 2000.0  # updates; that of a run from scratch
-LEAST_WARMUP = 20  # steps
+MAX_RAMP = 2000.0  # updates; that of a run from scratch
+MIN_WARMUP = 20  # steps
 
 # What a person would have set on the command line of the whole model's training.
-_AS_BEFORE = ("input_size", "scheduler", "accumulate", "momentum", "weight_decay", "ema")
+_KEPT_FIELDS = ("input_size", "scheduler", "accumulate", "momentum", "weight_decay", "ema")
 
 _WEIGHTS = ("cls", "obj", "box", "feature")
 
@@ -45,7 +45,7 @@ def fine_tuning(exp: Exp, steps: int, original: Mapping[str, Any] | None = None)
     updates = epochs * math.ceil(steps / exp.accumulate)
     recipe: dict[str, Any] = {
         "no_aug_epochs": plain_epochs(exp, epochs),
-        "warmup_epochs": min(exp.warmup_epochs, max(epochs / 10, LEAST_WARMUP / steps)),
+        "warmup_epochs": min(exp.warmup_epochs, max(epochs / 10, MIN_WARMUP / steps)),
         "ema_decay": min(exp.ema_decay, max(1 - 1 / (EMA_WINDOW * updates), 0.0)),
     }
     if "finetune_lr" in given or "basic_lr_per_img" not in given:
@@ -53,7 +53,7 @@ def fine_tuning(exp: Exp, steps: int, original: Mapping[str, Any] | None = None)
     tuned.put(**{name: value for name, value in recipe.items() if name not in given})
     if exp.sparsity and "sparsity" not in given:
         tuned.put(sparsity=0.0)
-        logger.info("sparsity is off: the model is pruned (give --sparsity to penalise it again)")
+        logger.info("sparsity is off: the model is pruned (give `sparsity` to penalise it again)")
     tuned.check()
     _tell_differences(exp, original or {})
     logger.info(
@@ -66,7 +66,7 @@ def fine_tuning(exp: Exp, steps: int, original: Mapping[str, Any] | None = None)
 
 def _tell_differences(exp: Exp, original: Mapping[str, Any]) -> None:
     """Warn of what this run, unasked, has otherwise than the one that trained the whole model."""
-    names = [*_AS_BEFORE]
+    names = [*_KEPT_FIELDS]
     if not original.get("sparsity"):  # such a run is a stage of its own, as this one is
         names += ["basic_lr_per_img", *(() if exp.finetune_epochs else ("max_epoch",))]
     now = {name: getattr(exp, name) for name in names if name not in exp.given}
@@ -78,7 +78,7 @@ def _tell_differences(exp: Exp, original: Mapping[str, Any]) -> None:
     if changes:
         logger.warning(
             f"the run that trained the whole model had other settings: {', '.join(changes)}; to "
-            "keep them, set them on this command line too"
+            "keep them, set them here too"
         )
 
 
@@ -87,15 +87,17 @@ def plain_epochs(exp: Exp, epochs: int) -> int:
     return min(exp.no_aug_epochs, epochs // 4)
 
 
-def average_of(exp: Exp, model: YOLOX, *, tuned: bool) -> ModelEMA | None:
+def build_ema(exp: Exp, model: YOLOX, *, tuned: bool) -> ModelEMA | None:
     """The average that the Exp asks for; None where it wants none.
 
     Args:
+        exp: says whether, and with what decay.
+        model: whose weights are averaged.
         tuned: the run fine-tunes: the decay is reached in as many updates as the average spans.
     """
     if not exp.ema:
         return None
-    ramp = min(1 / (1 - exp.ema_decay), LONGEST_RAMP) if tuned else LONGEST_RAMP
+    ramp = min(1 / (1 - exp.ema_decay), MAX_RAMP) if tuned else MAX_RAMP
     return ModelEMA(model, exp.ema_decay, ramp=ramp)
 
 
@@ -135,7 +137,8 @@ def require_same_teacher(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to resume with another teacher than the run had.
 
     Args:
-        before, now: the recipes of the stopped run and of this one.
+        before: the recipe of the stopped run.
+        now: the recipe of this one.
 
     Raises:
         CheckpointError: saying which file is needed; or feature maps taught in one of them only.
@@ -151,12 +154,12 @@ def require_same_teacher(before: dict[str, Any], now: dict[str, Any]) -> None:
         return
     if had is None:
         raise CheckpointError(
-            "the run to be resumed had no teacher: resume it without --distill, or start a new run "
-            "from its weights, with -c and -expn NAME"
+            "the run to be resumed had no teacher: resume it without `teacher`, or start a new run "
+            "from its weights, as `checkpoint` with another `name`"
         )
     teacher = f"{before['teacher']} (sha256 {had[:12]}…)"
     got = f"{now['teacher']} is another file (sha256 {has[:12]}…)" if has else "there is none"
     raise CheckpointError(
-        f"the run to be resumed was distilled from {teacher}, now {got}: give that file to "
-        "--distill, or start a new run from its weights, with -c and -expn NAME"
+        f"the run to be resumed was distilled from {teacher}, now {got}: give that file as "
+        "`teacher`, or start a new run from its weights, as `checkpoint` with another `name`"
     )

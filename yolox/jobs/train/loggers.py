@@ -22,7 +22,7 @@ from yolox.utils.extras import import_extra
 from yolox.utils.model_utils import adjust_status
 from yolox.utils.visualize import vis
 
-LEAST_SCORE = 0.3  # of a detection in a picture
+MIN_SCORE = 0.3  # of a detection in a picture
 _KINDS: dict[str, tuple[Any, Callable[[Any], RunLogger]]] = {
     "wandb": (WandbOptions, Wandb),
     "mlflow": (MlflowOptions, Mlflow),
@@ -54,7 +54,7 @@ def choose_logger(name: str, pairs: Sequence[str]) -> tuple[RunLogger | None, li
         if not dash or prefix not in _KINDS:
             rest += pairs[index : index + 2]
         elif prefix != name:
-            stray.append(f"{pairs[index]} is of -l {prefix}, and -l is {name}")
+            stray.append(f"{pairs[index]} is of the logger {prefix}, and this one is {name}")
         elif index + 1 == len(pairs):
             raise UserError(f"{pairs[index]} has no value: give one, or leave it out")
         else:
@@ -63,7 +63,7 @@ def choose_logger(name: str, pairs: Sequence[str]) -> tuple[RunLogger | None, li
         raise UserError("; ".join(stray))
     if name not in _KINDS:
         return None, rest
-    import_extra(name, f"-l {name}")
+    import_extra(name, f"the logger {name}")
     options, make = _KINDS[name]
     return make(options(**_read(name, options, own))), rest
 
@@ -126,7 +126,7 @@ def evaluation_pictures(exp: Exp, evaluator: Any, model: nn.Module, number: int)
         pixels, _, (height, width), image_id = dataset[index]
         batch = torch.as_tensor(np.asarray(pixels), dtype=torch.float32, device=device)[None]
         with adjust_status(model):
-            found = postprocess(model(batch), exp.num_classes, LEAST_SCORE, exp.nmsthre)[0]
+            found = postprocess(model(batch), exp.num_classes, MIN_SCORE, exp.nmsthre)[0]
         scale = min(batch.shape[2] / height, batch.shape[3] / width)
         shown = np.asarray(pixels).transpose(1, 2, 0)
         shown = shown[: round(height * scale), : round(width * scale)].clip(0, 255)
@@ -134,7 +134,7 @@ def evaluation_pictures(exp: Exp, evaluator: Any, model: nn.Module, number: int)
         scores = rows[:, 4] * rows[:, 5]
         drawn = vis(
             shown.astype(np.uint8),
-            rows[:, :4], scores, rows[:, 6], LEAST_SCORE, exp.class_names or None,
+            rows[:, :4], scores, rows[:, 6], MIN_SCORE, exp.class_names or None,
         )  # fmt: skip
         pictures[names.get(int(np.ravel(image_id)[0]), str(index))] = drawn[..., ::-1].copy()
     return pictures

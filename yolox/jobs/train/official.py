@@ -68,7 +68,7 @@ def _fits(spec: ModelSpec, model: nn.Module) -> bool:
     }
 
 
-def optimizer_of(exp: Exp, batch_size: int, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(exp: Exp, batch_size: int, model: nn.Module) -> torch.optim.Optimizer:
     """`Exp.get_optimizer`, which in an official Exp finds the model as ``self.model``."""
     if "model" in inspect.signature(exp.get_optimizer).parameters:
         return exp.get_optimizer(batch_size, model)

@@ -23,6 +23,7 @@ def run_trainer(
     """Claim the run's folder, say what is trained, and train.
 
     Args:
+        trainer: runs to the last epoch.
         exp: that the trainer was made from.
         log_to: is told the folder, once it is this run's.
 
@@ -50,6 +51,7 @@ def official_args(options: TrainOptions, *, devices: int | None = None) -> argpa
     """What `Exp.get_trainer` is given, which an Exp file may override: the flags of a command.
 
     Args:
+        options: that become flags.
         devices: processes on this machine; by default all GPUs, or 1 on the CPU.
     """
     return argparse.Namespace(

@@ -23,7 +23,7 @@ def sparsity_recipe(exp: Exp) -> dict[str, Any]:
     return {field: getattr(exp, field) for field in fields}
 
 
-def sparsity_of(exp: Exp, model: nn.Module, optimizer: torch.optim.Optimizer) -> Sparsity | None:
+def build_sparsity(exp: Exp, model: nn.Module, optimizer: torch.optim.Optimizer) -> Sparsity | None:
     """The penalty for training the model, on its device, with an optimizer.
 
     Raises:

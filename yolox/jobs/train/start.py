@@ -45,7 +45,7 @@ class TrainOptions:
         batch_size: of all processes together; the Exp's by default.
         act: activation to train with, over the Exp's ``act`` or ``finetune_act``.
         name: output folder's name, over the Exp's ``exp_name``.
-        goes_on: how a person goes on with the run once it is stopped; by default with --resume.
+        goes_on: how a person goes on with the run once it is stopped; by default with ``resume``.
         start_epoch: epochs taken as done by a resumed run, over the checkpoint's own number.
         cache: keep decoded images in ``"ram"`` or on ``"disk"``.
         teacher: checkpoint, or name of published weights, to distil from.
@@ -65,7 +65,7 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class StartingPoint:
     """A model to train, and where to.
 
     Attributes:
@@ -90,7 +90,7 @@ class Start:
         return dict(self.pruning[0].get("recipe") or {}) if self.pruning else {}
 
 
-def starting_point(exp: Exp, options: TrainOptions) -> Start:
+def starting_point(exp: Exp, options: TrainOptions) -> StartingPoint:
     """The model to train: new, from weights, pruned, or the one of a stopped run.
 
     Raises:
@@ -103,13 +103,13 @@ def starting_point(exp: Exp, options: TrainOptions) -> Start:
     return start
 
 
-def _start(exp: Exp, options: TrainOptions) -> Start:
+def _start(exp: Exp, options: TrainOptions) -> StartingPoint:
     folder = exp.output_folder(options.name)
     path = options.checkpoint or (folder / "latest_ckpt.pth" if options.resume else None)
     if path is None:
         exp.resolve_classes()
         model = exp.get_model()
-        return Start(model=model, spec=spec_of(exp, model), folder=folder)
+        return StartingPoint(model=model, spec=spec_of(exp, model), folder=folder)
     path = resolve_weights(path)
     loaded = load_model(path)
     if options.resume or loaded.is_pruned:
@@ -120,7 +120,7 @@ def _start(exp: Exp, options: TrainOptions) -> Start:
     exp.resolve_classes()
     model = exp.get_model()
     _transfer(path, loaded, model, exp)
-    return Start(model=model, spec=spec_of(exp, model), folder=folder)
+    return StartingPoint(model=model, spec=spec_of(exp, model), folder=folder)
 
 
 def _transfer(path: Path, loaded: LoadedModel, model: YOLOX, exp: Exp) -> None:
@@ -148,17 +148,17 @@ def _spare(sources: Sequence[Path], folder: Path, *, history: bool) -> None:
     if own:
         raise CheckpointError(
             f"this run writes its checkpoints into {folder}, over {' and '.join(map(str, own))}, "
-            f"which it starts or learns from: give it a folder of its own, as -expn {folder.name}_2"
-            ", or go on with the run that stopped there with --resume"
+            f"which it starts or learns from: give it a folder of its own, as "
+            f"`name={folder.name + '_2'!r}`, or go on with the run that stopped there with `resume`"
         )
     if (folder / "latest_ckpt.pth").is_file():
         logger.warning(
             f"{folder} holds the checkpoints of another run, and this one writes over them: stop "
-            "it and give -expn NAME to keep them, or --resume to go on with that run"
+            "it and give another `name` to keep them, or `resume` to go on with that run"
         )
 
 
-def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> Start:
+def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> StartingPoint:
     content = {**loaded.content, "recipe": loaded.recipe}
     if "train" not in content:
         raise no_training_state(path)
@@ -167,11 +167,11 @@ def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -
     if asked and asked != loaded.spec.act:
         raise CheckpointError(
             f"{path} is trained with {loaded.spec.act}, and goes on with it: leave {asked} out, or "
-            "start a new run from its weights, with -c and -expn NAME"
+            "start a new run from its weights, as `checkpoint` with another `name`"
         )
     if options.start_epoch is not None:
         content["train"] = {**content["train"], "epoch": options.start_epoch}
-    return Start(
+    return StartingPoint(
         model=_as_built_by(exp, path, loaded, options),
         spec=dataclasses.replace(
             loaded.spec, class_names=tuple(exp.class_names), input_size=exp.test_size
@@ -256,7 +256,7 @@ def _compare_networks(
     )
 
 
-def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> Start:
+def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> StartingPoint:
     act = options.act or _given_act(exp, tuned=True) or exp.finetune_act or loaded.spec.act
     note = ""
     if act != loaded.spec.act:
@@ -267,7 +267,7 @@ def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions
         loaded.spec, act=act, class_names=tuple(exp.class_names), input_size=exp.test_size
     )
     name = options.name or f"{exp.exp_name}_finetune"
-    return Start(
+    return StartingPoint(
         model=_as_built_by(exp, path, loaded, options),
         spec=spec,
         folder=exp.output_folder(name),

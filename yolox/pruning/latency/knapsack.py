@@ -17,11 +17,11 @@ import numpy as np
 
 from yolox.pruning.cost import Counts, SlotCosts, Values
 
-SLACK = 1e-9  # relative, for sums of fractions
-SWEEPS = 100  # over all groups; a few are usual
-HALVINGS = 40  # of the price's interval, on a logarithmic scale
-GROWTH = 4.0  # of the price, until the budget is met
-GROWTHS = 40
+ROUNDING_TOLERANCE = 1e-9  # relative, for sums of fractions
+MAX_SWEEPS = 100  # over all groups; a few are usual
+MAX_HALVINGS = 40  # of the price's interval, on a logarithmic scale
+PRICE_GROWTH = 4.0  # of the price, until the budget is met
+MAX_GROWTHS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def solve(items: Sequence[Item], costs: SlotCosts, budget: float) -> list[int] |
     what is left of the budget goes to the most important slots for their cost that still fit.
     """
     whole = [int(item.counts[-1]) for item in items]
-    limit = budget * (1 + SLACK)
+    limit = budget * (1 + ROUNDING_TOLERANCE)
     if costs.at(whole) <= limit:
         return whole
     least = cheapest(items, costs)
@@ -88,13 +88,13 @@ def _bisect(
         below = max(below, kept, key=lambda k: importance(items, k))
         return True
 
-    low = SLACK * importance(items, whole) / costs.at(whole)
+    low = ROUNDING_TOLERANCE * importance(items, whole) / costs.at(whole)
     high = low
-    for _ in range(GROWTHS):
+    for _ in range(MAX_GROWTHS):
         if fits(high):
             break
-        low, high = high, high * GROWTH
-    for _ in range(HALVINGS):
+        low, high = high, high * PRICE_GROWTH
+    for _ in range(MAX_HALVINGS):
         middle = math.sqrt(low * high)
         if middle in (low, high):
             break
@@ -110,14 +110,14 @@ def _settle(
 ) -> list[int]:
     """Coordinate descent on lost importance + price · cost; a price of infinity is cost alone."""
     kept = list(start)
-    for _ in range(SWEEPS):
+    for _ in range(MAX_SWEEPS):
         changed = False
         for number, item in enumerate(items):
             cost = costs.choices(number, item.counts, kept)
             gain = -cost if math.isinf(price) else item.values - price * cost
             now = int(np.searchsorted(item.counts, kept[number]))
             best = int(gain.argmax())
-            if gain[best] > gain[now] + SLACK * abs(gain[now]):
+            if gain[best] > gain[now] + ROUNDING_TOLERANCE * abs(gain[now]):
                 kept[number] = int(item.counts[best])
                 changed = True
         if not changed:
@@ -140,7 +140,9 @@ def _put_back(
                 continue
             cost = costs.choices(number, item.counts, kept)
             extra = cost[now + 1 :] - cost[now]
-            rate = np.where(extra <= room, gain / np.maximum(extra, SLACK * limit), 0.0)
+            rate = np.where(
+                extra <= room, gain / np.maximum(extra, ROUNDING_TOLERANCE * limit), 0.0
+            )
             choice = int(rate.argmax())
             best = max(best, (float(rate[choice]), -number, int(item.counts[now + 1 + choice])))
         if best[0] <= 0:
@@ -162,7 +164,11 @@ def _take_away(
             cost = costs.choices(number, item.counts, kept)
             saved = np.minimum(cost[now] - cost[:now], excess)
             loss = item.values[now] - item.values[:now]
-            rate = np.where(saved > SLACK * limit, loss / np.maximum(saved, SLACK * limit), np.inf)
+            rate = np.where(
+                saved > ROUNDING_TOLERANCE * limit,
+                loss / np.maximum(saved, ROUNDING_TOLERANCE * limit),
+                np.inf,
+            )
             choice = int(rate.argmin())
             best = min(best, (float(rate[choice]), number, int(item.counts[choice])))
         if math.isinf(best[0]):

@@ -28,7 +28,9 @@ def measure_latency(
     Args:
         models: timed in turn, see :func:`yolox.utils.timing.interleave`.
         example_input: float (B, 3, H, W) on the models' device.
-        runs, warmup, at_most: as there.
+        runs: rounds that count, as there.
+        warmup: rounds before them, as there.
+        at_most: seconds, as there.
     """
     x = example_input.contiguous(memory_format=torch.channels_last)
     works: list[Callable[[], object]] = [

@@ -20,7 +20,7 @@ from yolox.pruning.latency.knapsack import Item, cheapest, solve
 from yolox.pruning.plan import PruningPlan, make_plan
 from yolox.pruning.surgery import mask_plan
 
-TRIES = 6  # models measured
+MAX_TRIES = 6  # models measured
 STOP_TOLERANCE = 0.02  # relative to the target: near enough to stop
 LATENCY_TOLERANCE = 0.05  # relative to the target: met
 
@@ -42,8 +42,10 @@ class LatencyPlanner:
         """Score the slots; those of a round that silences some leave these at the end.
 
         Args:
-            model, groups: all groups of the model.
+            model: the whole one.
+            groups: all groups of the model.
             chosen: those that may lose slots.
+            config: the floor, the cap and the steps of each group.
             costs: predicted milliseconds, of the chosen groups in their order.
             scorer: of the config's criterion.
             on_hint: called with what a single threshold could do, before the first cut.
@@ -194,7 +196,7 @@ def search(
     attempts: list[Attempt] = []
     plans: list[PruningPlan] = []
     budget: float | None = wanted
-    while budget is not None and len(attempts) < TRIES:
+    while budget is not None and len(attempts) < MAX_TRIES:
         budget = max(budget, least)
         plan, predicted = planner.plan(budget)
         if any(plan.removed == earlier.removed for earlier in plans):

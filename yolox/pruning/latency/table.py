@@ -25,7 +25,7 @@ from yolox.utils.model_utils import run_shapes
 from yolox.utils.progress import track
 
 TABLE_FORMAT = "yolox-layer-latencies"
-GRID = (0.125, 0.25, 0.5, 0.75)  # of a layer's width; the width itself is always there
+WIDTH_FRACTIONS = (0.125, 0.25, 0.5, 0.75)  # of a layer's width; the width itself is always there
 REMEASURE_RATIO = 1.05  # times what a wider layer takes: such a figure is measured again
 RETRIES = 2
 
@@ -238,8 +238,8 @@ def _pair_of(key: str) -> Pair:
 
 
 def nodes(width: int, step: int) -> list[int]:
-    """Counts of channels to measure at: about `GRID` of the width, in multiples of the step."""
-    coarse = {max(1, round(width * part / step)) * step for part in GRID}
+    """Counts of channels to measure at, in whole steps: about `WIDTH_FRACTIONS` of a width."""
+    coarse = {max(1, round(width * part / step)) * step for part in WIDTH_FRACTIONS}
     return sorted({count for count in coarse if count < width} | {width})
 
 
@@ -254,6 +254,7 @@ def layer_tables(
 
     Args:
         table: where figures are kept.
+        measure: times what the table lacks.
         layers: of the model, from `conv_layers`.
         groups: those that may lose channels; other axes need one node.
         step: channels are left in multiples of it.

@@ -33,13 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--sensitivity", action="store_true", help="measure layers first, keep sensitive ones whole"
     )
-    add("--steps", type=parts.positive, default=1, help="rounds of pruning, with training between")
-    add(
-        "--step-epochs",
-        type=parts.positive,
-        default=STEP_EPOCHS,
-        help="epochs of training between two rounds",
-    )
+    parts.add_steps(pruning, STEP_EPOCHS)
     training = parser.add_argument_group("training")
     add = training.add_argument
     add("--sparsity", type=float, help="strength of sparsity training before pruning (none)")

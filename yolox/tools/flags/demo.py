@@ -16,18 +16,19 @@ def make_parser() -> argparse.ArgumentParser:
     parser = parts.make_parser(
         "Detect objects in an image, a folder, a video or a camera's pictures; what is found is "
         "drawn and written to --save_dir.",
-        "python tools/demo.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth --path photos",
+        "python tools/demo.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth photos",
     )
     parser.add_argument(
-        "demo",
-        nargs="?",
-        choices=KINDS,
-        help="what to look at; webcam takes --camid (told by --path: an image, folder or video)",
+        "what",
+        nargs="*",
+        metavar="[image | video | webcam] PATH",
+        help="image, folder, pattern as 'photos/*.jpg', or video; webcam takes --camid instead. "
+        "The kind may be left out",
     )
     parser.add_argument(
         "-c", "--ckpt", type=Path, help="checkpoint or exported file (the Exp's best_ckpt.pth)"
     )
-    parser.add_argument("--path", help="image, folder, pattern as 'photos/*.jpg', or video")
+    parser.add_argument("--path", help="the same as PATH")
     parser.add_argument("--camid", type=parts.natural, default=0, help="number of the camera")
     parser.add_argument(
         "--save_dir", type=Path, default=Path("YOLOX_outputs/demo"), help="where pictures go"

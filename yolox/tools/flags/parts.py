@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from yolox.export.runtimes import OPENVINO_PRECISIONS
-from yolox.utils.choices import MOST_SEED, PRECISIONS
+from yolox.utils.choices import MAX_SEED, PRECISIONS
 from yolox.utils.errors import UserError
 
 DEFAULT_EXP = Path("exps/yolox_voc_s.py")
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Examples as written, and every default shown."""
+    """Examples as written, and the defaults that the help texts leave to the parser."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = action.default not in (None, False) and action.default not in ([], "")
+        return super()._get_help_string(action) if told else action.help
 
 
 class _Parser(argparse.ArgumentParser):
@@ -46,8 +50,8 @@ def natural(text: str) -> int:
 def seed(text: str) -> int:
     """A flag's value as a seed of random numbers."""
     value = natural(text)
-    if value > MOST_SEED:
-        raise argparse.ArgumentTypeError(f"must be at most {MOST_SEED}, got {text}")
+    if value > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"must be at most {MAX_SEED}, got {text}")
     return value
 
 
@@ -118,6 +122,19 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 def experimental(parser: argparse.ArgumentParser, why: str) -> argparse._ArgumentGroup:
     """The group of flags that were measured here to help little or not at all."""
     return parser.add_argument_group("experimental", f"{why}, see docs/results.md")
+
+
+def add_steps(group: argparse._ActionsContainer, step_epochs: int) -> None:
+    """Of every command that prunes in rounds; it has its own number of epochs between two."""
+    group.add_argument(
+        "--steps", type=positive, default=1, help="rounds of pruning, with training between"
+    )
+    group.add_argument(
+        "--step-epochs",
+        type=positive,
+        default=step_epochs,
+        help="epochs of training between two rounds",
+    )
 
 
 def add_openvino_precision(group: argparse._ActionsContainer) -> None:

@@ -92,13 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
     tried = parts.experimental(parser, "refitting and one cut gained as much or more here")
     add = tried.add_argument
     add("--bn-recalibrate", type=int, help="images to correct batch norms on, 0 for none (0)")
-    add("--steps", type=parts.positive, default=1, help="rounds of pruning, with training between")
-    add(
-        "--step-epochs",
-        type=parts.positive,
-        default=STEP_EPOCHS,
-        help="epochs of training between two",
-    )
+    parts.add_steps(tried, STEP_EPOCHS)
 
     out = parser.add_argument_group("what is measured and written")
     add = out.add_argument

@@ -1,0 +1,127 @@
+"""A detector from a checkpoint, the name of published weights, or an exported file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from loguru import logger
+
+from yolox.data import COCO_CLASSES
+from yolox.export import is_exported, open_exported
+from yolox.export.runtime import tell_program
+from yolox.models import load_model
+from yolox.predict.detector import Detector
+from yolox.utils.choices import CONF, NMS
+from yolox.utils.device import default_device
+from yolox.utils.download import resolve_weights
+from yolox.utils.errors import UserError
+from yolox.utils.model_utils import fuse_model
+
+
+def load(
+    source: str | Path,
+    *,
+    conf: float | None = None,
+    nms: float | None = None,
+    size: int | tuple[int, int] | None = None,
+    device: str | torch.device = "auto",
+    half: bool = False,
+    fuse: bool = False,
+    legacy: bool = False,
+    names: Sequence[str] = (),
+) -> Detector:
+    """A detector from a checkpoint, dense or pruned, or from a file exported from one.
+
+    Args:
+        source: a checkpoint, the name of published weights as ``yolox_s``, or an exported file.
+        conf: least score of a detection, in [0, 1]; 0.3 by default, or the exported file's own.
+        nms: IoU above which the weaker of two boxes of a class goes, in [0, 1]; 0.45 by default, or
+            the exported file's own.
+        size: side, or (height, width), of the network's input in pixels, multiples of 32; that of
+            the file by default.
+        device: where a checkpoint runs; ``auto`` takes a GPU where there is one. Exported files run
+            on the CPU.
+        half: mixed precision of a checkpoint: fp16 on a GPU, bf16 on a CPU.
+        fuse: fold batch norms into their convolutions.
+        legacy: input scaling of weights before YOLOX 0.2.
+        names: class names of a file that has none; of 80 unnamed classes COCO's are taken.
+
+    Raises:
+        UserError: no such file, a damaged one, or arguments that do not go with it.
+    """
+    for what, value in (("conf", conf), ("nms", nms)):
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"{what} must be in [0, 1], got {value}")
+    wanted = (size, size) if isinstance(size, int) else size
+    if wanted and (len(wanted) != 2 or any(side < 32 or side % 32 for side in wanted)):
+        raise UserError(f"size must be multiples of 32, got {size}")
+    if is_exported(source):
+        asked = {"half": half, "fuse": fuse, "device": str(device) not in ("auto", "cpu")}
+        return _load_exported(Path(source), conf, nms, wanted, names, legacy, asked)
+    where = default_device() if device == "auto" else torch.device(device)
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {device}: PyTorch finds no GPU here, use cpu")
+    loaded = load_model(resolve_weights(Path(source)))
+    model: torch.nn.Module = fuse_model(loaded.model) if fuse else loaded.model
+    dtype = torch.float16 if where.type == "cuda" else torch.bfloat16
+    return Detector(
+        model=model.to(where, memory_format=torch.channels_last),  # type: ignore[call-overload]
+        size=wanted or loaded.spec.input_size,
+        num_classes=loaded.spec.num_classes,
+        conf=CONF if conf is None else conf,
+        nms=NMS if nms is None else nms,
+        names=_names(source, loaded.spec.class_names, names, loaded.spec.num_classes),
+        legacy=legacy,
+        autocast=dtype if half else None,
+    )
+
+
+def _load_exported(
+    path: Path,
+    conf: float | None,
+    nms: float | None,
+    size: tuple[int, int] | None,
+    names: Sequence[str],
+    legacy: bool,
+    asked: dict[str, bool],
+) -> Detector:
+    if given := [name for name, value in asked.items() if value]:
+        raise UserError(
+            f"{' and '.join(given)} cannot be had of {path}: it runs as it was exported, in its "
+            "own runtime on the CPU; leave them out, or give the checkpoint"
+        )
+    model = open_exported(path)
+    tell_program(path)
+    info, spec = model.info, model.spec(size)
+    detector = Detector(
+        model=model,
+        size=spec.input_size,
+        num_classes=spec.num_classes,
+        conf=info.conf_threshold if conf is None else conf,
+        nms=info.nms_threshold if nms is None else nms,
+        names=_names(path, spec.class_names, names, spec.num_classes),
+        legacy=legacy,
+    )
+    if loss := model.nms_loss(detector.conf, detector.nms):
+        logger.warning(loss)
+    return detector
+
+
+def _names(
+    source: str | Path, own: Sequence[str], given: Sequence[str], count: int
+) -> tuple[str, ...]:
+    """Class names to show; empty, with a warning, where nothing tells them."""
+    if own:
+        return tuple(own)
+    if len(given) == count:
+        return tuple(given)
+    names = tuple(COCO_CLASSES) if count == len(COCO_CLASSES) else ()
+    logger.warning(
+        f"{source} does not name its {count} classes: "
+        f"{'COCO names in the usual order' if names else 'numbers'} are shown; to name them, "
+        "give `names`, or write a file that has them: `yolox.exp.follow.with_names` "
+        f"`checkpoint={str(source)!r}`"
+    )
+    return names
