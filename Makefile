@@ -4,6 +4,9 @@ BIN := .venv/bin
 # A make file target that is newer than what it was made from is up to date.
 INSTALLED := .venv/.installed
 NETWORKS := .venv/networks
+# Two processes, each through a half of the files in their order; who is done first takes of the
+# other's half. What a file makes once for all its tests is seldom made twice then.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo install networks lint test test-fast clean
 
@@ -38,14 +41,12 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED) networks
 	# Exported files apart: their runtimes share a process with nothing else then.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=20 --ignore=tests/export \
-		--ignore=tests/networks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=20 tests/export
-	OMP_NUM_THREADS=1 PYTHONPATH=$(NETWORKS) $(BIN)/python -m pytest -n 2 tests/networks
+	$(TEST) --durations=20 --ignore=tests/export --ignore=tests/networks
+	$(TEST) --durations=20 tests/export
+	PYTHONPATH=$(NETWORKS) $(TEST) tests/networks
 
 test-fast: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" \
-		tests/data tests/models tests/evaluators tests/utils
+	$(TEST) -m "not slow" tests/data tests/models tests/evaluators tests/utils
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -258,7 +258,7 @@ def _read_image(path: Path | None) -> NDArray[np.uint8]:
     try:
         return read_image(path)
     except ImageError as error:
-        raise BenchError(f"{path} {error.what}: give another `image`") from None
+        raise BenchError(f"`image` {path} {error.what}: give another file") from None
 
 
 def _version(package: str) -> str | None:
