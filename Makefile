@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A make file target that is newer than what it was made from is up to date.
 INSTALLED := .venv/.installed
+# Two processes, each through a half of the files in their order; who is done first takes of the
+# other's half. What a file makes once for all its tests is seldom made twice then.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo install lint test test-fast clean
 
@@ -28,12 +31,11 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	# Exported files apart: their runtimes share a process with nothing else then.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=20 --ignore=tests/export
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=20 tests/export
+	$(TEST) --durations=20 --ignore=tests/export
+	$(TEST) --durations=20 tests/export
 
 test-fast: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" \
-		tests/data tests/models tests/evaluators tests/utils
+	$(TEST) -m "not slow" tests/data tests/models tests/evaluators tests/utils
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -27,6 +28,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         folder.mkdir(exist_ok=True)
         session.config.crash_log = (folder / worker).open("w")  # type: ignore[attr-defined]
         faulthandler.enable(file=session.config.crash_log)  # type: ignore[attr-defined]
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: looking through it for garbage again and again takes a while."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

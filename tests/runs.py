@@ -62,7 +62,7 @@ def command(main: Callable[[Sequence[str] | None], None], *args: object) -> int:
     return cli.run(main, make_parser, [str(arg) for arg in args])
 
 
-def launch(tool: str, *args: object, cwd: Path, timeout: float = 120) -> Any:
+def launch(tool: str, *args: object, cwd: Path, timeout: float = 300) -> Any:
     """Run one of tools/*.py as a person does."""
     return subprocess.run(
         [sys.executable, str(REPO / "tools" / f"{tool}.py"), *map(str, args)],

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -16,9 +17,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.e2e.forks import Forked
 from tests.runs import (
     REPO,
     TRAIN_IMAGES,
+    command,
     differences,
     environment,
     error_lines,
@@ -28,6 +31,7 @@ from tests.runs import (
     write_exp,
 )
 from yolox.models import load_model
+from yolox.tools import prunmodel, train
 
 TOOLS = sorted(path.stem for path in (REPO / "tools").glob("*.py"))
 
@@ -68,26 +72,42 @@ def test_bad_input(tool: str, args: list[str], words: str, own_exp: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_whole_road(own_exp: Path, devkit: Path, tmp_path: Path) -> None:
+def test_whole_road(
+    own_exp: Path,
+    devkit: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each command once as a process; what it does besides, in this one."""
+    monkeypatch.chdir(tmp_path)
     out, tuned_out = tmp_path / "out" / "tiny", tmp_path / "out" / "tiny_finetune"
     exp = ("-f", own_exp)
 
+    def told(status: int, stdout: str, stderr: str) -> str:
+        assert status == 0, stderr
+        assert not error_lines(stderr)
+        assert "Traceback" not in stderr
+        return stdout + stderr
+
     def ok(tool: str, *args: object) -> str:
         done = launch(tool, *args, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert not error_lines(done.stderr)
-        assert "Traceback" not in done.stderr
-        return str(done.stdout + done.stderr)
+        return told(done.returncode, done.stdout, done.stderr)
+
+    def here(main: Callable[[Sequence[str] | None], None], *args: object) -> str:
+        capsys.readouterr()
+        return told(command(main, *args), *capsys.readouterr())
 
     ok("train", *exp)
     best = out / "best_ckpt.pth"
-    assert "backbone.backbone.dark3.0.conv" in ok("prunmodel", "--mode", "list", *exp)
-    ok("prunmodel", "--mode", "save", *exp)
+    listed = here(prunmodel.main, "--mode", "list", *exp)
+    assert "backbone.backbone.dark3.0.conv" in listed
+    here(prunmodel.main, "--mode", "save", *exp)
     conv, layer = tmp_path / "conv.pth", tmp_path / "layer.pth"
     one = ("--layers", "head.stems.0.conv", "--ch-sparsity", 0.4, "-c", best, "-o", conv)
-    ok("prunmodel", "--mode", "conv", *one, *exp)
+    here(prunmodel.main, "--mode", "conv", *one, *exp)
     some = ("--layers", "*dark5*", "--ch-sparsity", 0.4, "-c", best, "-o", layer)
-    ok("prunmodel", "--mode", "layer", *some, *exp)
+    here(prunmodel.main, "--mode", "layer", *some, *exp)
     assert "verified" in ok("prunmodel", "--mode", "global", "--ch-sparsity", 0.4, *exp)
     pruned = out / "pruned.pth"
     whole = out / "whole_model.pth"
@@ -95,7 +115,7 @@ def test_whole_road(own_exp: Path, devkit: Path, tmp_path: Path) -> None:
     assert max(sizes) == sizes[0] > sizes[1]
     assert sizes[3] < sizes[0] * 0.8
 
-    log = ok("train", "-c", pruned, *exp)
+    log = here(train.main, "-c", pruned, *exp)
     assert "activation silu → mish" in log
     tuned = tuned_out / "best_ckpt.pth"
     own_exp.rename(tmp_path / "moved.py")  # a file needs no Exp to be rebuilt
@@ -117,7 +137,8 @@ def test_whole_road(own_exp: Path, devkit: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_run_resumes_to_the_same_bits(devkit: Path, tmp_path: Path) -> None:
-    more = "        self.max_epoch, self.multiscale_range, self.ema_decay = 40, 1, 0.99"
+    epochs = 20  # so many that the kill comes before the last
+    more = f"        self.max_epoch, self.multiscale_range, self.ema_decay = {epochs}, 1, 0.99"
     folders = [tmp_path / "straight", tmp_path / "killed"]
     exps = []
     for folder in folders:
@@ -125,8 +146,8 @@ def test_killed_run_resumes_to_the_same_bits(devkit: Path, tmp_path: Path) -> No
         exps.append(write_exp(folder / "exp.py", devkit, folder / "out", more))
     common = ("--precision", "fp32", "-f")
     rest = ("eval_interval", 50, "no_aug_epochs", 5)
-    straight = launch("train", *common, exps[0], *rest, cwd=folders[0])
-    assert straight.returncode == 0, straight.stderr
+    status, log = Forked(folders[0] / "log", *common, exps[0], *rest).finish()
+    assert status == 0, log
 
     line = [sys.executable, REPO / "tools" / "train.py", *common, exps[1], *rest]
     latest = folders[1] / "out" / "tiny" / "latest_ckpt.pth"
@@ -140,10 +161,10 @@ def test_killed_run_resumes_to_the_same_bits(devkit: Path, tmp_path: Path) -> No
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     done = read(latest)["train"]["epoch"]
-    assert 0 < done < 40
+    assert 0 < done < epochs
     resumed = launch("train", "--resume", *common, exps[1], *rest, cwd=folders[1])
     assert resumed.returncode == 0, resumed.stderr
-    assert f"resumed after epoch {done} of 40" in resumed.stderr
+    assert f"resumed after epoch {done} of {epochs}" in resumed.stderr
     one, other = (read(folder / "out" / "tiny" / "latest_ckpt.pth") for folder in folders)
     assert differences(one, other) == []
 

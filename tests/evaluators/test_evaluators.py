@@ -13,7 +13,6 @@ from yolox.evaluators import (
     VOCEvaluator,
     gather_detections,
 )
-from yolox.evaluators.detections import _packed
 
 NAMES = ("cat", "dog", "a class with a long name")
 SAMPLES = [
@@ -144,11 +143,29 @@ def test_unsupported_arguments():
         evaluator.run(model, precision="int8")
 
 
-def other_process(monkeypatch, *elsewhere):
-    """Let there be processes of higher rank that found ``elsewhere``."""
+def sent(monkeypatch, found):
+    """What a process sends to the others of what it found."""
+    packets = []
 
     def all_gather_object(parts, mine):
-        parts[:] = pickle.loads(pickle.dumps([mine, *map(_packed, elsewhere)]))
+        packets.append(mine)
+        parts[:] = [mine]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dist, "is_initialized", lambda: True)
+        patch.setattr(dist, "get_world_size", lambda: 2)
+        patch.setattr(dist, "all_gather_object", all_gather_object)
+        samples = [sample(entry.image_id, [], name="any") for entry in found]
+        gather_detections(found, samples, True)
+    return packets[0]
+
+
+def other_process(monkeypatch, *elsewhere):
+    """Let there be processes of higher rank that found ``elsewhere``."""
+    others = [sent(monkeypatch, found) for found in elsewhere]
+
+    def all_gather_object(parts, mine):
+        parts[:] = pickle.loads(pickle.dumps([mine, *others]))
 
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 1 + len(elsewhere))

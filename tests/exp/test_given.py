@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from yolox.exp import Exp, ExpError, VOCExp, get_exp, use_model
@@ -124,6 +124,7 @@ def test_flags_among_the_fields_are_named(words: str, message: str) -> None:
     assert "unknown Exp key" not in str(caught.value)
 
 
+@example(["-A", "--b"])
 @given(
     st.lists(
         st.text(

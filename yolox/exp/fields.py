@@ -195,4 +195,7 @@ def _items(text: str) -> list[str]:
 
 def write_names(names: Sequence[str]) -> str:
     """A list of texts as `read_field` reads it: in quotes where it would be misread."""
-    return ",".join(f'"{name}"' if set(name) & set(",'()[]") else name for name in names)
+    misread = [name.startswith("-") or set(name) & set(",'()[]") for name in names]
+    return ",".join(
+        f'"{name}"' if quoted else name for name, quoted in zip(names, misread, strict=True)
+    )

@@ -30,6 +30,7 @@ from yolox.pruning import (
     PruningPlan,
     Stage,
     ThresholdHint,
+    apply_plan,
     measure_latency,
     plan_pruning,
     prune_model,
@@ -176,8 +177,9 @@ class PruneJob:
         plan, timing = self.make_plan(hinted)
         result = prune(self.loaded, self.config, self.calibration, plan=plan)
         if self._measures and self._compensates:
-            bare = dataclasses.replace(self.config, absorb=False, reconstruct=0, bn_recalibrate=0)
-            cut = prune(self.loaded, bare, plan=result.plan).model
+            # That the plan cuts rightly is verified already, on the compensated model.
+            model = self.loaded.model
+            cut = apply_plan(model, trace_groups(model, probe()), result.plan)
             stages.append(self._stage("cut", cut))
         stages.append(
             self._stage("cut and compensated" if self._compensates else "cut", result.model)

@@ -52,6 +52,8 @@ def absorb_constants(
         A copy of the model, of the same size; the argument is not touched.
     """
     plan = _still_part(model, groups, plan)
+    if not any(plan.removed.values()):
+        return copy.deepcopy(model)
     constants = _constants(model, groups, plan, example_input)
     following = _following_norms(model, example_input)
     absorbed = copy.deepcopy(model)

@@ -15,6 +15,8 @@ from yolox.utils.model_utils import count_macs, run_shapes
 
 AXES: tuple[Axis, Axis] = ("in", "out")
 
+KNOWN_CHOICES = 20_000  # costs of a group's choices that are kept in memory, some kB each at most
+
 Counts = NDArray[np.int64]
 Values = NDArray[np.float64]
 
@@ -149,17 +151,29 @@ class LayerSum:
                 self._rest[member.name, member.axis] -= member.index.size
                 shares = self._shares[member.name, member.axis]
                 shares[number] = shares.get(number, 0) + member.index.shape[1]
+        # Of each group: the others that the cost of its choices depends on.
+        self._neighbours = [
+            sorted({g for n in names for axis in AXES for g in self._shares[n, axis]} - {number})
+            for number, names in enumerate(self._touched)
+        ]
+        # A search asks for the same again and again.
+        self._known_choices: dict[tuple[int, bytes, tuple[int, ...]], Values] = {}
+        self._known_layers: dict[tuple[str, int, int], float] = {}
 
     def at(self, kept: Sequence[int]) -> float:
         """See `SlotCosts`."""
         layers = sum(
-            float(layer.at(*(self._left(name, axis, kept) for axis in AXES))[0])
-            for name, layer in self._layers.items()
+            self._layer_cost(name, *(self._left(name, axis, kept) for axis in AXES))
+            for name in self._layers
         )
         return self._constant + self._scale * layers
 
     def choices(self, group: int, counts: Counts, kept: Sequence[int]) -> Values:
         """See `SlotCosts`."""
+        others = tuple(kept[other] for other in self._neighbours[group])
+        key = (group, counts.tobytes(), others)
+        if (known := self._known_choices.get(key)) is not None:
+            return known
         total = np.zeros(len(counts))
         for name in self._touched[group]:
             left = []
@@ -168,13 +182,23 @@ class LayerSum:
                 per_slot = self._shares[name, axis].get(group, 0)
                 left.append(now + per_slot * (counts - kept[group]))
             total += self._layers[name].at(*left)
-        return self._scale * total
+        total *= self._scale
+        total.flags.writeable = False  # the next caller gets it too
+        if len(self._known_choices) == KNOWN_CHOICES:
+            self._known_choices.clear()
+        self._known_choices[key] = total
+        return total
 
-    def _left(self, name: str, axis: Axis, kept: Sequence[int]) -> Counts:
+    def _layer_cost(self, name: str, inputs: int, outputs: int) -> float:
+        key = (name, inputs, outputs)
+        if key not in self._known_layers:
+            pair = np.array([inputs]), np.array([outputs])
+            self._known_layers[key] = float(self._layers[name].at(*pair)[0])
+        return self._known_layers[key]
+
+    def _left(self, name: str, axis: Axis, kept: Sequence[int]) -> int:
         shares = self._shares[name, axis]
-        return np.array(
-            [self._rest[name, axis] + sum(kept[g] * slots for g, slots in shares.items())]
-        )
+        return self._rest[name, axis] + sum(kept[g] * slots for g, slots in shares.items())
 
 
 def channel_costs(groups: Sequence[Group]) -> dict[str, LayerCost]:

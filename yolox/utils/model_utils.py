@@ -55,15 +55,23 @@ def run_shapes(
 ) -> None:
     """Let `run` call a copy of a model in evaluation mode where shapes alone matter.
 
-    On the meta device nothing is computed. A model that reads values or makes tensors elsewhere as
-    it runs does not go there; then `run` is called again with a copy on the CPU.
+    On the meta device nothing is computed, and batch norms, which change no shape and are slow
+    there, hand on their input. A model that reads values or makes tensors elsewhere as it runs
+    does not go there; then `run` is called again with a copy on the CPU.
     """
     shell = copy.deepcopy(model).float().eval()
+    for module in shell.modules():
+        if isinstance(module, _BatchNorm):
+            module.forward = _identity  # type: ignore[method-assign, assignment]
     try:
         with torch.device("meta"):
             run(shell.to("meta"), example_input.to("meta").float())
     except (RuntimeError, NotImplementedError):
         run(copy.deepcopy(model).cpu().float().eval(), example_input.detach().cpu().float())
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
 
 
 def batch_norm_scales(model: nn.Module) -> dict[str, npt.NDArray[np.float64]]:

@@ -105,7 +105,7 @@ class LayerTable:
     def __init__(self, layer: ConvLayer, inputs: Sequence[int], outputs: Sequence[int], ms: Values):
         """Args: nodes, rising; `ms` (inputs, outputs) at them."""
         self._layer, self._ms = layer, ms
-        self._inputs, self._outputs = inputs, outputs
+        self._rows, self._columns = _Places(inputs), _Places(outputs)
 
     def width(self, axis: Axis) -> int | None:
         """See `ChannelCost`."""
@@ -113,10 +113,8 @@ class LayerTable:
 
     def at(self, inputs: Counts, outputs: Counts) -> Values:
         """See `ChannelCost`."""
-        row, row_part = _between(self._inputs, inputs)
-        column, column_part = _between(self._outputs, outputs)
-        row_end = np.minimum(row + 1, len(self._inputs) - 1)
-        column_end = np.minimum(column + 1, len(self._outputs) - 1)
+        row, row_end, row_part = self._rows.of(inputs)
+        column, column_end, column_part = self._columns.of(outputs)
         ms = self._ms
         left = ms[row, column] * (1 - row_part) + ms[row_end, column] * row_part
         right = ms[row, column_end] * (1 - row_part) + ms[row_end, column_end] * row_part
@@ -124,11 +122,19 @@ class LayerTable:
         return result
 
 
-def _between(nodes: Sequence[int], counts: Counts) -> tuple[Counts, Values]:
-    """The node below each count, and how far it is on the way to the next, in [0, 1)."""
-    place = np.interp(counts, nodes, np.arange(len(nodes)))
-    node = place.astype(np.int64)
-    return node, place - node
+class _Places:
+    """Where each number of channels lies between the nodes of an axis, found once."""
+
+    def __init__(self, nodes: Sequence[int]) -> None:
+        place = np.interp(np.arange(nodes[-1] + 1), nodes, np.arange(len(nodes)))
+        self._node = place.astype(np.int64)
+        self._end = np.minimum(self._node + 1, len(nodes) - 1)
+        self._part = place - self._node
+
+    def of(self, counts: Counts) -> tuple[Counts, Counts, Values]:
+        """The node below each count, the next, and how far it is on the way there, in [0, 1)."""
+        at = np.minimum(counts, len(self._node) - 1)
+        return self._node[at], self._end[at], self._part[at]
 
 
 class LatencyTable:
