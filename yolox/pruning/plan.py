@@ -148,7 +148,7 @@ class PruningPlan:
             )
         for name, slots in self.removed.items():
             if slots and (min(slots) < 0 or max(slots) >= sizes[name]):
-                raise PruningError(f"the plan names slots that {name} does not have")
+                raise PruningError(f"of {name} the plan names slots it does not have")
         empty = self.emptied()
         if empty and not self.config.get("allow_empty_blocks"):
             raise PruningError(
