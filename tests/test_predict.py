@@ -143,7 +143,7 @@ def test_demo_keeps_what_was_found_before_a_video_ends_early(
 DEMO_BAD = [
     (["webcam"], "give --save_result"),
     (["webcam", "--save_result", "--camid", "97"], "no camera 97"),
-    (["video"], "--path"),
+    (["video"], "name what to look at"),
     (["image", "--path", "clip.avi"], "is a video"),
     (["video", "--path", "a.jpg"], "is no video"),
     (["--path", "missing"], "nothing to look at in missing"),

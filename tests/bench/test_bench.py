@@ -280,8 +280,8 @@ def test_everything_that_does_not_fit_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(BenchError) as error:
         make_cases(subjects, settings(batches=(1, 2)), tmp_path)
     told = str(error.value)
-    assert "size.onnx takes 96×128 alone, not 64×64: give --tsize 96 128" in told
-    assert "batch.onnx takes 2 images a run, not 1, 2: give --batch 2" in told
+    assert "size.onnx takes 96×128 alone, not 64×64: give `size=(96, 128)`" in told
+    assert "batch.onnx takes 2 images a run, not 1, 2: give `batches=(2,)`" in told
     assert "any.onnx" not in told
 
 

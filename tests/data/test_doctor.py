@@ -610,7 +610,7 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "no"):
         with pytest.raises(DataError) as error:
             find_splits(path)
-        for words in (str(path), "VOC<year>", "annotations/*.json", "data.yaml", "-f"):
+        for words in (str(path), "VOC<year>", "annotations/*.json", "data.yaml", "`exp`"):
             assert words in str(error.value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from yolox.models.loading import load_model
 from yolox.models.network_blocks import ChannelShift
 from yolox.pruning import PruneConfig, PruningError, mask_plan, prune_model, trace_groups
 from yolox.pruning.blocks import empty_blocks, find_blocks
+from yolox.pruning.latency.plan import LatencyPlanner
+from yolox.pruning.latency.table import ConvKind, ConvLayer, LayerTable
 from yolox.pruning.plan import PruningPlan
 from yolox.utils.checkpoint import CheckpointError, save_checkpoint
 
@@ -155,3 +158,39 @@ def test_a_checkpoint_with_an_empty_block_is_rebuilt_to_the_bit(tmp_path: Path) 
 def test_empty_blocks_need_one_ranking() -> None:
     with pytest.raises(PruningError, match="allow_empty_blocks needs one ranking"):
         PruneConfig(allow_empty_blocks=True, scope="uniform")
+
+
+def test_a_latency_plan_may_empty_a_block() -> None:
+    model = enliven(net(Residual(), Residual()))
+    groups = trace_groups(model, X)
+    sizes = [group.size for group in groups]
+
+    class Slots:
+        """A millisecond for each slot."""
+
+        def at(self, kept: list[int]) -> float:
+            return float(sum(kept))
+
+        def choices(self, group: int, counts: np.ndarray, kept: list[int]) -> np.ndarray:
+            return counts.astype(float)
+
+    scores = [
+        torch.full((s,), 1e-9 if g.name == "1.squeeze" else 1.0)
+        for g, s in zip(groups, sizes, strict=True)
+    ]
+    config = bare(target="latency=0.5", importance="l1", allow_empty_blocks=True)
+    planner = LatencyPlanner(
+        model, groups, groups, config, Slots(), lambda *_: scores, emptiable={"1.squeeze"}
+    )
+    plan, predicted = planner.plan(sum(sizes) - 4)
+    assert plan.removed == {"1.squeeze": (0, 1, 2, 3)}
+    assert predicted == sum(sizes) - 4
+    plan.check(groups)
+
+
+def test_a_layer_without_channels_takes_no_time() -> None:
+    same = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1), "size": (8, 8)}
+    layer = ConvLayer(kind=ConvKind(depthwise=False, act="", **same), inputs=8, outputs=4)
+    table = LayerTable(layer, [4, 8], [2, 4], np.array([[1.0, 2.0], [2.0, 4.0]]))
+    times = table.at(np.array([8, 0, 8, 2]), np.array([4, 4, 0, 2]))
+    assert times.tolist() == [4.0, 0.0, 0.0, 1.0]

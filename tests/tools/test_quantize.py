@@ -118,7 +118,7 @@ def test_where_ap_cannot_be_kept(job_of: Callable[..., QuantizeJob], tmp_path: P
     old.write_bytes(b"what was there")
     with pytest.raises(QuantizationError) as caught:
         job_of(old, measure).run()
-    for words in ("from 0.8000 to 0.3100", "with 2 of", "was not written", "--keep-anyway"):
+    for words in ("from 0.8000 to 0.3100", "with 2 of", "was not written", "`keep_anyway`"):
         assert words in str(caught.value)
     assert old.read_bytes() == b"what was there"
     assert list(tree(tmp_path)) == ["m.onnx"]

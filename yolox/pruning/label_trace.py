@@ -34,6 +34,9 @@ from yolox.pruning.labels import (
     varying_dims,
 )
 
+# In the place of an operation that keeps channels.
+MODEL_INPUT, MODEL_OUTPUT = "the model's input", "the model's output"
+
 
 class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the channels of a model as it runs within this context, in evaluation mode.
@@ -62,7 +65,7 @@ class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def pin_outputs(self, outputs: Any) -> None:
         """The channels that a model gives to its caller stay."""
         for tensor in tensors_of(outputs):
-            self._pin(tensor, "the model's output")
+            self._pin(tensor, MODEL_OUTPUT)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -161,7 +164,7 @@ class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         label = label_of(x)
         if label is None or varying_dims(label) - {dim}:
             self._pin(x)
-            self._channels.pin(port, "the model's input" if label is None else self._op)
+            self._channels.pin(port, MODEL_INPUT if label is None else self._op)
             return
         read = label.flatten().expand(len(port)).numpy()
         self._channels.tie(read, port)

@@ -27,7 +27,7 @@ from yolox.pruning.apart import CutRefusedError, Probe
 from yolox.pruning.channels import Axis, Channels, Indices
 from yolox.pruning.config import PruningError
 from yolox.pruning.groups import PRODUCERS, Group, Member
-from yolox.pruning.label_trace import LabelTrace
+from yolox.pruning.label_trace import MODEL_INPUT, MODEL_OUTPUT, LabelTrace
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import is_channelwise
 from yolox.pruning.verify import verify_plan
@@ -37,6 +37,7 @@ from yolox.utils.threads import single_threaded
 
 TRIAL = (Probe(draw=1, training=False, noise=False, batch=1),)
 MAX_TOLD = 3
+KEPT_LAYER = "a layer that keeps its channels"
 
 # Numbers of layers, and (number, place) of the parts.
 _Signature = tuple[tuple[int, ...], tuple[tuple[int, int], ...]]
@@ -80,10 +81,11 @@ def trace_groups(model: nn.Module, example_input: Tensor) -> list[Group]:
     if groups:
         groups = _on_trial(model, groups, example_input)
     if not groups:
-        why = f", or belongs to a layer that keeps its channels: {why}" if fixed else ""
+        ops = ", ".join(_mixing_ops(channels))
         raise PruningError(
-            f"the model has no prunable channels: every one reaches its output or an operation "
-            f"that mixes or counts channels ({', '.join(_pinning_ops(channels))}){why}"
+            "the model has no prunable channels: every one reaches its output"
+            + (f" or an operation that mixes or counts channels ({ops})" if ops else "")
+            + (f", or belongs to a layer that keeps its channels: {why}" if fixed else "")
         )
     return groups
 
@@ -105,7 +107,7 @@ def _follow(twin: nn.Module, example: Tensor, fixed: Iterable[str]) -> Channels:
     for name in fixed:
         for axis in ("in", "out"):
             if (name, axis) in channels.ports:
-                channels.pin(channels.ports[name, axis], "a layer that keeps its channels")
+                channels.pin(channels.ports[name, axis], KEPT_LAYER)
     with torch.no_grad(), single_threaded(), LabelTrace(twin, channels) as trace:
         outputs = twin(example)
     trace.pin_outputs(outputs)
@@ -329,5 +331,6 @@ def _on_trial(model: nn.Module, groups: list[Group], example_input: Tensor) -> l
     return [group for group in groups if group.name not in refused]
 
 
-def _pinning_ops(channels: Channels) -> list[str]:
-    return list(dict.fromkeys(op for _, op in channels.pinned))
+def _mixing_ops(channels: Channels) -> list[str]:
+    told = {op: None for _, op in channels.pinned}
+    return [op for op in told if op not in (MODEL_INPUT, MODEL_OUTPUT, KEPT_LAYER)]

@@ -31,6 +31,7 @@ _PLACES = {
     "batches": ("batch",),
     "checkpoint": ("ckpt",),
     "evaluate": ("eval",),
+    "exp": ("exp_file",),
     "exp_name": ("name",),
     "folder": ("output",),
     "images": ("images", "path"),

@@ -83,7 +83,7 @@ def locate(path: Path) -> LocatedData:
         f"no data set at {path}, which {there}. Looked for: VOC<year>/ImageSets/Main in it, in "
         f"{path / 'VOCdevkit'} and as a year itself, or ImageSets/Main; annotations/*.json (COCO), "
         f"*/{_ROBOFLOW} or a .json file; data.yaml (YOLO) or another .yaml file. Name one of "
-        "these, or an Exp"
+        "these, or an Exp as `exp`"
     )
 
 
