@@ -25,6 +25,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 		torch setuptools
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		--no-build-isolation -e ".[dev]"
+	# Ultralytics without torchvision, whose wheels bring another torch: its tests have a stub.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--no-deps ultralytics ultralytics-thop polars polars-runtime-32
 	touch $@
 
 # Other people's networks, for tests alone and in a folder apart: the wheel of torchvision does not
