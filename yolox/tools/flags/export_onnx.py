@@ -32,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--decode_in_inference",
         dest="decode",
         action="store_true",
-        help="boxes in pixels, instead of the head's offsets and log sizes",
+        help="write boxes in pixels instead of the offsets and log sizes of the head",
     )
     graph.add_argument(
         "--no-onnxsim", dest="slim", action="store_false", help="the same as --no-slim"
