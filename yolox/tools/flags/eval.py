@@ -65,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="use the test images that the Exp names, which have no annotations",
     )
     parser.add_argument(
-        "--speed", action="store_true", help="time forward and NMS of each image alone"
+        "--speed", action="store_true", help="time forward pass and NMS of each image separately"
     )
     parser.add_argument("--trt", action="store_true", help="not supported, see docs/export.md")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
