@@ -11,7 +11,7 @@ from yolox.tools.flags import parts
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
-        "Put checkpoints side by side; sizes and times are relative to the first.",
+        "Compare checkpoints in a table. Sizes and times are relative to the first.",
         "python tools/compare.py -c best_ckpt.pth pruned.pth --labels before after",
     )
     parser.add_argument(

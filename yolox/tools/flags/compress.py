@@ -16,7 +16,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
         "Compress a trained checkpoint: (sparsity) → (sensitivity) → prune → fine-tune → export → "
-        "evaluate → measure → report. The same line again goes on with a stopped run.",
+        "evaluate → measure → report. The same command continues a stopped run.",
         "python tools/compress.py -f exps/yolox_voc_s.py --target macs=0.5 --steps 2 --epochs 30",
     )
     add = parser.add_argument

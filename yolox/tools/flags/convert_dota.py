@@ -13,7 +13,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
         "Cut the images of DOTA 1.0, 1.5 or 2.0 into tiles with upright boxes, in the layout of "
-        "VOC. Stopped and started again, it goes on where it was.",
+        "VOC. The same command continues a stopped run.",
         "python tools/convert_dota.py --images DOTA/train/images --labels DOTA/train/labelTxt "
         "--output datasets/VOCdevkit --split train",
     )

@@ -14,8 +14,8 @@ KINDS = ("image", "video", "webcam")
 def make_parser() -> argparse.ArgumentParser:
     """The command line, official flags among them."""
     parser = parts.make_parser(
-        "Detect objects in an image, a folder, a video or a camera's pictures; what is found is "
-        "drawn and written to --save_dir.",
+        "Detect objects in an image, a folder, a video or a camera's pictures, draw them, and "
+        "write the pictures to --save_dir.",
         "python tools/demo.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth photos",
     )
     parser.add_argument(
@@ -90,7 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=TILE_OVERLAP,
         help="overlap of neighbouring tiles in pixels",
     )
-    exp = parser.add_argument_group("recipe, which names the checkpoint where -c does not")
+    exp = parser.add_argument_group("Exp, which names the checkpoint if -c does not")
     exp.add_argument("-f", "--exp_file", type=Path, help="Exp file")
     exp.add_argument(
         "-n",

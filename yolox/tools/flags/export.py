@@ -12,8 +12,8 @@ from yolox.tools.flags import parts
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
-        "Export a checkpoint, dense or pruned, for another runtime; the file is run in that "
-        "runtime and kept if it computes what PyTorch does.",
+        "Export a checkpoint, dense or pruned, for another runtime. The file is run in that "
+        "runtime, and kept if it computes what PyTorch computes.",
         "python tools/export.py -c YOLOX_outputs/yolox_voc_s/pruned.pth --format openvino",
     )
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="format to write")

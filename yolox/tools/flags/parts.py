@@ -80,7 +80,7 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
 
 def add_exp_arguments(parser: argparse.ArgumentParser) -> None:
     """The Exp: ``-f`` or ``-n``, and ``key value`` overrides at the end."""
-    group = parser.add_argument_group("recipe")
+    group = parser.add_argument_group("Exp")
     group.add_argument(
         "-f",
         "--exp_file",
@@ -145,7 +145,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 
 def experimental(parser: argparse.ArgumentParser, why: str) -> argparse._ArgumentGroup:
     """The group of flags that were measured here to help little or not at all."""
-    return parser.add_argument_group("experimental", f"{why}, see docs/results.md")
+    return parser.add_argument_group("experimental", f"{why}: see docs/results.md")
 
 
 def add_steps(group: argparse._ActionsContainer, step_epochs: int) -> None:

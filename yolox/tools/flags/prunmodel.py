@@ -61,7 +61,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_accuracy(parser)
 
-    tried = parts.experimental(parser, "refitting and one cut gained as much or more here")
+    tried = parts.experimental(
+        parser, "refitting and a single cut did as well or better in our measurements"
+    )
     add = tried.add_argument
     add(
         "--bn-recalibrate",
@@ -79,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
 def add_pruning(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """How much goes, and which: the flags of every command that prunes; their last group."""
     defaults = PruneConfig()
-    budget = parser.add_argument_group("how much (one of these)")
+    budget = parser.add_argument_group("how much to remove (give one of these)")
     add = budget.add_argument
     add(
         "--ch-sparsity",
@@ -109,7 +111,7 @@ def add_pruning(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         help="carry out this saved plan, edited or not, instead of making a new one",
     )
 
-    which = parser.add_argument_group("which")
+    which = parser.add_argument_group("which channels to remove")
     add = which.add_argument
     add(
         "--layers",
@@ -189,7 +191,7 @@ def add_pruning(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 def add_accuracy(parser: argparse.ArgumentParser) -> None:
     """What keeps accuracy without training."""
     defaults = PruneConfig()
-    after = parser.add_argument_group("accuracy kept without training")
+    after = parser.add_argument_group("AP before fine-tuning")
     add = after.add_argument
     add(
         "--absorb",

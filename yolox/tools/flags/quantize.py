@@ -12,8 +12,8 @@ from yolox.tools.flags import parts
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
-        "Quantize a checkpoint, dense or pruned, to int8 after training; layers that AP depends on "
-        "stay in float.",
+        "Quantize a checkpoint, dense or pruned, to INT8 without training. Layers that AP depends "
+        "on stay in float.",
         "python tools/quantize.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth --format openvino",
     )
     add = parser.add_argument

@@ -11,8 +11,8 @@ from yolox.tools.flags import parts
 def make_parser() -> argparse.ArgumentParser:
     """The flags."""
     parser = parts.make_parser(
-        "Write one HTML file that puts models side by side: the first is the one before, the last "
-        "the one after.",
+        "Write one HTML file that compares models. The first file is the model before, the last "
+        "one the model after.",
         "python tools/report.py -c best_ckpt.pth tuned.pth --bench bench.json -o report.html "
         "-f exps/yolox_voc_s.py",
     )

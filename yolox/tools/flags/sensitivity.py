@@ -25,7 +25,8 @@ def _number(allowed: Callable[[float], bool], what: str) -> Callable[[str], floa
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
-        "Measure how much each layer costs when it alone is pruned. A stopped run goes on.",
+        "Measure how much each layer costs if it alone is pruned. The same command continues a "
+        "stopped run.",
         "python tools/sensitivity.py --ratios 0.1 0.3 0.5 0.7 -f exps/yolox_voc_s.py",
     )
     add = parser.add_argument

@@ -12,7 +12,7 @@ from yolox.utils.choices import LOGGERS
 def make_parser() -> argparse.ArgumentParser:
     """The flags, official ones among them."""
     parser = parts.make_parser(
-        "Train a YOLOX on your images; with -c a pruned checkpoint, fine-tune it.",
+        "Train a YOLOX on your images. A pruned checkpoint after -c is fine-tuned.",
         "python tools/train.py -f exps/yolox_voc_s.py -b 16 max_epoch 50",
     )
     parser.add_argument(
@@ -68,7 +68,9 @@ def make_parser() -> argparse.ArgumentParser:
             "wandb-project NAME, see docs/run_loggers.md"
         ),
     )
-    tried = parts.experimental(parser, "fine-tuning longer gained as much or more here")
+    tried = parts.experimental(
+        parser, "longer fine-tuning did as well or better in our measurements"
+    )
     tried.add_argument(
         "--distill",
         type=Path,

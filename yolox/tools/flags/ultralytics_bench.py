@@ -13,8 +13,8 @@ from yolox.utils.cores import cores
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
-        "Models of Ultralytics side by side: parameters, MACs, file, latency in a runtime, and AP "
-        "with --data. Ratios are to the first.",
+        "Compare models of Ultralytics: parameters, MACs, file size, latency in a runtime, and AP "
+        "with --data. Ratios are relative to the first.",
         "python tools/ultralytics_bench.py best.pt pruned.pt --data my.yaml",
     )
     add = parser.add_argument

@@ -52,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--seed", type=parts.seed, default=0, help="seed of all random choices")
     add_pruning(parser)
     add_accuracy(parser)
-    parts.experimental(parser, "refitting gained as much or more here").add_argument(
+    parts.experimental(parser, "refitting did as well or better in our measurements").add_argument(
         "--bn-recalibrate",
         type=int,
         help="number of images to correct batch norms on; 0 switches it off (default: 0)",

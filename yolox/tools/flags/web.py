@@ -11,8 +11,8 @@ from yolox.utils.choices import CONF, HOST, NMS, PORT
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
-        "Serve a page on this machine to try models on: drop a picture or use the camera, see what "
-        "each finds, and move the threshold.",
+        "Serve a page on this machine to try models: drop a picture or use the camera, see what "
+        "each model finds, and move the threshold.",
         "python tools/web.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth pruned.onnx",
     )
     parser.add_argument(
