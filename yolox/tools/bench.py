@@ -10,8 +10,7 @@ from yolox.jobs.measure import Measured, MeasureSettings, measure_models
 from yolox.tools import cli
 from yolox.tools.flags.bench import make_parser
 from yolox.tools.words import command_line, speaker
-from yolox.utils.cores import cores
-from yolox.utils.device import processor
+from yolox.utils.cores import cores, processor
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -35,6 +35,7 @@ COMMANDS = {
     "plot-bn": ("plot_bn", "draw the scales of batch norms"),
     "web": ("web", "a page in the browser to try models on"),
     "quickstart": ("quickstart", "all of it on built-in data, in five minutes"),
+    "env": ("env", "versions, devices and runtimes here, to paste into a bug report"),
 }
 
 
@@ -56,6 +57,9 @@ def run(module: str, argv: Sequence[str] | None = None, *, called: str = "") -> 
         parser.parse_args(words)
     except UserError as error:
         _fail(error)
+    if module == "env":  # it also tells where what the other commands import is broken
+        importlib.import_module("yolox.tools.env").main(words)
+        return
     cli = importlib.import_module("yolox.tools.cli")
     cli.entry(importlib.import_module(f"yolox.tools.{module}").main, make_parser, words)
 
