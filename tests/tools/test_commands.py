@@ -88,6 +88,19 @@ def test_list_shows_every_prunable_convolution(
     assert tree(tmp_path) == {}
 
 
+def test_list_names_the_other_layers_of_a_group(trained: Path) -> None:
+    """A residual stage: its first layer is coupled with others, never with itself."""
+    loaded = load_model(trained / "best_ckpt.pth")
+    table = prunmodel.list_layers(loaded)
+    name, _, coupled, _ = (list(column.cells) for column in table.columns)
+    told = dict(zip(map(str, name), map(str, coupled), strict=True))
+    assert not [layer for layer, text in told.items() if text.partition(" ")[0] == layer]
+    first, second = (f"backbone.backbone.dark2.1.{part}.conv" for part in ("conv1", "m.0.conv2"))
+    assert told[first] == second
+    assert told[second] == first
+    assert told["head.stems.0.conv"] == "–"
+
+
 @pytest.mark.parametrize(
     ("args", "changed"),
     [

@@ -44,6 +44,7 @@ from yolox.utils.checkpoint import save_checkpoint
 from yolox.utils.download import resolve_weights
 from yolox.utils.locks import claimed
 from yolox.utils.model_utils import count_macs, count_params
+from yolox.utils.timing import compared
 
 LOSS_WARNING_RATIO = 1.5  # times the loss before: the detector is likely to need training first
 
@@ -93,7 +94,7 @@ def global_pruning(
 
 
 def list_layers(loaded: LoadedModel) -> Table:
-    """Every prunable convolution: channels, the group it is coupled in, its share of the MACs."""
+    """Every prunable convolution: channels, what it is coupled with, its share of the MACs."""
     groups = trace_groups(loaded.model, probe())
     macs = count_macs(loaded.model, torch.zeros(1, 3, *loaded.spec.input_size))
     table = Table(title="Prunable convolutions")
@@ -105,8 +106,13 @@ def list_layers(loaded: LoadedModel) -> Table:
     for name in dict(loaded.model.named_modules()):
         if name in rows:
             group, channels = rows[name]
-            others = len(group.producers) - 1
-            coupled = f"{group.name} (+{others})" if others else "–"
+            others = [
+                other
+                for other in dict.fromkeys(member.name for member in group.producers)
+                if other != name
+            ]
+            more = f" (+{len(others) - 1})" if len(others) > 1 else ""
+            coupled = f"{others[0]}{more}" if others else "–"
             table.add_row(name, str(channels), coupled, f"{macs[name] / macs['']:.1%}")
     return table
 
@@ -242,7 +248,7 @@ def show(record: PruneRecord) -> None:
     if record.latency_ms:
         old, new = record.latency_ms
         logger.info(
-            f"latency {old:.2f} → {new:.2f} ms ({old / new:.2f} × as fast) in {record.runtime}, "
+            f"latency {old:.2f} → {new:.2f} ms ({compared(old, new)}) in {record.runtime}, "
             f"{record.machine}"
         )
     if record.latency and record.latency.target:
