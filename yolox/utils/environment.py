@@ -31,9 +31,15 @@ _PACKAGES = (
     "opencv-python",
     "pillow",
     "pycocotools",
+    "ultralytics",
 )
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino", "ncnn", "tensorrt")
-_OPTIONAL = {"torchvision", "opencv-python", "onnxruntime-gpu"}  # no line where it is not there
+_OPTIONAL = {
+    "torchvision",
+    "opencv-python",
+    "ultralytics",
+    "onnxruntime-gpu",
+}  # no line where it is not there
 _REQUIREMENT = re.compile(r"([\w.-]+).*;.*extra == ['\"]([\w-]+)['\"]")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
