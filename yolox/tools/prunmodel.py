@@ -23,6 +23,7 @@ from yolox.jobs.prune import (
     is_spoilt_by_tuning,
     prepare_pruning,
     prune,
+    require_own,
     show_hint,
     spare_sensitive,
 )
@@ -143,6 +144,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise PruningError(f"{output} is the checkpoint to prune: name another file with -o")
     if output.is_dir():
         raise PruningError(f"{output} is a folder: name a file in it with -o")
+    if not (args.overwrite or args.dry_run):
+        require_own(output, source, loaded, steps=args.steps)
     _tell_idle(args, exp)
     claim = claimed(output.parent, PruningError, name=output.name)
     with cli.telling_whose_data(args, exp), claim:

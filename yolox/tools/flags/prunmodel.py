@@ -25,6 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--mode", choices=MODES, default="global", help="what to do")
     add("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
     add("-o", "--output", type=Path, help="file to write (in the Exp's output folder)")
+    add("--overwrite", action="store_true", help="replace what was pruned from another checkpoint")
 
     add = add_pruning(parser).add_argument
     add(
