@@ -60,7 +60,10 @@ def test_a_failure_is_told_before_what_it_bought() -> None:
     report = _compared(0.767, 0.043, 1.43)
     found = judge(report)
     assert found
-    assert found.sentence == "AP 0.767 → 0.043, 1.43\u202f× as fast, 50\u202f% of the MACs"
+    assert (
+        found.sentence
+        == "AP 0.767\N{NO-BREAK SPACE}→ 0.043, 1.43\u202f× as fast, 50\u202f% of the MACs"
+    )
     assert found.remarks[0].startswith("94\u202f% of the AP is lost")
     text = Page(render(report)).text
     assert text.index("Failed") < text.index("1.43") < text.index("How much smaller?")

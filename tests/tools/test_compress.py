@@ -363,7 +363,7 @@ def test_an_end_below_the_cut_is_told(capsys: pytest.CaptureFixture[str]) -> Non
         return capsys.readouterr().err
 
     lost = told(0.2, 0.043)
-    assert "WARNING failed: AP 0.767 → 0.043" in lost
+    assert "WARNING failed: AP 0.767\N{NO-BREAK SPACE}→ 0.043" in lost
     assert "94\u202f% of the AP is lost" in lost
     assert "WARNING the end is below the cut: AP50-95 0.043 after fine-tuning, 0.200" in lost
     kept = told(0.7, 0.77)

@@ -12,6 +12,7 @@ __all__ = ["Judgement", "below_the_cut", "judge", "slower_settings"]
 KEPT_LOSS = 0.01  # AP50-95 that a model may lose and still count as one that kept it
 FAILED_SHARE = 0.8  # of the AP before; one that keeps less replaces nothing
 
+_TO = "\N{NO-BREAK SPACE}→ "  # the arrow ends a line, it begins none
 _LABELS = {
     "kept": "Accuracy kept",
     "price": "At a price",
@@ -57,7 +58,7 @@ def judge(report: Report) -> Judgement | None:
         kind, cost = _accuracy(before.ap50_95, after.ap50_95)
         # What went wrong comes first.
         place = 0 if kind == "failed" else len(figures)
-        figures.insert(place, f"AP {ap(before.ap50_95)} → {ap(after.ap50_95)}")
+        figures.insert(place, f"AP {ap(before.ap50_95)}{_TO}{ap(after.ap50_95)}")
         if kind == "kept" and slower:
             kind = "price"
     remarks = [*([cost] if cost else []), *(remarks if slower else [])]
