@@ -103,7 +103,7 @@ def answers(report: Report) -> list[Answer]:
         Answer(
             question="How much faster?",
             tiles=_tiles(report, times, "{}"),
-            absent="Not measured: --bench adds latencies.",
+            absent="Not measured: no timings were given.",
         ),
         Answer(
             question="What did it cost?",
