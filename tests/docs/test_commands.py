@@ -119,4 +119,4 @@ def test_reference_of_commands_is_current() -> None:
     made = runpy.run_path(str(REPO / "docs" / "command_table.py"))
     assert made["PAGE"].read_text(encoding="utf-8") == made["page"](), "run docs/command_table.py"
     rows = [line for line in made["sections"]().splitlines() if line.startswith("| `")]
-    assert all(len(row.split(" | ")[-1]) > 10 for row in rows)
+    assert all(len(row.split(" | ")[-1].split()) > 2 for row in rows)
