@@ -64,6 +64,8 @@ def test_a_finished_fine_tuning_is_kept(
         return command(train.main, *lines, *words, "no_aug_epochs", 0)
 
     assert tune("max_epoch", 1) == 0
+    log = (folder / "train_log.txt").read_text(encoding="utf-8")
+    assert log.count("fine-tuning recipe: 1 epochs") == 1  # said before the run had its folder
     first = read(folder / "latest_ckpt.pth")["model"]
     assert tune("max_epoch", 1) == 0  # the very same, which gives the same
     again = read(folder / "latest_ckpt.pth")["model"]
