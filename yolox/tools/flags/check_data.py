@@ -27,6 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("data")
     group.add_argument("-f", "--exp_file", type=Path, help="Exp file")
     group.add_argument("-n", "--name", help="built-in Exp: yolox-nano … yolox-x, yolov3")
+    group.add_argument("--data", type=Path, metavar="PATH", help="the same as PATH; or with -n")
     group.add_argument(
         "opts",
         nargs="*",

@@ -17,7 +17,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = parts.make_parser(
         "Compress a trained checkpoint: (sparsity) → (sensitivity) → prune → fine-tune → export → "
         "evaluate → measure → report. The same line again goes on with a stopped run.",
-        "python tools/compress.py -f exps/yolox_voc_s.py --target macs=0.5 --steps 2 --epochs 30",
+        "python tools/compress.py -f exps/yolox_voc_s.py --target macs=0.5 --epochs 30",
     )
     add = parser.add_argument
     add("-c", "--ckpt", type=Path, help="trained checkpoint (the Exp's best_ckpt.pth)")
@@ -28,17 +28,22 @@ def make_parser() -> argparse.ArgumentParser:
     add = pruning.add_argument
     add("--target", default="macs=0.5", help="what shall remain: macs=, params= or latency=")
     add("--importance", default=PruneConfig().importance, help="criterion")
-    add("--round-to", type=parts.positive, help="channels left: a multiple of it (prunmodel's)")
+    add("--round-to", type=parts.positive, help="channels left: a multiple of it (as prune does)")
     add("--images", type=parts.positive, default=64, help="training images to score on")
     add(
         "--sensitivity", action="store_true", help="measure layers first, keep sensitive ones whole"
     )
-    parts.add_steps(pruning, STEP_EPOCHS)
     training = parser.add_argument_group("training")
-    add = training.add_argument
+    training.add_argument(
+        "--epochs", type=parts.positive, default=TUNING_EPOCHS, help="fine-tuning"
+    )
+    tried = parts.experimental(
+        parser, "one cut, refitted, and longer fine-tuning gained as much or more here"
+    )
+    parts.add_steps(tried, STEP_EPOCHS)
+    add = tried.add_argument
     add("--sparsity", type=float, help="strength of sparsity training before pruning (none)")
     add("--sparsity-epochs", type=parts.positive, default=SPARSITY_EPOCHS, help="its length")
-    add("--epochs", type=parts.positive, default=TUNING_EPOCHS, help="fine-tuning")
     add(
         "--distill",
         action=argparse.BooleanOptionalAction,

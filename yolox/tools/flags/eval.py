@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--whole-images",
         action="store_true",
-        help="put tiles of convert_dota.py back together, and count by VOC's area rule",
+        help="put DOTA's tiles back together, and count by VOC's area rule",
     )
     output.add_argument(
         "--sort", choices=("class", "ap", "objects"), default="class", help="the table by class"

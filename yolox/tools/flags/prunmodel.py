@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--spare",
         type=Path,
         metavar="RATIOS.json",
-        help="keep whole what tools/sensitivity.py found no ratio for (none)",
+        help="keep whole what a sensitivity sweep found no ratio for (none)",
     )
     add(
         "--allow-empty-blocks",

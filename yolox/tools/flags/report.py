@@ -27,10 +27,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", nargs="+", help="a name a model (the ends of the paths)")
     parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="to write")
     parser.add_argument("--title", default="", help="of the page (the Exp's name)")
-    parser.add_argument("--bench", type=Path, help="latencies: what tools/bench.py --json wrote")
+    parser.add_argument("--bench", type=Path, help="latencies: what --json of bench wrote")
     parts.add_openvino_precision(parser)
     parser.add_argument(
-        "--compress", type=Path, help="commands: the compress.json of tools/compress.py"
+        "--compress", type=Path, help="commands: the compress.json that compress wrote"
     )
     parser.add_argument(
         "--images", type=parts.natural, default=6, help="most images to show side by side"

@@ -1,0 +1,18 @@
+"""The command line of tools/finetune.py: that of tools/train.py."""
+
+from __future__ import annotations
+
+import argparse
+
+from yolox.tools.flags import train
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of a training."""
+    parser = train.make_parser()
+    parser.description = "Train a pruned checkpoint on; the same as train, which may begin anew."
+    parser.epilog = (
+        "example:\n  python tools/finetune.py -f exps/yolox_voc_s.py "
+        "-c YOLOX_outputs/yolox_voc_s/pruned.pth"
+    )
+    return parser
