@@ -27,7 +27,7 @@ from yolox.jobs.compress.result import CompressResult, run_compression
 from yolox.jobs.compress.settings import CompressError, CompressSettings
 from yolox.jobs.evaluate import evaluate
 from yolox.jobs.export import evaluation_images, export_checkpoint, has_onnxslim, with_given_names
-from yolox.jobs.prune import SCORED_IMAGES, PruneJob, prepare_pruning
+from yolox.jobs.prune import SCORED_IMAGES, PruneJob, prepare_pruning, require_own
 from yolox.jobs.prune_latency import LatencySettings
 from yolox.jobs.train import TrainOptions, build_trainer
 from yolox.models import load_model
@@ -53,6 +53,7 @@ def train(
     teacher: PathLike | None = None,
     cache: str | None = None,
     precision: str = "auto",
+    overwrite: bool = False,
 ) -> TrainResult:
     """Train a model. A pruned checkpoint is fine-tuned.
 
@@ -66,9 +67,10 @@ def train(
         batch_size: number of images in a step; the Exp's by default.
         name: name of the output folder, instead of ``exp_name``.
         act: activation: silu, mish, relu or lrelu; the Exp's by default.
-        teacher: checkpoint to learn from as well (distillation).
+            teacher: checkpoint to learn from as well (distillation).
         cache: where decoded images are kept: ``ram`` or ``disk``; not kept by default.
         precision: arithmetic: auto, fp32, bf16 or fp16.
+            overwrite: whether to replace a finished fine-tuning of another model or with other settings.
 
     Returns:
         The AP of the best evaluation, in [0, 1], and the paths of the checkpoints.
@@ -88,6 +90,7 @@ def train(
         name=name,
         cache=cache,
         teacher=None if teacher is None else Path(teacher),
+        overwrite=overwrite,
     )
     trainer = build_trainer(exp, fabric, options)
     with claimed(trainer.settings.output_dir, CheckpointError):
@@ -101,6 +104,7 @@ def prune(
     output: PathLike | None = None,
     plan: PathLike | PruningPlan | None = None,
     images: int = SCORED_IMAGES,
+    overwrite: bool = False,
     evaluate: bool = False,
     time_it: bool = True,
     runtime: str | None = None,
@@ -116,14 +120,15 @@ def prune(
         exp: the Exp whose training images are used for scores and refitting. Without it, the
             criterion must need no images, and layers are not refitted.
         output: file to write; ``pruned.pth`` beside the checkpoint by default.
-        plan: a plan, or its file, to carry out instead of making a new one.
+            plan: a plan, or its file, to carry out instead of making a new one.
         images: number of training images used for scores.
+        overwrite: whether to replace a file that was pruned from another checkpoint.
         evaluate: whether to measure AP before and after, on the Exp's evaluation images.
         time_it: whether to measure the latency before and after.
         runtime: runtime to measure in: onnxruntime, openvino, ncnn or torch.
         threads: number of threads in that runtime; one for each core by default.
         config: fields of `yolox.pruning.PruneConfig`, such as ``target="macs=0.5"``,
-            ``ch_sparsity=0.4``, ``importance="taylor"``, ``ignore=("head.*",)``.
+                ``ch_sparsity=0.4``, ``importance="taylor"``, ``ignore=("head.*",)``.
 
     Returns:
         What was removed and what it gained. ``.path`` is the pruned checkpoint.
@@ -140,6 +145,8 @@ def prune(
     target = source.with_name("pruned.pth") if output is None else Path(output)
     if target.resolve() == source.resolve():
         raise PruningError(f"{target} is the checkpoint to prune: name another output")
+    if not overwrite:
+        require_own(target, source, loaded)
     latency = None
     if runtime is not None or asked.target_kind() == "latency":
         latency = LatencySettings(

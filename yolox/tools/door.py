@@ -44,6 +44,7 @@ COMMANDS = {
     "ultralytics train": ("ultralytics_train", "train it further in Ultralytics' own trainer"),
     "ultralytics bench": ("ultralytics_bench", "compare models of Ultralytics"),
     "quickstart": ("quickstart", "run the whole chain on built-in data, in about five minutes"),
+    "env": ("env", "print versions, devices and runtimes, for a bug report"),
 }
 
 
@@ -65,6 +66,9 @@ def run(module: str, argv: Sequence[str] | None = None, *, called: str = "") -> 
         parser.parse_args(words)
     except UserError as error:
         _fail(error)
+    if module == "env":  # it also tells where what the other commands import is broken
+        importlib.import_module("yolox.tools.env").main(words)
+        return
     cli = importlib.import_module("yolox.tools.cli")
     cli.entry(importlib.import_module(f"yolox.tools.{module}").main, make_parser, words)
 

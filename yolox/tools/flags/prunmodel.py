@@ -43,6 +43,11 @@ def make_parser() -> argparse.ArgumentParser:
         type=Path,
         help="file to write (default: pruned.pth in the Exp's output folder)",
     )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace a file that was pruned from another checkpoint (default: refuse)",
+    )
 
     add = add_pruning(parser).add_argument
     add(

@@ -59,6 +59,11 @@ def make_parser() -> argparse.ArgumentParser:
         help=argparse.SUPPRESS,  # of old command lines: memory is not reserved ahead
     )
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="write over a finished fine-tuning of another model or with other settings",
+    )
+    parser.add_argument(
         "-l",
         "--logger",
         choices=LOGGERS,
