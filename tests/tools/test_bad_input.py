@@ -222,7 +222,7 @@ def _no_image(copy: Path) -> None:
 
 
 DATA: list[tuple[Callable[[Path], None], list[str]]] = [
-    (_no_folder, ["data folder", "is not there", "make demo", "data_dir"]),
+    (_no_folder, ["data folder", "is not there", "quickstart", "data_dir"]),
     (_no_split, ["trainval.txt is not there", "test.txt"]),
     (_absent_images, ["13 images", "absent_00", "absent_09", "and 3 more", "(13 in all)"]),
     (_broken_xml, ["demo_00002.xml", "not well-formed XML"]),

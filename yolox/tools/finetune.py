@@ -1,4 +1,4 @@
-"""Train a pruned checkpoint on."""
+"""Train a pruned checkpoint further."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(words)
     if not (args.ckpt or args.resume):
         raise UserError(
-            "fine-tuning goes on from a checkpoint: give it as -c, usually the pruned.pth that "
-            "pruning wrote, or --resume"
+            "fine-tuning starts from a checkpoint: give it as -c, usually the pruned.pth that "
+            "pruning wrote, or continue a stopped run with --resume"
         )
     train.main(words)
 

@@ -10,7 +10,9 @@ from yolox.tools.flags import train
 def make_parser() -> argparse.ArgumentParser:
     """The flags of a training."""
     parser = train.make_parser()
-    parser.description = "Train a pruned checkpoint on; the same as train, which may begin anew."
+    parser.description = (
+        "Train a pruned checkpoint further. It takes the flags of train, and needs -c or --resume."
+    )
     parser.epilog = (
         "example:\n  python tools/finetune.py -f exps/yolox_voc_s.py "
         "-c YOLOX_outputs/yolox_voc_s/pruned.pth"
