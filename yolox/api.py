@@ -67,10 +67,11 @@ def train(
         batch_size: number of images in a step; the Exp's by default.
         name: name of the output folder, instead of ``exp_name``.
         act: activation: silu, mish, relu or lrelu; the Exp's by default.
-            teacher: checkpoint to learn from as well (distillation).
+        teacher: checkpoint to learn from as well (distillation).
         cache: where decoded images are kept: ``ram`` or ``disk``; not kept by default.
         precision: arithmetic: auto, fp32, bf16 or fp16.
-            overwrite: whether to replace a finished fine-tuning of another model or with other settings.
+        overwrite: whether to replace a finished fine-tuning of another model, or one with other
+            settings.
 
     Returns:
         The AP of the best evaluation, in [0, 1], and the paths of the checkpoints.
@@ -120,7 +121,7 @@ def prune(
         exp: the Exp whose training images are used for scores and refitting. Without it, the
             criterion must need no images, and layers are not refitted.
         output: file to write; ``pruned.pth`` beside the checkpoint by default.
-            plan: a plan, or its file, to carry out instead of making a new one.
+        plan: a plan, or its file, to carry out instead of making a new one.
         images: number of training images used for scores.
         overwrite: whether to replace a file that was pruned from another checkpoint.
         evaluate: whether to measure AP before and after, on the Exp's evaluation images.
@@ -128,7 +129,7 @@ def prune(
         runtime: runtime to measure in: onnxruntime, openvino, ncnn or torch.
         threads: number of threads in that runtime; one for each core by default.
         config: fields of `yolox.pruning.PruneConfig`, such as ``target="macs=0.5"``,
-                ``ch_sparsity=0.4``, ``importance="taylor"``, ``ignore=("head.*",)``.
+            ``ch_sparsity=0.4``, ``importance="taylor"``, ``ignore=("head.*",)``.
 
     Returns:
         What was removed and what it gained. ``.path`` is the pruned checkpoint.

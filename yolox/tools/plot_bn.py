@@ -101,7 +101,8 @@ def save_picture(path: Path, models: Sequence[Scales]) -> None:
     figure = Figure(figsize=(9.0, 8.4 + 2.6 * len(models)), layout="constrained")
     FigureCanvasAgg(figure)
     heights = [4.0, 4.0, *[2.6] * len(models)]
-    draw(figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0], models)
+    diagrams = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)
+    draw(list(diagrams[:, 0]), models)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DPI)
 
