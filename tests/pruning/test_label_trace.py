@@ -146,6 +146,18 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
         lambda: Between(lambda a, b, n: n(a), 2 * C, n=nn.Conv2d(C, 2 * C, 1, groups=C)),
         {"a": C, "read": 6},
     ),
+    "stacked, channel beside channel": (
+        lambda: Between(lambda a, b: torch.stack((a, b), 2).flatten(1, 2), 2 * C),
+        {"a": C, "read": 6},
+    ),
+    "stacked with constants": (
+        lambda: Between(lambda a, b: torch.stack((a, torch.ones(a.shape)), 1).flatten(1, 2), 2 * C),
+        {"b": C, "read": 6},
+    ),
+    "images beside each other": (
+        lambda: Between(lambda a, b: torch.cat((a, b), 3).amax((2, 3), keepdim=True)),
+        {"a": C, "read": 6},
+    ),
     # What stays whole.
     "group norm": (lambda: Between(lambda a, b, n: n(a) + b, n=nn.GroupNorm(3, C)), {"read": 6}),
     "layer norm": (

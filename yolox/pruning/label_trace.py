@@ -241,6 +241,11 @@ class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             spread = spread_for_cat(moved, dim % rank)
         else:
             spread = [spread_label(tensor) for tensor in moved]
+        if len(moved) > 1:  # what lies beside each other is as wide
+            whole = self._op == "stack"
+            rows = [own if whole else own.narrow(dim % rank, 0, 1) for own in spread]
+            for row in rows[1:] if rows[0].numel() > 1 else ():
+                self._join(rows[0], row)
         if self._op in VIEWS:  # labels that are spread need not lie as a view wants them to
             result = spread[0].reshape(args[1])
         else:
