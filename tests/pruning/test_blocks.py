@@ -166,13 +166,15 @@ def test_what_is_left_of_a_block_is_right_whatever_else_goes(name: str) -> None:
 
 def test_a_branch_that_is_dead_by_chance_is_no_constant() -> None:
     class Beside(Residual):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) + self.after(x).relu()
+        def __init__(self, bias: float) -> None:
+            super().__init__()
+            self.side = nn.Conv2d(8, 8, 1)
+            nn.init.constant_(self.side.bias, bias)
 
-    dead = nn.Conv2d(8, 8, 1)
-    nn.init.constant_(dead.bias, -1e3)
-    model = net(Beside(), Beside(dead))
-    model[1].after = nn.Conv2d(8, 8, 1)
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + self.side(x).relu()
+
+    model = net(Beside(0.0), Beside(-1e3))
     assert find_blocks(model, trace_groups(model, X), X) == {}
 
 
