@@ -152,7 +152,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
     ),
     "stacked with constants": (
         lambda: Between(lambda a, b: torch.stack((a, torch.ones(a.shape)), 1).flatten(1, 2), 2 * C),
-        {"b": C, "read": 6},
+        {"read": 6},
     ),
     "images beside each other": (
         lambda: Between(lambda a, b: torch.cat((a, b), 3).amax((2, 3), keepdim=True)),
