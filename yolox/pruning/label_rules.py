@@ -39,6 +39,9 @@ COPIES = frozenset(
     }
 )
 
+# A constant tensor of a shape of its own: only the precision and the device are the input's.
+UNREAD = frozenset({"new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros"})
+
 # Only another shape for the same values in the same order.
 VIEWS = frozenset(
     {
