@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A make file target that is newer than what it was made from is up to date.
 INSTALLED := .venv/.installed
+NETWORKS := .venv/networks
 # Two processes, each through a half of the files in their order; who is done first takes of the
 # other's half. What a file makes once for all its tests is seldom made twice then.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo install lint test test-fast clean
+.PHONY: help demo install networks lint test test-fast clean
 
 help:
 	@echo "make demo     train, prune, fine-tune and compare on built-in data (about 5 minutes)"
@@ -24,15 +25,28 @@ $(INSTALLED): pyproject.toml constraints.txt
 		torch setuptools
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		--no-build-isolation -e ".[dev]"
+	# Ultralytics without torchvision, whose wheels bring another torch: its tests have a stub.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--no-deps ultralytics ultralytics-thop polars polars-runtime-32
+	touch $@
+
+# Other people's networks, for tests alone and in a folder apart: the wheel of torchvision does not
+# import beside a PyTorch that it was not built for, and libraries that look for it would stumble.
+networks: $(NETWORKS)/.installed
+
+$(NETWORKS)/.installed: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--no-deps --target $(NETWORKS) timm torchvision
 	touch $@
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/quickstart.py
 
-test: $(INSTALLED)
+test: $(INSTALLED) networks
 	# Exported files apart: their runtimes share a process with nothing else then.
-	$(TEST) --durations=20 --ignore=tests/export
+	$(TEST) --durations=20 --ignore=tests/export --ignore=tests/networks
 	$(TEST) --durations=20 tests/export
+	PYTHONPATH=$(NETWORKS) $(TEST) tests/networks
 
 test-fast: $(INSTALLED)
 	$(TEST) -m "not slow" tests/data tests/models tests/evaluators tests/utils

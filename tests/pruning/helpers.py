@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tests.helpers import SPECS
 from yolox.models import ModelSpec
 from yolox.pruning import Group, Member, PruneConfig, PruningPlan
+from yolox.pruning.balance import bundles
 
 # The depth of the larger models at a width that runs in no time; the graph is the same.
 SLIM_SPECS: dict[str, ModelSpec] = {
@@ -61,11 +62,14 @@ def bare(**fields: Any) -> PruneConfig:
 def random_plan(groups: Sequence[Group], rng: random.Random, share: float = 0.7) -> PruningPlan:
     """Any number of slots, any slots, in about ``share`` of the groups."""
     removed = {}
-    for group in groups:
-        if group.size > 1 and rng.random() < share:
-            slots = rng.sample(range(group.size), rng.randint(1, group.size - 1))
-            removed[group.name] = tuple(sorted(slots))
-    return plan_of(groups, removed or {groups[0].name: (0,)})
+    for numbers in bundles(groups):
+        size = groups[numbers[0]].size
+        if size > 1 and rng.random() < share:
+            count = rng.randint(1, size - 1)
+            for number in numbers:
+                slots = rng.sample(range(size), count)
+                removed[groups[number].name] = tuple(sorted(slots))
+    return plan_of(groups, removed or {groups[n].name: (0,) for n in bundles(groups)[0]})
 
 
 def plan_of(groups: Sequence[Group], removed: dict[str, tuple[int, ...]]) -> PruningPlan:

@@ -574,7 +574,7 @@ def test_ch_sparsity_is_between_0_and_1(value: float) -> None:
 
 
 def test_layers_go_with_their_modes() -> None:
-    with pytest.raises(PruningError, match="mode conv needs layers"):
+    with pytest.raises(PruningError, match="mode conv needs `layers`"):
         bare(mode="conv")
     with pytest.raises(PruningError, match="mode global takes no layers"):
         bare(layers=("head",))

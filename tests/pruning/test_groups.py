@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -18,10 +20,11 @@ from tests.pruning.helpers import (
     assert_untouched,
     group_of,
     member_of,
+    plan_of,
     snapshot,
 )
 from yolox.models import build_model
-from yolox.pruning import Group, trace_groups
+from yolox.pruning import Group, apply_plan, trace_groups
 
 
 def groups_of(name: str) -> tuple[nn.Module, list[Group]]:
@@ -165,9 +168,11 @@ def test_a_flattened_channel_is_a_run_of_features() -> None:
     np.testing.assert_array_equal(index, np.arange(96).reshape(6, 16))
 
 
-def test_split_and_sliced_channels_are_kept() -> None:
+def test_halves_of_a_chunk_lose_as_many_and_a_slice_of_fixed_size_keeps_its_input() -> None:
     groups = trace_groups(Split(), torch.rand(1, 3, 16, 16))
-    assert {g.name for g in groups} == {"left", "right", "free"}
+    halves = {g.name: g.balance for g in groups if g.balance}
+    assert halves == {"chunked": "chunked", "chunked#2": "chunked"}
+    assert {g.name for g in groups} - halves.keys() == {"left", "right", "free"}
 
 
 def test_a_conv_that_runs_twice_ties_its_input_and_output() -> None:
@@ -175,11 +180,18 @@ def test_a_conv_that_runs_twice_ties_its_input_and_output() -> None:
     assert [[m.name for m in g.producers] for g in groups] == [["first", "shared"]]
 
 
-def test_grouped_convs_are_kept() -> None:
+def test_a_grouped_conv_loses_whole_groups() -> None:
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=4), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 1)
+        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 3, groups=4), nn.Conv2d(12, 6, 1), nn.Conv2d(6, 2, 1)
     )
-    assert [g.name for g in trace_groups(model, torch.rand(1, 3, 8, 8))] == ["2"]
+    groups = trace_groups(model, torch.rand(1, 3, 8, 8))
+    assert [(g.name, g.size) for g in groups] == [("0", 4), ("2", 6)]
+    assert member_of(groups[0], "0", "out").index.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert member_of(groups[0], "1", "out").index.tolist()[1] == [3, 4, 5]
+    small = apply_plan(model, groups, plan_of(groups, {"0": (1,)}))
+    conv: Any = small[1]
+    assert (conv.in_channels, conv.out_channels, conv.groups) == (6, 9, 3)
+    assert conv.weight.equal(model[1].weight[[0, 1, 2, *range(6, 12)]])
 
 
 def test_transposed_convs_are_kept() -> None:

@@ -123,17 +123,17 @@ def test_nothing_left_after_ignore_is_an_error(groups: list[Group], options: dic
 
 
 @pytest.mark.parametrize(
-    ("flag", "options"),
+    ("argument", "options"),
     [
-        ("--layer-sparsity", {"layer_sparsity": {"*": 0.5, "head.stem.1": 0.2}}),
-        ("--ignore", {"ignore": ("head.stem.1",)}),
-        ("--layers", {"mode": "layer", "layers": ("head.stem.1",)}),
+        ("layer_sparsity", {"layer_sparsity": {"*": 0.5, "head.stem.1": 0.2}}),
+        ("ignore", {"ignore": ("head.stem.1",)}),
+        ("layers", {"mode": "layer", "layers": ("head.stem.1",)}),
     ],
 )
 def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest(
-    groups: list[Group], flag: str, options: dict
+    groups: list[Group], argument: str, options: dict
 ) -> None:
     with pytest.raises(PruningError, match="matches no prunable convolution; nearest: ") as caught:
         select_groups(groups, bare(**options))
-    assert str(caught.value).startswith(f"{flag} 'head.stem.1' ")
+    assert str(caught.value).startswith(f"`{argument}` 'head.stem.1' ")
     assert "head.stems.1.conv" in str(caught.value)

@@ -137,6 +137,15 @@ def test_soft_threshold_stops_at_zero() -> None:
     assert_untouched(model, before)
 
 
+def test_each_parameter_may_have_a_rate_of_its_own() -> None:
+    model = _chain()
+    rates = {id(model.bn_a.weight): 1.0, id(model.bn_b.weight): 5.0}
+    _penalty(model).shrink(lambda parameter: rates.get(id(parameter), 0.0), 0.5)
+    torch.testing.assert_close(model.bn_a.weight.detach(), torch.tensor([2.9, -0.4, 0.0]))
+    torch.testing.assert_close(model.bn_b.weight.detach(), torch.tensor([3.5, 0.0, 0.0]))
+    torch.testing.assert_close(model.bn_c.weight.detach(), torch.tensor([-0.2, 1e-30]))
+
+
 def test_group_soft_threshold_takes_a_slot_as_a_whole() -> None:
     model = _chain()
     _set(model.bn_b, [4.0, 0.1, 0.0])

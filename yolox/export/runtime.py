@@ -155,8 +155,19 @@ def openvino_arithmetic(precision: str) -> str:
     return str(openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
 
 
+def openvino_options(threads: int | None, precision: str) -> dict[str, Any]:
+    """How a model is compiled: so many threads, or OpenVINO's own choice, and its arithmetic."""
+    options: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": openvino_arithmetic(precision),
+    }
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = threads
+    return options
+
+
 def _open_openvino(path: Path, threads: int | None, precision: str) -> _Opened:
-    arithmetic = openvino_arithmetic(precision)
+    options = openvino_options(threads, precision)
     (openvino,) = optional_packages("openvino")
     core = openvino.Core()
     model = core.read_model(path)
@@ -167,14 +178,8 @@ def _open_openvino(path: Path, threads: int | None, precision: str) -> _Opened:
         facts = {key: entry.value for key, entry in model.rt_info[METADATA_SECTION].items()}
     else:
         facts = {}
-    config: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": arithmetic,
-    }
-    if threads:
-        config["INFERENCE_NUM_THREADS"] = threads
     given, made = _only(model.inputs, model.outputs, path)
-    request = core.compile_model(model, "CPU", config).create_infer_request()
+    request = core.compile_model(model, "CPU", options).create_infer_request()
 
     def run(x: Array) -> Array:
         return np.asarray(request.infer([x])[0], np.float32)

@@ -23,6 +23,7 @@ from yolox.export.graph import fold_focus
 from yolox.export.runtime import open_exported, openvino_arithmetic
 from yolox.export.runtimes import RUNTIMES
 from yolox.export.settings import SUFFIXES, ExportSettings
+from yolox.jobs.calibration import probe
 from yolox.models import YOLOX, LoadedModel
 from yolox.pruning import (
     Group,
@@ -31,13 +32,14 @@ from yolox.pruning import (
     PruningError,
     PruningPlan,
     ThresholdHint,
-    apply_plan,
 )
+from yolox.pruning.balance import merge_bundles
 from yolox.pruning.cost import LayerSum
 from yolox.pruning.importance import Scorer
 from yolox.pruning.latency.plan import LatencyPlanner, search
 from yolox.pruning.latency.staircase import measure_steps
 from yolox.pruning.latency.table import ConvLayer, LatencyTable, conv_layers, layer_tables
+from yolox.pruning.pruner import cut, find_emptiable
 from yolox.pruning.select import select_groups
 from yolox.utils.cache_folder import cache_folder, locked
 from yolox.utils.conv_kind import LayerTimer
@@ -78,13 +80,11 @@ class LatencySettings:
         return runtime_version(self.runtime, self.openvino_precision)
 
 
-class ModelClock:
-    """Models of one checkpoint's classes and input size, timed in a runtime, one image a run."""
+class Clock:
+    """Models timed in a runtime, one image a run; what opens them says of which kind they are."""
 
-    def __init__(self, loaded: LoadedModel, settings: LatencySettings, folder: Path) -> None:
-        """Args: `folder`: where exported models may lie while the clock is used."""
-        self._loaded, self._settings, self._folder = loaded, settings, folder
-        self._numbers = itertools.count()
+    def __init__(self, settings: LatencySettings) -> None:
+        self._settings = settings
 
     def open(self, model: nn.Module) -> Work:
         """One run of a model on an image, ready to be timed.
@@ -92,22 +92,7 @@ class ModelClock:
         Raises:
             ExportError: the runtime is not installed, or does not take the model.
         """
-        size = self._loaded.spec.input_size
-        rng = np.random.default_rng(0)
-        image = rng.uniform(0, 255, (1, 3, *size)).astype(np.float32)
-        settings = self._settings
-        if settings.runtime == "torch":
-            x = torch.from_numpy(image).contiguous(memory_format=torch.channels_last)
-            fused = fuse_model(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            return partial(fused, x)
-        form = ExportSettings(format=RUNTIMES[settings.runtime].exported_as, size=size, decode=True)
-        path = self._folder / f"model_{next(self._numbers)}{SUFFIXES[form.format][0]}"
-        assert isinstance(model, YOLOX)
-        write_model(dataclasses.replace(self._loaded, model=model), path, form)
-        opened = open_exported(
-            path, threads=settings.threads, precision=settings.openvino_precision
-        )
-        return partial(opened.run, image)
+        raise NotImplementedError
 
     def time(self, works: Sequence[Work]) -> list[float]:
         """Milliseconds of each: of the first the median of up to 30 runs, taken in turns.
@@ -130,16 +115,64 @@ class ModelClock:
         return [typical, *(typical * float(np.median(other / first)) for other in others)]
 
 
+class ModelClock(Clock):
+    """Models of one checkpoint's classes and input size."""
+
+    def __init__(self, loaded: LoadedModel, settings: LatencySettings, folder: Path) -> None:
+        """Args: `folder`: where exported models may lie while the clock is used."""
+        super().__init__(settings)
+        self._loaded, self._folder = loaded, folder
+        self._numbers = itertools.count()
+
+    def open(self, model: nn.Module) -> Work:
+        """See `Clock`."""
+        size = self._loaded.spec.input_size
+        rng = np.random.default_rng(0)
+        image = rng.uniform(0, 255, (1, 3, *size)).astype(np.float32)
+        settings = self._settings
+        if settings.runtime == "torch":
+            x = torch.from_numpy(image).contiguous(memory_format=torch.channels_last)
+            fused = fuse_model(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            return partial(fused, x)
+        form = ExportSettings(format=RUNTIMES[settings.runtime].exported_as, size=size, decode=True)
+        path = self._folder / f"model_{next(self._numbers)}{SUFFIXES[form.format][0]}"
+        assert isinstance(model, YOLOX)
+        write_model(dataclasses.replace(self._loaded, model=model), path, form)
+        opened = open_exported(
+            path, threads=settings.threads, precision=settings.openvino_precision
+        )
+        return partial(opened.run, image)
+
+
 def time_models(loaded: LoadedModel, pruned: nn.Module, settings: LatencySettings) -> LatencyRecord:
     """Measure a model beside its parent.
 
     Raises:
         ExportError: the runtime is not installed, or does not take one of them.
     """
+    return time_both(
+        loaded.model, pruned, settings, lambda folder: ModelClock(loaded, settings, folder)
+    )
+
+
+def time_both(
+    whole: nn.Module,
+    pruned: nn.Module,
+    settings: LatencySettings,
+    make_clock: Callable[[Path], Clock],
+) -> LatencyRecord:
+    """As `time_models`, of models that a clock of another kind opens.
+
+    Args:
+        whole: the parent.
+        pruned: what became of it.
+        settings: what they are measured in.
+        make_clock: of the folder where exported models may lie.
+    """
     version = settings.version
     with scratch_folder() as folder:
-        clock = ModelClock(loaded, settings, folder)
-        parent, result = clock.time([clock.open(loaded.model), clock.open(pruned)])
+        clock = make_clock(folder)
+        parent, result = clock.time([clock.open(whole), clock.open(pruned)])
     return LatencyRecord(
         runtime=version, threads=settings.threads, parent_ms=parent, result_ms=result
     )
@@ -168,6 +201,41 @@ def plan_for_latency(
         PruningError: a target above what the model takes today, or below what can be reached.
         ExportError: the runtime is not installed, or does not take the model.
     """
+    return plan_for_clock(
+        loaded.model,
+        groups,
+        config,
+        settings,
+        scorer,
+        layers=lambda: _layers(loaded, settings),
+        make_clock=lambda folder: ModelClock(loaded, settings, folder),
+        on_hint=on_hint,
+    )
+
+
+def plan_for_clock(
+    model: nn.Module,
+    groups: Sequence[Group],
+    config: PruneConfig,
+    settings: LatencySettings,
+    scorer: Scorer,
+    *,
+    layers: Callable[[], Mapping[str, ConvLayer]],
+    make_clock: Callable[[Path], Clock],
+    on_hint: Callable[[ThresholdHint], None] | None = None,
+) -> tuple[PruningPlan, LatencyRecord]:
+    """As `plan_for_latency`, of a model that a clock of another kind opens.
+
+    Args:
+        model: not touched.
+        groups: of the model.
+        config: with a target of kind ``latency``.
+        settings: what it is measured in.
+        scorer: of the config's criterion.
+        layers: the convolutions that run, by the names that they have in the model.
+        make_clock: see `time_both`.
+        on_hint: see `yolox.pruning.plan_pruning`.
+    """
     version = settings.version
     timer = layer_timer(
         settings.runtime,
@@ -177,9 +245,9 @@ def plan_for_latency(
     target = config.latency_target()
     chosen = select_groups(groups, config)
     with scratch_folder() as folder:
-        clock = ModelClock(loaded, settings, folder)
+        clock = make_clock(folder)
         logger.info(f"measuring the model in {version}, {settings.threads} threads")
-        parent = clock.open(loaded.model)
+        parent = clock.open(model)
         (today,) = clock.time([parent])
         if target.milliseconds(today) >= today:
             raise PruningError(
@@ -187,17 +255,24 @@ def plan_for_latency(
                 "ask for less"
             )
         with _table(settings) as table:
-            layers = _layers(loaded, settings)
-            step = settings.round_to or _step(layers, table, timer)
+            found_layers = dict(layers())
+            step = settings.round_to or _step(found_layers, table, timer)
             config = dataclasses.replace(config, round_to=step)
-            costs = _predicted(layers, chosen, table, timer, step, today)
+            costs = _predicted(found_layers, merge_bundles(chosen), table, timer, step, today)
         planner = LatencyPlanner(
-            loaded.model, groups, chosen, config, costs, scorer, on_hint=on_hint
+            model,
+            groups,
+            chosen,
+            config,
+            costs,
+            scorer,
+            emptiable=find_emptiable(model, chosen, config, probe()),
+            on_hint=on_hint,
         )
         works: list[Work] = []
 
         def measure(plan: PruningPlan) -> tuple[float, float]:
-            works.append(clock.open(apply_plan(loaded.model, groups, plan)))
+            works.append(clock.open(cut(model, groups, plan, probe())))
             old, new = clock.time([parent, works[-1]])
             return old, new
 

@@ -11,7 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yolox.models.network_blocks import ACTIVATIONS, BN_EPS, BN_MOMENTUM, BaseConv, get_activation
+from yolox.models.network_blocks import (
+    ACTIVATIONS,
+    BN_EPS,
+    BN_MOMENTUM,
+    BaseConv,
+    Bottleneck,
+    ChannelShift,
+    ResLayer,
+    get_activation,
+)
 from yolox.models.yolo_fpn import YOLOFPN
 from yolox.models.yolo_head import YOLOXHead
 from yolox.models.yolo_pafpn import YOLOPAFPN
@@ -128,12 +137,17 @@ def activation_of(model: nn.Module) -> str:
 
 
 def channel_table(model: nn.Module) -> ChannelTable:
-    """``{conv module name: [in channels, out channels, groups]}``, in module order."""
-    return {
-        name: [module.in_channels, module.out_channels, module.groups]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d)
-    }
+    """``{conv module name: [in channels, out channels, groups]}``, in module order.
+
+    A residual block of which only a constant is left stands there like a depthwise convolution.
+    """
+    table = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            table[name] = [module.in_channels, module.out_channels, module.groups]
+        elif isinstance(module, ChannelShift):
+            table[name] = [len(module.bias)] * 3
+    return table
 
 
 def resize_to_channels(model: nn.Module, channels: Mapping[str, list[int]]) -> None:
@@ -144,6 +158,10 @@ def resize_to_channels(model: nn.Module, channels: Mapping[str, list[int]]) -> N
     Raises:
         CheckpointError: the table names other convolutions than the model has.
     """
+    for name, block in list(model.named_modules()):
+        if name in channels and isinstance(block, (Bottleneck, ResLayer)):
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, ChannelShift(channels[name][1]))
     present = channel_table(model)
     if set(present) != set(channels):
         odd = sorted(set(present) ^ set(channels))
@@ -155,7 +173,11 @@ def resize_to_channels(model: nn.Module, channels: Mapping[str, list[int]]) -> N
             continue
         parent = model.get_submodule(name.rpartition(".")[0])
         old = model.get_submodule(name)
-        assert isinstance(old, nn.Conv2d)
+        if not isinstance(old, nn.Conv2d):
+            raise CheckpointError(
+                f"the channel table gives {name} {cin}, {cout} and {groups} channels; a block that "
+                "was emptied has one number"
+            )
         setattr(
             parent,
             name.rpartition(".")[2],

@@ -131,6 +131,18 @@ class Bottleneck(nn.Module):
         return out + x if self.use_add else out
 
 
+class ChannelShift(nn.Module):
+    """One value a channel added: what is left of a residual block whose branch was pruned away."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape."""
+        return x + self.bias[:, None, None]
+
+
 class ResLayer(nn.Module):
     """The residual unit of Darknet-53: 1 × 1 to half the width, 3 × 3 back, plus the input."""
 

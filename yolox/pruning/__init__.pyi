@@ -2,7 +2,7 @@
 
 from .compensate import absorb_constants, refit
 from .config import CRITERIA, PruneConfig, PruningError
-from .groups import Group, Member, trace_groups
+from .groups import Group, Member
 from .hint import ThresholdHint, threshold_hint
 from .importance import RandomScorer, TaylorScorer, WeightScorer, make_scorer
 from .latency.measure import measure_latency
@@ -19,6 +19,7 @@ from .report import (
 )
 from .sparsity import Sparsity, SparsityConfig, make_sparsity
 from .surgery import apply_plan, mask_plan
+from .trace import trace_groups
 from .verify import verify_plan
 
 __all__ = [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from yolox.pruning.balance import bundles, merge_bundles
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.cost import CostModel, LayerCost, channel_costs
 from yolox.pruning.groups import Group
@@ -40,6 +41,7 @@ def allocate(
     costs: Costs | None = None,
     progress: float = 1.0,
     gone: Mapping[str, Sequence[int]] | None = None,
+    emptiable: Collection[str] = (),
 ) -> dict[str, tuple[int, ...]]:
     """Choose the slots to remove.
 
@@ -50,6 +52,7 @@ def allocate(
         costs: for a target in params or MACs, and for `PruneConfig.per`.
         progress: the part of the way to the budget to go, in (0, 1].
         gone: slots that earlier rounds removed; they stay removed.
+        emptiable: groups that may lose all their slots, after those that their floor leaves.
 
     Returns:
         Sorted slots a group, groups that stay whole left out.
@@ -61,26 +64,40 @@ def allocate(
     order = [
         _removal_order(g, s, gone.get(g.name, ())) for g, s in zip(groups, scores, strict=True)
     ]
-    allowed = [allowed_removals(group.size, config) for group in groups]
+    together = bundles(groups)
+    merged = merge_bundles(groups)
+    allowed = [
+        allowed_removals(group.size, config, empty=group.name in emptiable) for group in merged
+    ]
     if config.fixed_ratios:
-        counts = _counts_by_ratio(groups, allowed, config, progress)
+        counts = _counts_by_ratio(merged, allowed, config, progress)
     else:
-        values = _ranking(groups, [v for _, v in order], config)
-        least = [len(gone.get(group.name, ())) for group in groups]
-        greedy = _Greedy(groups, values, allowed, least, config, costs or Costs())
+        means = [torch.stack([order[n][1] for n in numbers]).mean(0) for numbers in together]
+        values = _ranking(merged, means, config)
+        least = [len(gone.get(group.name, ())) for group in merged]
+        parts = [len(numbers) for numbers in together]
+        greedy = _Greedy(merged, values, parts, allowed, least, config, costs or Costs())
         counts = greedy.counts(progress)
     return {
-        group.name: tuple(sorted(slots.tolist()[:count]))
-        for group, (slots, _), count in zip(groups, order, counts, strict=True)
+        groups[number].name: tuple(sorted(order[number][0].tolist()[:count]))
+        for numbers, count in zip(together, counts, strict=True)
+        for number in numbers
         if count
     }
 
 
-def allowed_removals(size: int, config: PruneConfig) -> list[int]:
-    """How many slots a group of this size may lose: 0, then every count that leaves it aligned."""
+def allowed_removals(size: int, config: PruneConfig, *, empty: bool = False) -> list[int]:
+    """How many slots a group of this size may lose: 0, then every count that leaves it aligned.
+
+    Args:
+        size: slots of the group.
+        config: the floor, the cap and the alignment.
+        empty: whether it may lose all, too.
+    """
     floor = max(config.min_channels, math.ceil(round(size * (1 - config.max_sparsity), 9)), 1)
     kept = range(size - 1, floor - 1, -1)
-    return [0, *(size - k for k in kept if k % config.round_to == 0)]
+    aligned = [0, *(size - k for k in kept if k % config.round_to == 0)]
+    return [*aligned, size] if empty else aligned
 
 
 def _removal_order(group: Group, scores: Tensor, gone: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -156,18 +173,29 @@ class _Greedy:
         self,
         groups: Sequence[Group],
         values: Sequence[Tensor],
+        parts: Sequence[int],
         allowed: Sequence[list[int]],
         least: Sequence[int],
         config: PruneConfig,
         costs: Costs,
     ) -> None:
-        """Args: `values` in removal order; `least`: slots a group that go whatever the budget."""
+        """Take stock.
+
+        Args:
+            groups: those of a bundle merged into one.
+            values: in removal order, the mean over a bundle's groups.
+            parts: how many groups each stands for.
+            allowed: see `allowed_removals`.
+            least: slots a group that go whatever the budget.
+            config: see `allocate`.
+            costs: see `allocate`.
+        """
         if config.target is not None and costs.budget is None:
             raise PruningError(f"target {config.target} needs the costs of the layers")
         if config.per == "memory" and costs.price is None:
             raise PruningError("per memory needs the activations of the layers")
         self._config = config
-        self._values, self._allowed = values, allowed
+        self._values, self._parts, self._allowed = values, parts, allowed
         self._budget = CostModel(groups, costs.budget or channel_costs(groups))
         self._price = CostModel(groups, costs.price) if costs.price else self._budget
         self._steps = [0] * len(groups)  # positions in `allowed`
@@ -216,7 +244,8 @@ class _Greedy:
         block = self._block(number, self._steps[number])
         if self._config.per == "none":
             return float(block.mean())
-        return float(block.sum()) / max(self._price.saving(number, len(block)), 1e-12)
+        loss = float(block.sum()) * self._parts[number]
+        return loss / max(self._price.saving(number, len(block)), 1e-12)
 
     def _take(self, number: int) -> None:
         slots = len(self._block(number, self._steps[number]))

@@ -77,15 +77,10 @@ def _still_part(model: nn.Module, groups: Sequence[Group], plan: PruningPlan) ->
         norms = [pair for pair in layers if isinstance(pair[0], _BatchNorm)]
         sizes = torch.zeros(group.size)
         for layer, member in norms or layers:
-            if isinstance(layer.weight, Tensor):
-                size = (
-                    layer.weight.detach()
-                    .float()
-                    .cpu()
-                    .reshape(len(layer.weight), -1)
-                    .abs()
-                    .amax(dim=1)
-                )
+            weight = getattr(layer, "weight", None)
+            if isinstance(weight, Tensor):
+                rows = weight.detach().float().cpu().reshape(len(weight), -1)
+                size = rows.abs().amax(dim=1)
                 sizes = torch.maximum(sizes, size[torch.from_numpy(member.index)].amax(dim=1))
         removed[group.name] = tuple(slot for slot in slots if sizes[slot] <= CONSTANT_DEVIATION)
     return PruningPlan(removed=removed, sizes=plan.sizes, config=plan.config)

@@ -110,6 +110,8 @@ class PruneConfig:
             odd counts; a smaller group stays whole.
         min_channels: no group is left with fewer channels.
         max_sparsity: no group loses a larger fraction.
+        allow_empty_blocks: residual blocks whose branch is the least important thing left may lose
+            it as a whole, `max_sparsity` and `min_channels` notwithstanding: they add a constant.
         absorb: let the next layer take over the constant that a removed channel leaves behind.
         reconstruct: calibration images for refitting each layer to its old output; 0 for none.
         bn_recalibrate: calibration images for correcting batch-norm statistics; 0 for none.
@@ -131,6 +133,7 @@ class PruneConfig:
     round_to: int = 8
     min_channels: int = 1
     max_sparsity: float = 0.9
+    allow_empty_blocks: bool = False
     absorb: bool = True
     reconstruct: int = 64
     bn_recalibrate: int = 0
@@ -210,6 +213,8 @@ class PruneConfig:
         if self.mode == "global" and self.layers:
             problems.append("mode global takes no layers: use mode layer for some of them")
         scope = self._chosen_scope()
+        if self.allow_empty_blocks and scope != "global":
+            problems.append(f"allow_empty_blocks needs one ranking of all layers: no scope {scope}")
         if scope != "global" and self.per not in (None, "none"):
             problems.append(f"scope {scope} gives layers equal shares: no per {self.per}")
         if self.target_kind() == "latency":

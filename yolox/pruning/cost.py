@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from yolox.pruning.groups import PRODUCERS, Axis, Group
-from yolox.utils.model_utils import count_macs, run_shapes
+from yolox.pruning.channels import Axis
+from yolox.pruning.groups import PRODUCERS, Group
+from yolox.utils.model_utils import count_macs, count_params, run_shapes
 
+REST = "<rest>"  # what costs something and is in no layer that can be cut
 AXES: tuple[Axis, Axis] = ("in", "out")
 
 KNOWN_CHOICES = 20_000  # costs of a group's choices that are kept in memory, some kB each at most
@@ -211,9 +213,12 @@ def channel_costs(groups: Sequence[Group]) -> dict[str, LayerCost]:
 
 
 def mac_costs(model: nn.Module, count_input: Tensor) -> dict[str, LayerCost]:
-    """Multiply-accumulates of each convolution and linear layer on an input (1, 3, H, W)."""
+    """Multiply-accumulates of each convolution and linear layer on an input (1, 3, H, W).
+
+    Those of attention, of transposed convolutions and of whatever else are together in `REST`.
+    """
     macs = count_macs(model, count_input)
-    return {
+    costs = {
         name: LayerCost(
             cost=macs[name],
             outputs=layer.weight.shape[0],
@@ -222,10 +227,21 @@ def mac_costs(model: nn.Module, count_input: Tensor) -> dict[str, LayerCost]:
         for name, layer in _layers(model)
         if name in macs
     }
+    return _with_rest(costs, macs[""])
+
+
+def _with_rest(costs: dict[str, LayerCost], total: float) -> dict[str, LayerCost]:
+    rest = total - sum(layer.cost for layer in costs.values())
+    if rest:
+        costs[REST] = LayerCost(cost=rest, outputs=None, inputs=None)
+    return costs
 
 
 def param_costs(model: nn.Module) -> dict[str, LayerCost]:
-    """Parameters of each layer; what has one value an output stands apart, as ``NAME.bias``."""
+    """Parameters of each layer; what has one value an output stands apart, as ``NAME.bias``.
+
+    Parameters of any other shape are together in `REST`.
+    """
     costs: dict[str, LayerCost] = {}
     for name, module in model.named_modules():
         if isinstance(module, PRODUCERS):
@@ -241,7 +257,7 @@ def param_costs(model: nn.Module) -> dict[str, LayerCost]:
             key = name if name not in costs else f"{name}.bias"
             width = len(vectors[0])
             costs[key] = LayerCost(cost=len(vectors) * width, outputs=width, inputs=None)
-    return costs
+    return _with_rest(costs, count_params(model))
 
 
 def memory_costs(model: nn.Module, count_input: Tensor) -> dict[str, LayerCost]:

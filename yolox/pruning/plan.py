@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yolox.pruning.balance import bundles, with_partners
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.select import matching_groups
@@ -92,6 +93,10 @@ class PruningPlan:
             config=_config_of(values["config"]),
         )
 
+    def emptied(self) -> list[str]:
+        """Groups that lose all their slots, which only branches of residual blocks may."""
+        return [name for name, slots in self.removed.items() if len(slots) == self.sizes[name]]
+
     def without_layers(self, groups: Sequence[Group], patterns: Sequence[str]) -> PruningPlan:
         """The plan in which groups with a layer of such a name or pattern stay whole.
 
@@ -99,6 +104,7 @@ class PruningPlan:
             PruningError: a pattern that matches no prunable convolution.
         """
         spared = {group.name for group in matching_groups(groups, patterns)}
+        spared = with_partners(groups, spared)
         kept = {name: slots for name, slots in self.removed.items() if name not in spared}
         return PruningPlan(removed=kept, sizes=self.sizes, config=self.config)
 
@@ -141,10 +147,21 @@ class PruningPlan:
                 f"the plan names groups that are not there: {', '.join(unknown[:3])}"
             )
         for name, slots in self.removed.items():
-            if slots and (
-                len(set(slots)) >= sizes[name] or min(slots) < 0 or max(slots) >= sizes[name]
-            ):
-                raise PruningError(f"the plan empties {name} or names slots it does not have")
+            if slots and (min(slots) < 0 or max(slots) >= sizes[name]):
+                raise PruningError(f"of {name} the plan names slots it does not have")
+        empty = self.emptied()
+        if empty and not self.config.get("allow_empty_blocks"):
+            raise PruningError(
+                f"the plan empties {', '.join(empty[:3])}: leave each layer one channel"
+            )
+        for numbers in bundles(groups):
+            counts = {groups[n].name: len(self.removed.get(groups[n].name, ())) for n in numbers}
+            if len(set(counts.values())) > 1:
+                raise PruningError(
+                    "these groups are parts of one tensor that is laid apart evenly, so they have "
+                    "to lose equally many channels: "
+                    + ", ".join(f"{name} loses {count}" for name, count in counts.items())
+                )
         if not any(self.removed.values()):
             raise PruningError("the plan removes nothing")
 

@@ -10,16 +10,18 @@ from torch import Tensor, nn
 
 from yolox.pruning.allocate import Costs, allocate
 from yolox.pruning.apart import CutRefusedError
+from yolox.pruning.blocks import empty_blocks, find_blocks, plan_of_rest
 from yolox.pruning.compensate import absorb_constants, refit
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.cost import mac_costs, memory_costs, param_costs
-from yolox.pruning.groups import Group, trace_groups
+from yolox.pruning.groups import Group
 from yolox.pruning.hint import ThresholdHint, threshold_hint
 from yolox.pruning.importance import Loss, Scorer, make_scorer
 from yolox.pruning.plan import PruningPlan, make_plan
 from yolox.pruning.report import PruneReport, report_change
 from yolox.pruning.select import select_groups
 from yolox.pruning.surgery import apply_plan, mask_plan
+from yolox.pruning.trace import trace_groups
 from yolox.pruning.verify import find_culprits, verify_plan
 
 
@@ -61,6 +63,7 @@ def plan_pruning(
     scorer = make_scorer(config, batches, loss) if scorer is None else scorer
     chosen = select_groups(groups, config)
     costs = make_costs(model, config, count_input)
+    emptiable = find_emptiable(model, chosen, config, count_input)
     removed: dict[str, tuple[int, ...]] = {}
     for turn in range(1, config.rounds + 1):
         current = model
@@ -70,9 +73,30 @@ def plan_pruning(
         if turn == 1 and on_hint is not None:
             on_hint(threshold_hint(chosen, scores, config))
         removed = allocate(
-            chosen, scores, config, costs=costs, progress=turn / config.rounds, gone=removed
+            chosen,
+            scores,
+            config,
+            costs=costs,
+            progress=turn / config.rounds,
+            gone=removed,
+            emptiable=emptiable,
         )
     return make_plan(groups, removed, config)
+
+
+def find_emptiable(
+    model: nn.Module, groups: Sequence[Group], config: PruneConfig, example_input: Tensor | None
+) -> frozenset[str]:
+    """Names of the groups that may lose all their slots.
+
+    Raises:
+        PruningError: the config allows that, and there is no input to find them with.
+    """
+    if not config.allow_empty_blocks:
+        return frozenset()
+    if example_input is None:
+        raise PruningError("allow_empty_blocks needs count_input, to run the blocks on")
+    return frozenset(find_blocks(model, groups, example_input))
 
 
 def make_costs(model: nn.Module, config: PruneConfig, count_input: Tensor | None) -> Costs:
@@ -144,8 +168,39 @@ def prune_model(
             on_hint=on_hint,
         )
     plan.check(groups)
-    ready = compensate_cut(model, groups, plan, config, example_input, images)
-    return apply_and_verify(ready, groups, plan, example_input, count_input)
+    if not plan.emptied():
+        ready = compensate_cut(model, groups, plan, config, example_input, images)
+        return apply_and_verify(ready, groups, plan, example_input, count_input)
+    emptied, left, rest = empty_and_trace(model, groups, plan, example_input)
+    pruned, difference = emptied, 0.0
+    if rest.removed:
+        ready = compensate_cut(emptied, left, rest, config, example_input, images)
+        result = apply_and_verify(ready, left, rest, example_input, count_input)
+        pruned, difference = result.model, result.report.difference
+    report = report_change(model, pruned, count_input, difference)
+    return PruneResult(model=pruned, plan=plan, report=report)
+
+
+def empty_and_trace(
+    model: nn.Module, groups: Sequence[Group], plan: PruningPlan, example_input: Tensor
+) -> tuple[nn.Module, list[Group], PruningPlan]:
+    """The model without the branches that a plan empties, its groups, and the plan's rest for it.
+
+    Raises:
+        PruningError: see `empty_blocks`.
+    """
+    emptied = empty_blocks(model, groups, plan, example_input)
+    left = trace_groups(emptied, example_input)
+    return emptied, left, plan_of_rest(plan, groups, left)
+
+
+def cut(
+    model: nn.Module, groups: Sequence[Group], plan: PruningPlan, example_input: Tensor
+) -> nn.Module:
+    """A plan carried out without compensation and without proof, as to measure its time."""
+    if plan.emptied():
+        model, groups, plan = empty_and_trace(model, groups, plan, example_input)
+    return apply_plan(model, groups, plan) if plan.removed else model
 
 
 def compensate_cut(

@@ -250,15 +250,16 @@ def report_change(
 ) -> PruneReport:
     """Count both models, layer by layer."""
     macs = [count_macs(model, example_input) for model in (before, after)]
+    present = dict(after.named_modules())
     layers = []
     for name, layer in before.named_modules():
         if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
-            small: Any = after.get_submodule(name)
+            small: Any = present.get(name)  # None: its block was emptied
             layers.append(
                 LayerChange(
                     name=name,
-                    channels=(len(layer.weight), len(small.weight)),
-                    params=(count_params(layer), count_params(small)),
+                    channels=(len(layer.weight), 0 if small is None else len(small.weight)),
+                    params=(count_params(layer), 0 if small is None else count_params(small)),
                     macs=(macs[0].get(name, 0), macs[1].get(name, 0)),
                 )
             )

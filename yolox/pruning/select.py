@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 from collections.abc import Sequence
 
+from yolox.pruning.balance import with_partners
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.groups import Group
 
@@ -13,7 +14,8 @@ from yolox.pruning.groups import Group
 def select_groups(groups: Sequence[Group], config: PruneConfig) -> list[Group]:
     """The groups that may lose slots; a group shared by several named layers comes once.
 
-    A group is ignored as a whole if one of its layers is.
+    A group is ignored as a whole if one of its layers is. Groups that have to lose equally many
+    slots are chosen and ignored together.
 
     Raises:
         PruningError: a name or pattern that matches no prunable convolution (nearest names
@@ -26,12 +28,9 @@ def select_groups(groups: Sequence[Group], config: PruneConfig) -> list[Group]:
         wanted = _all_matches("`layer_sparsity`", tuple(config.layer_sparsity), names)
     ignored = {group.name for group in matching_groups(groups, config.ignore)}
     everything = config.mode == "global" and not config.layer_sparsity
-    chosen = [
-        group
-        for group in groups
-        if group.name not in ignored
-        and (everything or any(member.name in wanted for member in group.producers))
-    ]
+    named = {g.name for g in groups if everything or wanted & {m.name for m in g.producers}}
+    named = with_partners(groups, named) - with_partners(groups, ignored)
+    chosen = [group for group in groups if group.name in named]
     if not chosen:
         raise PruningError("`ignore` leaves nothing to prune: every chosen layer matches it")
     return chosen

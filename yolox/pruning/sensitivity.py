@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from torch import Tensor, nn
 
+from yolox.pruning.balance import bundles, with_partners
 from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
@@ -63,6 +64,8 @@ def pending(
 ) -> list[tuple[Group, float]]:
     """What is left to measure: every group of at least two slots at every rising ratio.
 
+    Groups that have to lose equally many slots are measured together, under the first one's name.
+
     Args:
         groups: the layers of interest.
         ratios: in (0, 1); one given twice counts once.
@@ -75,7 +78,7 @@ def pending(
         raise PruningError(f"ratios must be between 0 and 1, exclusive: {odd}")
     return [
         (group, ratio)
-        for group in groups
+        for group in (groups[numbers[0]] for numbers in bundles(groups))
         if group.size > 1
         for ratio in sorted(set(ratios))
         if (group.name, ratio) not in known
@@ -103,9 +106,11 @@ def measure_sensitivity(
     sizes = {group.name: group.size for group in groups}
     for group, ratio in todo:
         count = slots_to_remove(group.size, ratio)
-        # Sorted in double and stably, as allocation does: a prune takes the same slots.
-        order = scores[group.name].double().argsort(stable=True)
-        removed = {group.name: tuple(sorted(order[:count].tolist()))}
+        removed = {}
+        for name in with_partners(groups, {group.name}):
+            # Sorted in double and stably, as allocation does: a prune takes the same slots.
+            order = scores[name].double().argsort(stable=True)
+            removed[name] = tuple(sorted(order[:count].tolist()))
         masked = mask_plan(model, groups, PruningPlan(removed=removed, sizes=sizes))
         yield SensitivityPoint(
             layer=group.name,
@@ -149,10 +154,13 @@ def prune_ratios(groups: Sequence[Group], suggested: Mapping[str, float]) -> dic
     A layer that makes channels of several groups is named by the lowest of their ratios, since a
     name speaks of all of them; groups that nothing is suggested for stay whole.
     """
+    first = {
+        groups[n].name: groups[numbers[0]].name for numbers in bundles(groups) for n in numbers
+    }
     ratios = {}
     for root in dict.fromkeys(group.producers[0].name for group in groups):
         ratio = min(
-            suggested.get(group.name, 0.0)
+            suggested.get(first[group.name], 0.0)
             for group in groups
             if any(member.name == root for member in group.producers)
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from yolox.pruning.groups import Group, trace_groups
+from yolox.pruning.groups import Group
+from yolox.pruning.trace import trace_groups
+from yolox.utils.choices import FORMS, SCHEDULES
 from yolox.utils.errors import UserError
 
-FORMS = ("l1", "group")
-SCHEDULES = ("constant", "linear", "step")
 MAX_STRENGTH = 1.0
 RUINOUS_STRENGTH = (
     0.1  # strength beyond which the loss loses on most channels; see docs/sparsity.md
@@ -134,6 +134,11 @@ class Sparsity:
         return [norm.layer.weight for norm in self._norms]
 
     @property
+    def layers(self) -> list[str]:
+        """The names of those batch norms."""
+        return [norm.name for norm in self._norms]
+
+    @property
     def name(self) -> str:
         """The strength, as a person sets it."""
         return f"sparsity {self.config.strength:g}"
@@ -160,7 +165,7 @@ class Sparsity:
                 parameter.grad.index_add_(0, channels, part)
 
     @torch.no_grad()
-    def shrink(self, lr: float, progress: float) -> None:
+    def shrink(self, lr: float | Callable[[nn.Parameter], float], progress: float) -> None:
         """Where it is proximal: bring each slot's norm nearer to 0, but not beyond.
 
         By lr · s · √n / (1 − momentum): as far as SGD with that momentum carries a parameter under
@@ -169,14 +174,15 @@ class Sparsity:
         the penalty.
 
         Args:
-            lr: learning rate of the step that was just made.
+            lr: learning rate of the step that was just made; a function of the parameter where an
+                optimizer has several.
             progress: fraction of the run that is done, in [0, 1].
         """
         if not self.config.proximal:
             return
         for kind, strength in self._strengths(progress):
             values_C = self._read(kind)
-            step = lr * strength / (1 - self._momentum)
+            step = self._rate(kind, lr) * strength / (1 - self._momentum)
             keep_C = (1 - step * self._weight_C / self._norm(values_C)).clamp(min=0)
             for parameter, channels, part in self._parts(kind, values_C * keep_C):
                 parameter[channels] = part
@@ -264,6 +270,15 @@ class Sparsity:
         """γ or β of the penalised channels, float64 (C,): squares of small ones must not vanish."""
         parts = [getattr(norm.layer, kind)[norm.channels] for norm in self._norms]
         return torch.cat(parts).double()
+
+    def _rate(self, kind: str, lr: float | Callable[[nn.Parameter], float]) -> float | Tensor:
+        """The learning rate, of each channel (C,) where they differ."""
+        if not callable(lr):
+            return lr
+        rates = [lr(getattr(norm.layer, kind)) for norm in self._norms]
+        of_layer = self._slot_C.new_tensor(rates, dtype=torch.float64)
+        sizes = self._slot_C.new_tensor(self._sizes)
+        return of_layer.repeat_interleave(sizes, output_size=len(self._slot_C))
 
     def _norm(self, values_C: Tensor) -> Tensor:
         """Of each channel's slot, positive, (C,)."""

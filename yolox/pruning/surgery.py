@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from yolox.models.network_blocks import ChannelShift
+from yolox.pruning.channels import Axis
 from yolox.pruning.config import PruningError
-from yolox.pruning.groups import Axis, Group
+from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
 
 AXIS_DIMS: dict[Axis, int] = {"in": 1, "out": 0}  # of a weight
@@ -33,9 +35,12 @@ def apply_plan(model: nn.Module, groups: Sequence[Group], plan: PruningPlan) -> 
     """A copy of the model without the plan's channels; the argument is not touched.
 
     Raises:
-        PruningError: the plan is another model's, empties a layer, or removes nothing.
+        PruningError: the plan is another model's, empties a layer (`blocks.empty_blocks` comes
+            before), or removes nothing.
     """
     plan.check(groups)
+    if empty := plan.emptied():
+        raise PruningError(f"the plan empties {', '.join(empty[:3])}: no layer can be cut to that")
     small = copy.deepcopy(model)
     for name, axis, channels in removed_channels(groups, plan):
         _cut(small.get_submodule(name), axis, channels)
@@ -149,6 +154,25 @@ def _cut(module: nn.Module, axis: Axis, channels: Tensor) -> None:
     _set_axis_size(module, axis, len(index))
 
 
+def is_channelwise(module: nn.Module) -> bool:
+    """Whether a module beside PyTorch's own has one value a channel and is cut with its input.
+
+    That is what is left of a residual block, and a batch norm whose scales are buffers, whatever
+    its class is called.
+    """
+    if isinstance(module, ChannelShift):
+        return True
+    names = {"weight", "bias", "running_mean", "running_var"}
+    buffers = dict(module.named_buffers(recurse=False))
+    return (
+        not isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and names <= buffers.keys()
+        and len({buffers[name].shape for name in names}) == 1
+        and buffers["weight"].dim() == 1
+        and not list(module.parameters(recurse=False))
+    )
+
+
 def _axis_size(module: nn.Module, axis: Axis) -> int:
     if isinstance(module, nn.modules.conv._ConvNd):
         return module.in_channels if axis == "in" else module.out_channels
@@ -156,8 +180,10 @@ def _axis_size(module: nn.Module, axis: Axis) -> int:
         return module.in_features if axis == "in" else module.out_features
     if isinstance(module, nn.PReLU):
         return module.num_parameters
-    assert isinstance(module, nn.modules.batchnorm._BatchNorm)
-    return module.num_features
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return module.num_features
+    assert is_channelwise(module)
+    return len(module.bias)  # type: ignore[arg-type]
 
 
 def _set_axis_size(module: nn.Module, axis: Axis, size: int) -> None:
@@ -165,9 +191,11 @@ def _set_axis_size(module: nn.Module, axis: Axis, size: int) -> None:
         if axis == "in":
             module.in_channels = size
         else:
-            module.out_channels = size
-            if module.groups > 1:  # depthwise: one input and one group a filter
-                module.in_channels = module.groups = size
+            before, module.out_channels = module.out_channels, size
+            if module.groups > 1:  # its groups go as a whole, with their inputs
+                inputs = module.in_channels // module.groups
+                module.groups = module.groups * size // before
+                module.in_channels = module.groups * inputs
     elif isinstance(module, nn.Linear):
         if axis == "in":
             module.in_features = size
@@ -175,6 +203,5 @@ def _set_axis_size(module: nn.Module, axis: Axis, size: int) -> None:
             module.out_features = size
     elif isinstance(module, nn.PReLU):
         module.num_parameters = size
-    else:
-        assert isinstance(module, nn.modules.batchnorm._BatchNorm)
-        module.num_features = size
+    elif hasattr(module, "num_features"):  # not every class of frozen batch norms has it
+        module.num_features = size  # type: ignore[assignment]

@@ -21,7 +21,8 @@ from yolox.pruning.apart import (
     flatten,
     outputs_apart,
 )
-from yolox.pruning.groups import Axis, Group
+from yolox.pruning.channels import Axis
+from yolox.pruning.groups import Group
 from yolox.pruning.held import LargeLayers, channel_dim
 from yolox.pruning.ops import SEED, Ops, same_chance
 from yolox.pruning.plan import PruningPlan

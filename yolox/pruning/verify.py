@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from yolox.pruning.apart import CutRefusedError, Probe, differs
+from yolox.pruning.balance import bundles
 from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
@@ -86,12 +87,12 @@ def find_culprits(
 ) -> str:
     """Which groups of a refused plan cannot be cut even alone, and the operations on their way."""
     named = []
-    for group in groups:
+    for numbers in bundles(groups):
+        group = groups[numbers[0]]
         if group.name not in plan.removed:
             continue
-        alone = PruningPlan(
-            removed={group.name: plan.removed[group.name]}, sizes=plan.sizes, config=plan.config
-        )
+        own = {groups[n].name: plan.removed[groups[n].name] for n in numbers}
+        alone = PruningPlan(removed=own, sizes=plan.sizes, config=plan.config)
         try:
             probes = PROBES if probe is None else (probe,)
             verify_plan(model, groups, alone, example_input, probes=probes)

@@ -34,6 +34,9 @@ COMMANDS = {
     "convert-dota": ("convert_dota", "cut DOTA's images into tiles"),
     "plot-bn": ("plot_bn", "draw the scales of batch norms"),
     "web": ("web", "a page in the browser to try models on"),
+    "ultralytics prune": ("ultralytics_prune", "prune a YOLOv5u, v8, 11 … of Ultralytics"),
+    "ultralytics train": ("ultralytics_train", "train it on in Ultralytics' own trainer"),
+    "ultralytics bench": ("ultralytics_bench", "models of Ultralytics side by side"),
     "quickstart": ("quickstart", "all of it on built-in data, in five minutes"),
 }
 
@@ -64,12 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command ``yolox``: a subcommand and its words."""
     words = sys.argv[1:] if argv is None else list(argv)
     name = words[0] if words else "--help"
+    if " ".join(words[:2]) in COMMANDS:  # some are of two words
+        name = " ".join(words[:2])
     if name in ("-h", "--help"):
         print(_help())
     elif name == "--version":
         print(__version__)
     elif name in COMMANDS:
-        run(COMMANDS[name][0], words[1:], called=f"yolox {name}")
+        run(COMMANDS[name][0], words[len(name.split()) :], called=f"yolox {name}")
     else:
         near = difflib.get_close_matches(name, COMMANDS, n=3) or list(COMMANDS)
         _fail(UserError(f"no command {name!r}: {', '.join(near)}; yolox --help lists them all"))

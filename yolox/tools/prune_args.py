@@ -87,6 +87,7 @@ _SAME_NAMES = (
     "rounds",
     "min_channels",
     "max_sparsity",
+    "allow_empty_blocks",
     "absorb",
 )
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from loguru import logger
 from rich.table import Table
+from torch import nn
 
 from yolox.core import make_fabric
 from yolox.exp import Exp
@@ -28,6 +29,7 @@ from yolox.jobs.prune import (
 from yolox.jobs.prune_steps import prune_in_steps
 from yolox.models import LoadedModel, checkpoint_payload, load_model
 from yolox.pruning import (
+    Group,
     PruneConfig,
     PruneRecord,
     PruneResult,
@@ -92,17 +94,22 @@ def global_pruning(
     return prune(loaded, config, calibration)
 
 
-def list_layers(loaded: LoadedModel) -> Table:
-    """Every prunable convolution: channels, the group it is coupled in, its share of the MACs."""
-    groups = trace_groups(loaded.model, probe())
-    macs = count_macs(loaded.model, torch.zeros(1, 3, *loaded.spec.input_size))
+def list_layers(model: nn.Module, size: tuple[int, int], groups: Sequence[Group]) -> Table:
+    """Every prunable convolution: channels, the group it is coupled in, its share of the MACs.
+
+    Args:
+        model: not touched.
+        size: (height, width) that MACs are counted at.
+        groups: of the model.
+    """
+    macs = count_macs(model, torch.zeros(1, 3, *size))
     table = Table(title="Prunable convolutions")
     for column in ("name", "channels", "coupled with", "MACs"):
         table.add_column(column, justify="left" if column in ("name", "coupled with") else "right")
     rows = {
         member.name: (group, member.index.size) for group in groups for member in group.producers
     }
-    for name in dict(loaded.model.named_modules()):
+    for name in dict(model.named_modules()):
         if name in rows:
             group, channels = rows[name]
             others = len(group.producers) - 1
@@ -125,7 +132,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info(f"whole model ({count_params(loaded.model):,} parameters) in {output}")
         return
     if args.mode == "list":
-        cli.console().print(list_layers(loaded))
+        model = loaded.model
+        groups = trace_groups(model, probe())
+        cli.console().print(list_layers(model, loaded.spec.input_size, groups))
         return
     output = args.output or folder / "pruned.pth"
     if output.resolve() == source.resolve():

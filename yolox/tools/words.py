@@ -73,8 +73,9 @@ def speaker(parser: argparse.ArgumentParser) -> Callable[[str], str]:
 
 def _said(parser: argparse.ArgumentParser, found: re.Match[str]) -> str:
     name, value = found.groups()
-    if name in _FUNCTIONS:
-        module, *words = _FUNCTIONS[name].split()
+    functions = _FUNCTIONS | (parser.get_default("functions") or {})
+    if name in functions:
+        module, *words = functions[name].split()
         return " ".join([called(module), *words])
     flags = _flags(parser, name)
     if not flags:

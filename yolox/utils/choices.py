@@ -12,4 +12,7 @@ LAYER_RATIOS = (0.1, 0.3, 0.5, 0.7)
 AP_TOLERANCE = 0.01  # a point of AP
 LOSS_TOLERANCE = 0.02  # of the whole model's loss
 LATENCY_RUNTIME = "onnxruntime"  # that a target in latency is met in where none is named
+# Of sparsity training: what is penalised, and how over a run.
+FORMS = ("l1", "group")
+SCHEDULES = ("constant", "linear", "step")
 SPARSITY_EPOCHS, STEP_EPOCHS, TUNING_EPOCHS = 20, 5, 20  # of a compression's trainings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from loguru import logger
 from torch import Tensor, nn
 
 from yolox.pruning.allocate import allowed_removals
+from yolox.pruning.balance import bundles
 from yolox.pruning.config import LatencyTarget, PruneConfig, PruningError
 from yolox.pruning.cost import SlotCosts
 from yolox.pruning.groups import Group
@@ -37,6 +38,7 @@ class LatencyPlanner:
         costs: SlotCosts,
         scorer: Scorer,
         *,
+        emptiable: Collection[str] = (),
         on_hint: Callable[[ThresholdHint], None] | None = None,
     ) -> None:
         """Score the slots; those of a round that silences some leave these at the end.
@@ -46,12 +48,19 @@ class LatencyPlanner:
             groups: all groups of the model.
             chosen: those that may lose slots.
             config: the floor, the cap and the steps of each group.
-            costs: predicted milliseconds, of the chosen groups in their order.
+            costs: predicted milliseconds, of the chosen groups' bundles in their order, each
+                merged into one group.
             scorer: of the config's criterion.
+            emptiable: groups that may lose all their slots.
             on_hint: called with what a single threshold could do, before the first cut.
         """
         self._groups, self._chosen, self._config, self._costs = groups, chosen, config, costs
-        self._removals = [allowed_removals(group.size, config) for group in chosen]
+        self._bundles = bundles(chosen)
+        self._sizes = [chosen[numbers[0]].size for numbers in self._bundles]
+        self._removals = [
+            allowed_removals(size, config, empty=chosen[numbers[0]].name in emptiable)
+            for size, numbers in zip(self._sizes, self._bundles, strict=True)
+        ]
         self._model, self._scorer = model, scorer
         first = scorer(model, chosen)
         if on_hint is not None:
@@ -62,7 +71,7 @@ class LatencyPlanner:
     @property
     def whole(self) -> float:
         """Predicted milliseconds of the model as it is."""
-        return self._costs.at([group.size for group in self._chosen])
+        return self._costs.at(self._sizes)
 
     def least(self) -> float:
         """Predicted milliseconds of the fastest model within floors, caps and alignment."""
@@ -75,7 +84,7 @@ class LatencyPlanner:
         left.
         """
         rounds = self._config.rounds
-        gone = [0] * len(self._chosen)
+        gone = [0] * len(self._bundles)
         for turn in range(1, rounds):
             part = self.whole - turn / rounds * (self.whole - budget)
             gone = self._counts(part, gone)
@@ -86,10 +95,10 @@ class LatencyPlanner:
                 self._model, self._groups, make_plan(self._groups, removed, self._config)
             )
             scores = self._scorer(masked, self._chosen)
-            self._order = [
-                _rising(new, order[0][:count], order[1][:count])
-                for new, order, count in zip(scores, self._order, gone, strict=True)
-            ]
+            for numbers, count in zip(self._bundles, gone, strict=True):
+                for n in numbers:
+                    slots, values = self._order[n]
+                    self._order[n] = _rising(scores[n], slots[:count], values[:count])
 
     def plan(self, budget: float) -> tuple[PruningPlan, float]:
         """The plan for a number of milliseconds, and those that are predicted of it.
@@ -98,32 +107,35 @@ class LatencyPlanner:
             PruningError: nothing would be removed, or no plan is within the budget.
         """
         counts = self._counts(budget)
-        kept = [group.size - count for group, count in zip(self._chosen, counts, strict=True)]
+        kept = [size - count for size, count in zip(self._sizes, counts, strict=True)]
         return make_plan(self._groups, self._slots(counts), self._config), self._costs.at(kept)
 
     def _items(self, gone: Sequence[int] | None = None) -> list[Item]:
         items = []
-        for number, (group, removals) in enumerate(zip(self._chosen, self._removals, strict=True)):
+        for number, (size, removals) in enumerate(zip(self._sizes, self._removals, strict=True)):
             least = gone[number] if gone else 0
-            kept = np.array(sorted(group.size - r for r in removals if r >= least))
-            values = self._order[number][1].double().flip(0).cumsum(0).numpy()
-            items.append(Item(counts=kept, values=values[kept - 1]))
+            kept = np.array(sorted(size - r for r in removals if r >= least))
+            scores = torch.stack([self._order[n][1] for n in self._bundles[number]]).sum(0)
+            values = scores.double().flip(0).cumsum(0).numpy()
+            values = np.concatenate(([0.0], values))
+            items.append(Item(counts=kept, values=values[kept]))
         return items
 
     def _counts(self, budget: float, gone: Sequence[int] | None = None) -> list[int]:
-        """Slots that each chosen group loses, at least those gone."""
+        """Slots that each group of a bundle loses, at least those gone."""
         kept = solve(self._items(gone), self._costs, budget)
         if kept is None:
             raise PruningError(
                 f"{self._config.budget()} cannot be reached: {self.least():.2f} ms of "
                 f"{self.whole:.2f} are predicted at least"
             )
-        return [group.size - count for group, count in zip(self._chosen, kept, strict=True)]
+        return [size - count for size, count in zip(self._sizes, kept, strict=True)]
 
     def _slots(self, counts: Sequence[int]) -> dict[str, tuple[int, ...]]:
         return {
-            group.name: tuple(sorted(order[0][:count].tolist()))
-            for group, order, count in zip(self._chosen, self._order, counts, strict=True)
+            self._chosen[n].name: tuple(sorted(self._order[n][0][:count].tolist()))
+            for numbers, count in zip(self._bundles, counts, strict=True)
+            for n in numbers
             if count
         }
 

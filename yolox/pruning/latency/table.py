@@ -16,8 +16,9 @@ from loguru import logger
 from torch import Tensor, nn
 
 from yolox.models.network_blocks import ACTIVATIONS
+from yolox.pruning.channels import Axis
 from yolox.pruning.cost import AXES, Counts, Values
-from yolox.pruning.groups import Axis, Group
+from yolox.pruning.groups import Group
 from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair
 from yolox.utils.documents import read_json
 from yolox.utils.files import replacing
@@ -119,7 +120,12 @@ class LayerTable:
         left = ms[row, column] * (1 - row_part) + ms[row_end, column] * row_part
         right = ms[row, column_end] * (1 - row_part) + ms[row_end, column_end] * row_part
         result: Values = left * (1 - column_part) + right * column_part
-        return result
+        gone = np.zeros(len(result), dtype=bool)  # a layer that was emptied does not run
+        if self.width("in") is not None:
+            gone |= inputs == 0
+        if self.width("out") is not None:
+            gone |= outputs == 0
+        return np.where(gone, 0.0, result)
 
 
 class _Places:

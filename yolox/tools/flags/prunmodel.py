@@ -21,12 +21,39 @@ def make_parser() -> argparse.ArgumentParser:
         "Save a whole model, list its prunable convolutions, or prune it.",
         "python tools/prunmodel.py --mode global --ch-sparsity 0.4",
     )
-    defaults = PruneConfig()
     add = parser.add_argument
     add("--mode", choices=MODES, default="global", help="what to do")
     add("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
     add("-o", "--output", type=Path, help="file to write (in the Exp's output folder)")
 
+    add = add_pruning(parser).add_argument
+    add(
+        "--spare",
+        type=Path,
+        metavar="RATIOS.json",
+        help="keep whole what tools/sensitivity.py found no ratio for (none)",
+    )
+    add(
+        "--allow-empty-blocks",
+        action="store_true",
+        help="residual blocks may lose their whole branch; what is left adds a constant",
+    )
+    add_accuracy(parser)
+
+    tried = parts.experimental(parser, "refitting and one cut gained as much or more here")
+    add = tried.add_argument
+    add("--bn-recalibrate", type=int, help="images to correct batch norms on, 0 for none (0)")
+    parts.add_steps(tried, STEP_EPOCHS)
+
+    out = add_output(parser)
+    out.add_argument("--dry-run", action="store_true", help="write the plan, cut nothing")
+    parts.add_exp_arguments(parser)
+    return parser
+
+
+def add_pruning(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """How much goes, and which: the flags of every command that prunes; their last group."""
+    defaults = PruneConfig()
     budget = parser.add_argument_group("how much (one of these)")
     add = budget.add_argument
     add(
@@ -48,12 +75,6 @@ def make_parser() -> argparse.ArgumentParser:
     add = which.add_argument
     add("--layers", nargs="+", default=[], help="names (mode conv) or patterns (mode layer)")
     add("--ignore", nargs="+", default=[], help="names or patterns of layers that stay whole")
-    add(
-        "--spare",
-        type=Path,
-        metavar="RATIOS.json",
-        help="keep whole what tools/sensitivity.py found no ratio for (none)",
-    )
     add("--importance", choices=tuple(CRITERIA), default=defaults.importance, help="criterion")
     add("--scope", choices=SCOPES, help="how layers share the loss (global; by ratio uniform)")
     add("--aggregate", choices=AGGREGATES, help="over coupled layers (the criterion's)")
@@ -74,7 +95,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--min-channels", type=int, default=defaults.min_channels, help="least of a layer")
     add("--max-sparsity", type=float, default=defaults.max_sparsity, help="most a layer may lose")
+    return which
 
+
+def add_accuracy(parser: argparse.ArgumentParser) -> None:
+    """What keeps accuracy without training."""
+    defaults = PruneConfig()
     after = parser.add_argument_group("accuracy kept without training")
     add = after.add_argument
     add(
@@ -89,11 +115,9 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"images to refit layers on, 0 for none ({defaults.reconstruct})",
     )
 
-    tried = parts.experimental(parser, "refitting and one cut gained as much or more here")
-    add = tried.add_argument
-    add("--bn-recalibrate", type=int, help="images to correct batch norms on, 0 for none (0)")
-    parts.add_steps(tried, STEP_EPOCHS)
 
+def add_output(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """What is measured; its group, for more."""
     out = parser.add_argument_group("what is measured and written")
     add = out.add_argument
     add("--eval", action="store_true", help="AP before, after the cut, and compensated")
@@ -110,6 +134,4 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--threads", type=parts.positive, help="of a run in --runtime (a core each)")
     parts.add_openvino_precision(out)
-    add("--dry-run", action="store_true", help="write the plan, cut nothing")
-    parts.add_exp_arguments(parser)
-    return parser
+    return out

@@ -1,0 +1,369 @@
+"""Channel labels that travel with a model's tensors as it runs.
+
+What moves data (cat, split, view, permute, pixel shuffle) is run on the labels as well, and so says
+by itself where each channel went. What works value by value ties the labels that meet in it. A
+layer ties what reaches it to its input channels and sends out its own. Whatever else reads a label
+pins it: that channel stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from yolox.pruning.channels import CONSTANT, Channels, Indices
+from yolox.pruning.groups import PRODUCERS
+from yolox.pruning.label_rules import ALONG, ELEMENTWISE, MOVES, REDUCTIONS, SAME, VIEWS, WINDOWS
+from yolox.pruning.labels import (
+    compact,
+    dims_of,
+    filled_dims,
+    is_same_tensor,
+    label_of,
+    put_label,
+    reshaped,
+    shares_storage,
+    spread_for_cat,
+    spread_label,
+    tensors_of,
+    varying_dims,
+)
+
+# In the place of an operation that keeps channels.
+MODEL_INPUT, MODEL_OUTPUT = "the model's input", "the model's output"
+
+
+class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows the channels of a model as it runs within this context, in evaluation mode.
+
+    Args:
+        model: whose parameters the labels are put on; a copy, as its tensors are marked.
+        channels: with the ports of its layers; what is seen is added.
+    """
+
+    def __init__(self, model: nn.Module, channels: Channels) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._channels = channels
+        self._layers = {name: model.get_submodule(name) for name, _ in channels.ports}
+        self._owners: dict[int, str] = {}  # by the address of a weight
+        self._op = ""
+        for name, layer in self._layers.items():
+            out = torch.from_numpy(channels.ports[name, "out"])
+            if isinstance(layer, PRODUCERS):
+                for parameter in layer.parameters(recurse=False):
+                    self._owners[parameter.untyped_storage().data_ptr()] = name
+                continue
+            for vector in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
+                if vector.dim() == 1:  # one value a channel
+                    put_label(vector, out)
+
+    def pin_outputs(self, outputs: Any) -> None:
+        """The channels that a model gives to its caller stay."""
+        for tensor in tensors_of(outputs):
+            self._pin(tensor, MODEL_OUTPUT)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self._op = func.overloadpacket.__name__
+        inputs = list(tensors_of((args, kwargs)))
+        if any(label_of(tensor) is not None or self._owner(tensor) for tensor in inputs):
+            self._follow(func, args, kwargs or {}, inputs, out)
+        return out
+
+    def _owner(self, tensor: Tensor) -> str:
+        """The layer whose weight or bias a tensor is, or is a view of."""
+        return self._owners.get(tensor.untyped_storage().data_ptr(), "")
+
+    def _follow(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        inputs: list[Tensor],
+        out: Any,
+    ) -> None:
+        op = self._op
+        if op == "convolution" and self._convolve(*args, output=out):
+            return
+        if op in ("addmm", "mm") and self._multiply(args, out):
+            return
+        if not shares_storage(inputs, out):
+            for name in {self._owner(tensor) for tensor in inputs} - {""}:
+                self._pin_layer(name)  # something reads a weight that is not its layer
+        if op in SAME:
+            put_label(next(tensors_of(out)), label_of(inputs[0]))
+        elif torch.Tag.pointwise in func.tags or op in ELEMENTWISE:
+            for tensor in tensors_of(out):
+                self._note(inputs)
+                put_label(tensor, self._meet(inputs, tensor.dim()))
+        elif op in MOVES:
+            self._move(func, args, kwargs, inputs, out)
+        elif op == "constant_pad_nd":
+            rank = inputs[0].dim()
+            padded = [rank - 1 - place // 2 for place, width in enumerate(args[1]) if width]
+            self._reduce(inputs[0], padded or [-1], out, keepdim=True)
+        elif op == "pixel_shuffle":
+            self._shuffle_pixels(inputs[0], out)
+        elif op in ("channel_shuffle", "native_channel_shuffle"):
+            self._shuffle_channels(inputs[0], args[1], out)
+        elif op in WINDOWS:
+            self._reduce(inputs[0], range(-WINDOWS[op], 0), out, keepdim=True)
+        elif op in REDUCTIONS:
+            position = REDUCTIONS[op]
+            dims = args[position] if len(args) > position else kwargs.get("dim")
+            keepdim = args[0].dim() == next(tensors_of(out)).dim()
+            self._reduce(args[0], dims, out, keepdim=keepdim)
+        elif op in ALONG:
+            position = ALONG[op]
+            dims = args[position] if len(args) > position else kwargs.get("dim", -1)
+            self._reduce(args[0], dims, out, keepdim=True)
+        elif "batch_norm" in op:
+            self._normalize(inputs, out)
+        else:
+            for tensor in inputs:
+                self._pin(tensor)
+
+    # What the layers do.
+
+    def _convolve(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any, output: Tensor
+    ) -> bool:
+        name = self._owner(weight)
+        layer: Any = self._layers.get(name)
+        if layer is None or not is_same_tensor(weight, layer.weight) or weight.dim() != x.dim():
+            return False
+        into, out = self._channels.ports[name, "in"], self._channels.ports[name, "out"]
+        if bias is not None and self._owner(bias) != name:
+            self._channels.pin(out, f"{self._op} with a bias of another module")
+        self._read(x, 1, into)
+        put_label(output, torch.from_numpy(out).reshape(1, -1, *[1] * (output.dim() - 2)))
+        return True
+
+    def _multiply(self, args: tuple[Any, ...], output: Tensor) -> bool:
+        x, weight = args[-2:]
+        name = self._owner(weight)
+        layer = self._layers.get(name)
+        if not isinstance(layer, nn.Linear) or not is_same_tensor(weight, layer.weight.t()):
+            return False
+        out = self._channels.ports[name, "out"]
+        if len(args) == 3 and self._owner(args[0]) != name:
+            self._channels.pin(out, f"{self._op} with a bias of another module")
+        self._read(x, 1, self._channels.ports[name, "in"])
+        put_label(output, torch.from_numpy(out).reshape(1, -1))
+        return True
+
+    def _read(self, x: Tensor, dim: int, port: Indices) -> None:
+        """A layer takes in a tensor whose channels are along a dimension."""
+        label = label_of(x)
+        if label is None or varying_dims(label) - {dim}:
+            self._pin(x)
+            self._channels.pin(port, MODEL_INPUT if label is None else self._op)
+            return
+        read = label.flatten().expand(len(port)).numpy()
+        self._channels.tie(read, port)
+        self._channels.pin(port[read == CONSTANT], "constant values beside it")
+
+    def _normalize(self, inputs: Sequence[Tensor], out: Any) -> None:
+        """Batch norm: statistics and scales of one value a channel."""
+        x, *vectors = inputs
+        label = label_of(x)
+        if label is None or varying_dims(label) - {1}:
+            for tensor in inputs:
+                self._pin(tensor)
+            return
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        rows = [reshaped(vector, shape) for vector in vectors if vector.numel()]
+        put_label(next(tensors_of(out)), self._meet([x, *rows], x.dim()))
+
+    # What lies between them.
+
+    def _meet(self, inputs: Sequence[Tensor], rank: int) -> Tensor | None:
+        """Tie the labels of values that meet; returns those of the result."""
+        labels = {
+            number: own.reshape([1] * (rank - own.dim()) + list(own.shape))
+            for number, tensor in enumerate(inputs)
+            if (own := label_of(tensor)) is not None
+        }
+        varying = {d - rank for label in labels.values() for d in varying_dims(label)}
+        joint: Tensor | None = None
+        for number, tensor in enumerate(inputs):
+            label = labels.get(number)
+            spread = bool(varying - filled_dims(tensor))
+            if label is not None and not spread:
+                joint = label if joint is None else self._join(joint, label)
+            elif label is not None:  # one channel meets many: all of them need it
+                self._pin(tensor, f"{self._op} with every channel of another tensor")
+        if joint is None:
+            return None
+        for number, tensor in enumerate(inputs):
+            if number not in labels and varying & filled_dims(tensor):
+                self._channels.pin(joint.flatten().numpy(), f"{self._op} with a tensor of its own")
+        return joint
+
+    def _join(self, joint: Tensor, label: Tensor) -> Tensor:
+        if joint is label or (joint.shape == label.shape and torch.equal(joint, label)):
+            return joint
+        shape = [max(sizes) for sizes in zip(joint.shape, label.shape, strict=True)]
+        left, right = joint.expand(shape), label.expand(shape)
+        a, b = left.flatten().numpy(), right.flatten().numpy()
+        self._channels.tie(a, b)
+        self._channels.pin(np.concatenate((a[b == CONSTANT], b[a == CONSTANT])), self._op)
+        return compact(torch.where(left == CONSTANT, right, left))
+
+    def _move(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        inputs: list[Tensor],
+        out: Any,
+    ) -> None:
+        """Run what moves data on the labels."""
+        moved = inputs if self._op in ("cat", "stack") else inputs[:1]
+        label = label_of(moved[0])
+        if any(label_of(tensor) is not None for tensor in inputs[len(moved) :]) or (
+            label is not None and not self._follows(args, kwargs, label, moved[0])
+        ):
+            for tensor in inputs:
+                self._pin(tensor)
+            return
+        rank = moved[0].dim()
+        dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) if len(moved) > 1 else 0
+        if self._op == "cat":
+            moved = [tensor for tensor in moved if tensor.dim() == rank]
+            spread = spread_for_cat(moved, dim % rank)
+        else:
+            spread = [spread_label(tensor) for tensor in moved]
+        if self._op in VIEWS:  # labels that are spread need not lie as a view wants them to
+            result = spread[0].reshape(args[1])
+        else:
+            first = spread if self._op in ("cat", "stack") else spread[0]
+            result = func(first, *args[1:], **kwargs)
+        outputs = list(tensors_of(out))
+        for tensor, own in zip(outputs, tensors_of(result), strict=True):
+            put_label(tensor, compact(own))
+        self._note(moved)
+        if label is not None:
+            self._hold_parts(label, args, kwargs, outputs)
+
+    def _follows(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], label: Tensor, x: Tensor
+    ) -> bool:
+        """Whether an operation may follow its input's channels: its arguments do not count them."""
+        varying, rank = varying_dims(label), x.dim()
+        if self._op in ("roll", "select", "unbind", "index_select", "unfold"):
+            position = 2 if self._op == "roll" else 1
+            dims = args[position] if len(args) > position else kwargs.get("dim", 0)
+            return not varying & dims_of(dims, rank)
+        if self._op == "index":
+            used = {dim: index for dim, index in enumerate(args[1]) if index is not None}
+            masks = any(index.dtype in (torch.bool, torch.uint8) for index in used.values())
+            return not (masks or varying & used.keys())
+        if self._op == "view":
+            return not isinstance(args[1], torch.dtype)
+        return not (self._op == "pixel_unshuffle" and varying - {rank - 3})
+
+    def _hold_parts(
+        self, label: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: list[Tensor]
+    ) -> None:
+        """What lays channels apart needs as many of them in each part."""
+        varying = varying_dims(label)
+        ids = label.flatten().numpy()
+        if self._op in VIEWS:
+            own = label_of(outputs[0])
+            if own is not None and len(varying_dims(own)) > len(varying):
+                # Which of the new dimensions a cut narrows is not known: all but the last stay.
+                last = max(varying_dims(own))
+                rows = own.movedim(last, -1).reshape(-1, own.shape[last]).numpy()
+                for row in rows[1:]:
+                    self._channels.tie(rows[0], row)
+                self._channels.positional.append(ids)
+            return
+        if not (self._op == "slice" or "split" in self._op):
+            return
+        dim = args[1] if self._op == "slice" and len(args) > 1 else kwargs.get("dim", 0)
+        if "split" in self._op and len(args) > 2:
+            dim = args[2]
+        dim %= label.dim()
+        size = label.shape[dim]
+        if dim not in varying or (len(outputs) == 1 and outputs[0].shape[dim] == size):
+            return
+        width = outputs[0].shape[dim]
+        even = width and size % width == 0 and all(t.shape[dim] == width for t in outputs)
+        if self._op == "slice":
+            start = args[2] if len(args) > 2 and args[2] is not None else 0
+            step = args[4] if len(args) > 4 else 1
+            even = even and step == 1 and start % width == 0
+        if not even or len(varying) > 1 or (ids == CONSTANT).any():
+            self._channels.pin(ids, self._op)
+            return
+        parts = list(ids.reshape(-1, width))
+        known = (other for other in self._channels.parts if len(other) == len(parts))
+        if not any(np.array_equal(parts, other) for other in known):
+            self._channels.parts.append(parts)
+            self._channels.positional.append(ids)
+
+    def _shuffle_pixels(self, x: Tensor, out: Tensor) -> None:
+        """(C · r², H, W) to (C, rH, rW): r² channels in a row become one."""
+        label = label_of(x)
+        rank = x.dim()
+        if label is None or varying_dims(label) - {rank - 3}:
+            self._pin(x)
+            return
+        rows = label.flatten().expand(x.shape[-3]).reshape(out.shape[-3], -1).numpy()
+        for column in rows.T[1:]:
+            self._channels.tie(rows[:, 0], column)
+        self._channels.positional.append(rows.flatten())
+        put_label(out, torch.from_numpy(rows[:, 0].copy()).reshape(*[1] * (rank - 3), -1, 1, 1))
+
+    def _shuffle_channels(self, x: Tensor, groups: int, out: Tensor) -> None:
+        label = label_of(x)
+        if label is None or varying_dims(label) - {1}:
+            self._pin(x)
+            return
+        rows = label.flatten().expand(x.shape[1]).reshape(groups, -1).numpy()
+        for row in rows[1:]:
+            self._channels.tie(rows[0], row)
+        self._channels.positional.append(rows.flatten())
+        moved = torch.from_numpy(rows.T.reshape(-1).copy())
+        put_label(out, moved.reshape(1, -1, *[1] * (x.dim() - 2)))
+
+    def _reduce(self, x: Tensor, dims: Any, out: Any, *, keepdim: bool) -> None:
+        """Something is taken over, or along, dimensions: labels may not change on them."""
+        label = label_of(x)
+        over = dims_of(dims, x.dim())
+        if label is None or varying_dims(label) & over:
+            self._pin(x)
+            return
+        for tensor in tensors_of(out):
+            if keepdim and tensor.dim() == x.dim():
+                put_label(tensor, label)
+            elif tensor.dim() == x.dim() - len(over):
+                sizes = [size for dim, size in enumerate(label.shape) if dim not in over]
+                put_label(tensor, label.reshape(sizes))
+
+    # Bookkeeping.
+
+    def _pin(self, tensor: Tensor, why: str = "") -> None:
+        label = label_of(tensor)
+        if label is not None:
+            self._channels.pin(label.flatten().numpy(), why or self._op)
+
+    def _pin_layer(self, name: str) -> None:
+        for (layer, _), port in self._channels.ports.items():
+            if layer == name:
+                self._channels.pin(port, f"{self._op} of its weight")
+
+    def _note(self, tensors: Sequence[Tensor]) -> None:
+        """That an operation is on the way of these tensors' channels."""
+        for label in map(label_of, tensors):
+            if label is not None:
+                ids = label.flatten().numpy()
+                self._channels.ops.setdefault(self._op, []).append(np.unique(ids[ids != CONSTANT]))

@@ -1,0 +1,27 @@
+"""The command line of tools/ultralytics_train.py."""
+
+from __future__ import annotations
+
+import argparse
+
+from yolox.tools.flags import parts
+from yolox.utils.choices import FORMS, SCHEDULES
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = parts.make_parser(
+        "Train in Ultralytics' own trainer: a pruned .pt keeps its structure, and any model can be "
+        "trained for sparse channels.",
+        "python tools/ultralytics_train.py pruned.pt data=my.yaml epochs=100",
+    )
+    add = parser.add_argument
+    add("model", help=".pt of Ultralytics, pruned or not, or one of its YAMLs")
+    add("opts", nargs="*", default=[], help="Ultralytics' own settings: key=value …")
+    group = parser.add_argument_group("sparsity training (docs/sparsity.md)")
+    add = group.add_argument
+    add("--sparsity", type=float, metavar="S", help="penalty on the scales γ of batch norms (none)")
+    add("--form", choices=FORMS, default="l1", help="each γ, or all that are pruned together")
+    add("--schedule", choices=SCHEDULES, default="constant", help="of S over the run")
+    add("--warmup", type=float, default=0.0, help="fraction of the run in which S rises from 0")
+    return parser

@@ -1,0 +1,113 @@
+"""Prune a detector of Ultralytics."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from yolox.jobs.prune import show_hint
+from yolox.pruning import PruneConfig, PruningError, PruningPlan
+from yolox.tools import cli
+from yolox.tools.flags.ultralytics_prune import make_parser
+from yolox.tools.prune_args import latency_settings, prune_config
+from yolox.tools.prunmodel import list_layers, show
+from yolox.tools.words import command_line
+from yolox.ultralytics.installed import NOTICE, require_ultralytics
+from yolox.utils.locks import claimed
+
+if TYPE_CHECKING:  # the job imports Ultralytics, which may not be here
+    from yolox.ultralytics.detector import Detector
+    from yolox.ultralytics.job import DetectorJob
+
+DEFAULT_SIDE = 640
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, read, do what the mode says, print."""
+    args = make_parser().parse_args(argv)
+    config = prune_config(args, args.seed) if args.mode != "list" else PruneConfig()
+    if args.eval and args.data is None:
+        raise PruningError("--eval measures AP on a data set: give --data my.yaml")
+    logger.info(f"Ultralytics {require_ultralytics(safely=True)}: {NOTICE}")
+    # Only now: all of these import Ultralytics.
+    from yolox.ultralytics.data import calibrate
+    from yolox.ultralytics.detector import Detector
+    from yolox.ultralytics.files import read_detector
+    from yolox.ultralytics.job import DetectorJob
+
+    model = read_detector(args.model)
+    side = args.imgsz or trained_side(model)
+    if args.mode == "list":
+        detector = Detector(model)
+        cli.console().print(list_layers(detector.model, (side, side), detector.groups))
+        return
+    output = args.output or args.model.with_name(f"{args.model.stem}_pruned.pt")
+    _require_output(output, args.model)
+    with claimed(output.parent, PruningError, name=output.name):
+        config, calibration = calibrate(
+            model, args.data, config, args.images, side, scores=args.plan is None
+        )
+        job = DetectorJob(
+            model=model,
+            source=args.model,
+            output=output,
+            config=config,
+            calibration=calibration,
+            images=args.images,
+            size=(side, side),
+            data=args.data if args.eval else None,
+            plan=None if args.plan is None else PruningPlan.load(args.plan),
+            time_it=args.latency,
+            latency=latency_settings(args),
+            command=command_line("ultralytics_prune", *(sys.argv[1:] if argv is None else argv)),
+        )
+        if args.dry_run:
+            _write_plan(job, Detector(model))
+            return
+        show(job.run(show_hint))
+    _tell_next(args, output)
+
+
+def trained_side(model: object) -> int:
+    """The side of images that a model was trained at."""
+    arguments = getattr(model, "args", {})
+    side = arguments.get("imgsz") if isinstance(arguments, dict) else None
+    if isinstance(side, int) and side > 0:
+        return -(-side // 32) * 32
+    return DEFAULT_SIDE
+
+
+def _require_output(output: Path, source: Path) -> None:
+    if output.suffix != ".pt":
+        raise PruningError(f"{output}: Ultralytics reads models from .pt files: name one with -o")
+    if output.resolve() == source.resolve():
+        raise PruningError(f"{output} is the model to prune: name another file with -o")
+    if output.is_dir():
+        raise PruningError(f"{output} is a folder: name a file in it with -o")
+
+
+def _write_plan(job: DetectorJob, detector: Detector) -> None:
+    plan, timing = job.make_plan(detector, show_hint)
+    path = job.output.with_suffix(".plan.json")
+    plan.save(path)
+    if timing:
+        logger.info(f"{timing.setting}: {timing.outcome}")
+    slots = sum(map(len, plan.removed.values()))
+    logger.info(
+        f"nothing cut: the plan to remove {slots} channels from {len(plan.removed)} groups is in "
+        f"{path}; carry it out with --plan {path}"
+    )
+
+
+def _tell_next(args: argparse.Namespace, output: Path) -> None:
+    data = f"data={args.data or 'my.yaml'}"
+    logger.info(f"fine-tune it: {command_line('ultralytics_train', output, data, 'epochs=100')}")
+
+
+if __name__ == "__main__":
+    cli.entry(main, make_parser)
