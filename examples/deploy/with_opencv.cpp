@@ -99,6 +99,8 @@ public:
         if (text("input_color") != "BGR" || text("letterbox") != "top left")
             throw std::runtime_error("the model wants its input in another way");
         if (flag("nms")) throw std::runtime_error("OpenCV does not run files with NMS");
+        if (const std::string& batch = text("batch_size"); batch != "1" && batch != "null")
+            throw std::runtime_error("OpenCV runs files for one image, this is for " + batch);
     }
 
     const std::string& text(const std::string& key) const {
