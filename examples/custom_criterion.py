@@ -59,8 +59,7 @@ def main(folder: Path, checkpoint: Path | None = None) -> None:
     plan = plan_pruning(model, groups, config, count_input=example, scorer=made_and_read)
     # An Exp as second argument gives training images to refit the remaining layers on.
     record = yolox.prune(source, plan=plan, output=folder / "pruned.pth", importance="l1")
-    (before, after), (macs_before, macs_after) = record.report.params, record.report.macs
-    print(f"parameters {before} → {after}, MACs {macs_before} → {macs_after}: {record.path}")
+    print("MACs {} → {}:".format(*record.report.macs), record.path)
 
 
 if __name__ == "__main__":

@@ -34,17 +34,13 @@ def read_csv(file: Path) -> RecordSet:
     with file.open(newline="", encoding="utf-8") as lines:
         for image, *row in csv.reader(lines):
             rows.setdefault(image, []).append(row)
-    records = [
-        Record(
-            name=image,
-            image=file.parent / image,
-            source=file,
-            names=tuple(name for name, *_ in objects),
-            boxes=tuple((float(a), float(b), float(c), float(d)) for _, a, b, c, d in objects),
-            difficult=(False,) * len(objects),
-        )
-        for image, objects in rows.items()
-    ]
+    records = []
+    for image, objects in rows.items():
+        names = tuple(row[0] for row in objects)
+        boxes = tuple((float(a), float(b), float(c), float(d)) for _, a, b, c, d in objects)
+        easy = (False,) * len(objects)  # no object is marked as difficult
+        where = {"name": image, "image": file.parent / image, "source": file}
+        records.append(Record(names=names, boxes=boxes, difficult=easy, **where))
     return RecordSet(title=file.name, records=tuple(records), classes=None)
 
 
@@ -74,16 +70,15 @@ class Exp(yolox.Exp):
 
     def _dataset(self, records: RecordSet, transform: Any, *cache: Any) -> DetectionDataset:
         names = resolve_class_list(records, self.class_names or None)
-        return DetectionDataset(
-            build_samples(records, names), names, self.input_size, transform, *cache
-        )
+        samples = build_samples(records, names)
+        return DetectionDataset(samples, names, self.input_size, transform, *cache)
 
 
 def write_demo_data(folder: Path) -> None:
     """The built-in demo data in the format of this example."""
     devkit = generate_demo_dataset(folder, num_images=20)
-    for split, file in (("train", "train.csv"), ("val", "val.csv")):
-        with (folder / file).open("w", newline="", encoding="utf-8") as lines:
+    for split in ("train", "val"):
+        with (folder / f"{split}.csv").open("w", newline="", encoding="utf-8") as lines:
             for record in read_voc(devkit, [("2007", split)]).records:
                 image = record.image.relative_to(folder)
                 objects = zip(record.names, record.boxes, strict=True)

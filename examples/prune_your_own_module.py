@@ -70,11 +70,9 @@ def main(folder: Path) -> None:
     train(model, batches)
 
     config = PruneConfig(importance="taylor", target="macs=0.4", round_to=4, reconstruct=32)
-    result = prune_model(
-        model, example, config, batches=batches[:8], loss=loss, images=batches[0][0]
-    )
-    (before, after), (macs_before, macs_after) = result.report.params, result.report.macs
-    print(f"parameters {before} → {after}, MACs {macs_before} → {macs_after}")
+    images = batches[0][0]
+    result = prune_model(model, example, config, batches=batches[:8], loss=loss, images=images)
+    print("MACs {} → {}".format(*result.report.macs))
     print(f"loss {loss(model, unseen):.4f} → {loss(result.model, unseen):.4f}")
     train(result.model, batches)
     print(f"after fine-tuning {loss(result.model, unseen):.4f}")
