@@ -20,7 +20,7 @@ ELEMENTWISE = frozenset(
 )
 
 # A result of the input's shape that has channels where the input has them.
-SAME = frozenset(
+COPIES = frozenset(
     {
         "_to_copy",
         "alias",

@@ -20,10 +20,10 @@ from yolox.pruning.channels import CONSTANT, Channels, Indices
 from yolox.pruning.groups import PRODUCERS
 from yolox.pruning.label_rules import (
     ALONG,
+    COPIES,
     ELEMENTWISE,
     MOVES,
     REDUCTIONS,
-    SAME,
     UNREAD,
     VIEWS,
     WINDOWS,
@@ -108,7 +108,7 @@ class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not shares_storage(inputs, out):
             for name in {self._owner(tensor) for tensor in inputs} - {""}:
                 self._pin_layer(name)  # something reads a weight that is not its layer
-        if op in SAME:
+        if op in COPIES:
             put_label(next(tensors_of(out)), label_of(inputs[0]))
         elif torch.Tag.pointwise in func.tags or op in ELEMENTWISE:
             for tensor in tensors_of(out):
