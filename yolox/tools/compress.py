@@ -86,7 +86,7 @@ def _plan(args: argparse.Namespace) -> CompressPipeline:
         openvino_precision=args.openvino_precision,
     )
     _tell_idle(args)
-    fields = tuple(zip(args.opts[::2], args.opts[1::2], strict=True))
+    fields = tuple(cli.opts_fields(args).items())
     with cli.telling_whose_data(args, exp):
         return plan_compression(
             source,
