@@ -8,12 +8,13 @@ NETWORKS := .venv/networks
 # other's half. What a file makes once for all its tests is seldom made twice then.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo install networks lint test test-fast clean
+.PHONY: help demo docs install networks lint test test-fast clean
 
 help:
 	@echo "make demo     train, prune, fine-tune and compare on built-in data (about 5 minutes)"
 	@echo "make test     run all tests"
 	@echo "make test-fast  run those of readers, models, evaluation and utilities: a minute or two"
+	@echo "make docs     build the documentation into site/, broken links being errors"
 	@echo "make lint     style, types and layers"
 	@echo "make install  make .venv with the versions of constraints.txt"
 
@@ -51,6 +52,10 @@ test: $(INSTALLED) networks
 test-fast: $(INSTALLED)
 	$(TEST) -m "not slow" tests/data tests/models tests/evaluators tests/utils
 
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict
+	$(BIN)/mkdocs build --strict -f mkdocs.zh.yml
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,4 +63,4 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv build *.egg-info YOLOX_outputs datasets/demo
+	rm -rf .venv build *.egg-info YOLOX_outputs datasets/demo site

@@ -38,6 +38,7 @@ from yolox.pruning import (
 )
 from yolox.pruning.config import SCOPES
 from yolox.tools import cli
+from yolox.tools.flags import parts
 from yolox.utils.logger import setup_logger
 from yolox.utils.model_utils import count_macs, count_params
 
@@ -49,6 +50,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "all": {"absorb": True, "bn_recalibrate": 64, "reconstruct": 64},
 }
 Line = tuple[str, str, str, int]  # criterion, scope, variant, rounds
+COLOURS = plt.colormaps["tab10"].colors
+MARKERS = "Xos^vDP*h<"
 PLAIN = "plain"  # the line to beat: L2, ranked by norm alone, nothing else
 
 
@@ -160,11 +163,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--aggregate", help="likewise")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--draw", type=Path, help="picture to draw from the output file")
-    cli.add_exp_arguments(parser)
+    parser.add_argument("--title", default="", help="of that picture: model, data, size")
+    parts.add_exp_arguments(parser)
     args = parser.parse_args(argv)
     setup_logger()
     if args.draw:
-        draw(args.output, args.draw)
+        draw(args.output, args.draw, args.title)
         return
     known = read(args.output)
     bench = Bench(args)
@@ -205,7 +209,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
     print(row, flush=True)
 
 
-def draw(source: Path, picture: Path) -> None:
+def draw(source: Path, picture: Path, of: str) -> None:
     """Markdown tables on stdout, and AP against MACs left as a picture."""
     found = [row for row in read(source) if "error" not in row]
     base = next(row["ap"] for row in found if row["criterion"] == "none")
@@ -227,46 +231,62 @@ def draw(source: Path, picture: Path) -> None:
         if (criterion, rounds) in parted and scope == "global":
             cells = [f"{values[x]:.3f}" if x in values else "–" for x in lefts]
             print(f"| {title(criterion, rounds)} | {variant} | {' | '.join(cells)} |")
-    save_picture(lines, base, picture)
+    save_picture(lines, base, picture, of)
 
 
 def title(criterion: str, rounds: int) -> str:
     return f"{criterion}, {rounds} rounds" if rounds > 1 else criterion
 
 
-def save_picture(lines: dict[Line, dict[float, float]], base: float, path: Path) -> None:
+def save_picture(lines: dict[Line, dict[float, float]], base: float, path: Path, of: str) -> None:
+    """Compensated cuts above, bare ones below, a scope a column."""
     scopes = [scope for scope in SCOPES if any(line[1] == scope for line in lines)]
-    figure, axes = plt.subplots(1, len(scopes), figsize=(4.2 * len(scopes) + 1.5, 4.2), sharey=True)
-    colours = dict(zip([PLAIN, *CRITERIA], plt.colormaps["tab10"].colors, strict=False))
-    shown = {}
-    for axis, scope in zip([axes] if len(scopes) == 1 else axes, scopes, strict=True):
-        for (criterion, own, variant, rounds), values in lines.items():
-            if own != scope or variant not in ("off", "all"):
-                continue
-            (curve,) = axis.plot(
-                [1 - left for left in (1.0, *values)],
-                [base, *values.values()],
-                "--" if variant == "off" else "-",
-                color="black" if rounds > 1 else colours[criterion],
-                marker="o",
-                markersize=3,
-            )
-            if variant == "all" or criterion == PLAIN:
-                shown.setdefault(title(criterion, rounds), curve)
-        axis.set_title(f"scope {scope}")
-        axis.set_xlabel("fraction of the MACs removed")
-        axis.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("AP50-95 without any training")
-    figure.tight_layout(rect=(0, 0, 1 - 1.5 / figure.get_figwidth(), 1))
-    figure.legend(
-        shown.values(),
-        shown.keys(),
-        loc="center right",
-        fontsize=8,
-        title="solid: compensated\ndashed: not",
-        title_fontsize=8,
+    rows = {"all": "compensated", "off": "bare cut"}
+    figure, axes = plt.subplots(
+        2, len(scopes), figsize=(4.2 * len(scopes) + 1.9, 7.6), sharex=True, squeeze=False
     )
+    shown = {}
+    for (variant, row_title), row in zip(rows.items(), axes, strict=True):
+        for axis, scope in zip(row, scopes, strict=True):
+            equal: dict[tuple[float, ...], list[str]] = {}
+            for (criterion, own, how, rounds), values in lines.items():
+                if (own, how) == (scope, variant):
+                    (curve,) = axis.plot(
+                        [1 - left for left in (1.0, *values)],
+                        [base, *values.values()],
+                        **style(criterion, rounds),
+                    )
+                    shown[title(criterion, rounds)] = curve
+                    equal.setdefault(tuple(values.values()), []).append(title(criterion, rounds))
+            said = [" = ".join(names) for names in equal.values() if len(names) > 1]
+            axis.text(0.03, 0.04, "\n".join(said), transform=axis.transAxes, fontsize=10)
+            axis.set_title(f"{row_title}, scope {scope}", fontsize=11)
+            axis.grid(alpha=0.3)
+            # Rows have scales of their own: compensated cuts lie close together.
+            axis.set_ylim(0.2 if variant == "all" else -0.02, base + 0.03)
+        row[0].set_ylabel("AP50-95 without any training")
+    for axis in axes[-1]:
+        axis.set_xlabel("fraction of the MACs removed")
+    figure.suptitle(of, fontsize=12)
+    figure.tight_layout(rect=(0, 0, 1 - 1.7 / figure.get_figwidth(), 0.98))
+    order = sorted(shown, key=lambda name: (name == PLAIN, name))
+    figure.legend([shown[name] for name in order], order, loc="center right", fontsize=10)
     figure.savefig(path, dpi=90)
+
+
+def style(criterion: str, rounds: int) -> dict[str, Any]:
+    """Colour and marker by criterion; thick lines lie below, so that equal ones can all be seen."""
+    number = [PLAIN, *CRITERIA].index(criterion)
+    default = rounds > 1
+    return {
+        "color": "black" if default else COLOURS[number],
+        "marker": MARKERS[number],
+        "markerfacecolor": "none",
+        "linestyle": ":" if criterion == PLAIN else "-",
+        "linewidth": 5.5 if default else 4.6 - 0.45 * number,
+        "markersize": 13 if default else 11 - 0.7 * number,
+        "zorder": 2 if default else 3 + number,
+    }
 
 
 if __name__ == "__main__":

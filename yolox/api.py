@@ -1,4 +1,4 @@
-"""What one does with detectors, a function each; the commands say the same in flags.
+"""Train, prune, evaluate, export and compress detectors from Python, as the commands do.
 
 >>> import yolox
 >>> exp = yolox.get_exp("voc", model="yolox-s", data_dir="/data/VOCdevkit")
@@ -27,7 +27,7 @@ from yolox.jobs.compress.result import CompressResult, run_compression
 from yolox.jobs.compress.settings import CompressError, CompressSettings
 from yolox.jobs.evaluate import evaluate
 from yolox.jobs.export import evaluation_images, export_checkpoint, has_onnxslim, with_given_names
-from yolox.jobs.prune import SCORED_IMAGES, PruneJob, prepare_pruning
+from yolox.jobs.prune import SCORED_IMAGES, PruneJob, prepare_pruning, require_own
 from yolox.jobs.prune_latency import LatencySettings
 from yolox.jobs.train import TrainOptions, build_trainer
 from yolox.models import load_model
@@ -53,28 +53,31 @@ def train(
     teacher: PathLike | None = None,
     cache: str | None = None,
     precision: str = "auto",
+    overwrite: bool = False,
 ) -> TrainResult:
-    """Train a model; a pruned checkpoint is fine-tuned.
+    """Train a model. A pruned checkpoint is fine-tuned.
 
-    Writes checkpoints and TensorBoard's files into the Exp's ``output_dir/exp_name``, with
-    ``_finetune`` at its end for a pruned checkpoint.
+    Checkpoints and TensorBoard files are written into the Exp's ``output_dir/exp_name``. For a
+    pruned checkpoint, ``_finetune`` is added to the name of that folder.
 
     Args:
-        exp: the recipe.
-        checkpoint: weights to start from: a file, or the name of published ones as ``yolox_s``.
-        resume: continue a stopped run, `checkpoint`'s or the one in the Exp's folder.
-        batch_size: images a step; the Exp's by default.
-        name: of the output folder, in place of ``exp_name``.
+        exp: the recipe of the run.
+        checkpoint: weights to start from: a file, or a published name such as ``yolox_s``.
+        resume: whether to continue a stopped run, that of `checkpoint` or of the Exp's folder.
+        batch_size: number of images in a step; the Exp's by default.
+        name: name of the output folder, instead of ``exp_name``.
         act: activation: silu, mish, relu or lrelu; the Exp's by default.
-        teacher: checkpoint to distil from.
-        cache: keep decoded images, ``ram`` or ``disk``.
-        precision: auto, fp32, bf16 or fp16.
+        teacher: checkpoint to learn from as well (distillation).
+        cache: where decoded images are kept: ``ram`` or ``disk``; not kept by default.
+        precision: arithmetic: auto, fp32, bf16 or fp16.
+        overwrite: whether to replace a finished fine-tuning of another model, or one with other
+            settings.
 
     Returns:
-        AP of the best evaluation, in [0, 1], and the files.
+        The AP of the best evaluation, in [0, 1], and the paths of the checkpoints.
 
     Raises:
-        UserError: anything in recipe, data or checkpoint that cannot work.
+        UserError: something in the Exp, the data or the checkpoint cannot work.
     """
     fabric = make_fabric(devices=1, precision=precision)
     fabric.launch()
@@ -88,6 +91,7 @@ def train(
         name=name,
         cache=cache,
         teacher=None if teacher is None else Path(teacher),
+        overwrite=overwrite,
     )
     trainer = build_trainer(exp, fabric, options)
     with claimed(trainer.settings.output_dir, CheckpointError):
@@ -101,36 +105,38 @@ def prune(
     output: PathLike | None = None,
     plan: PathLike | PruningPlan | None = None,
     images: int = SCORED_IMAGES,
+    overwrite: bool = False,
     evaluate: bool = False,
     time_it: bool = True,
     runtime: str | None = None,
     threads: int | None = None,
     **config: Any,
 ) -> PruneRecord:
-    """Remove channels of a checkpoint, and prove that just those are gone.
+    """Remove channels from a checkpoint, and verify that exactly those were removed.
 
-    Writes the pruned checkpoint, with its plan and report beside it.
+    The pruned checkpoint is written, with its plan and report beside it.
 
     Args:
-        checkpoint: the file, or the name of published weights.
-        exp: whose training images are scored and refitted on. Without it a criterion of the
-            weights alone is needed, and layers are not refitted.
+        checkpoint: a file, or the name of published weights.
+        exp: the Exp whose training images are used for scores and refitting. Without it, the
+            criterion must need no images, and layers are not refitted.
         output: file to write; ``pruned.pth`` beside the checkpoint by default.
-        plan: carried out in place of a new one: a plan, or its file.
-        images: training images to score on.
-        evaluate: measure AP before and after, on the Exp's evaluation images.
-        time_it: measure the latency before and after.
-        runtime: what latency is measured in: onnxruntime, openvino, ncnn or torch.
-        threads: of a run in it; a core each by default.
-        config: fields of `yolox.pruning.PruneConfig`, as ``target="macs=0.5"``,
+        plan: a plan, or its file, to carry out instead of making a new one.
+        images: number of training images used for scores.
+        overwrite: whether to replace a file that was pruned from another checkpoint.
+        evaluate: whether to measure AP before and after, on the Exp's evaluation images.
+        time_it: whether to measure the latency before and after.
+        runtime: runtime to measure in: onnxruntime, openvino, ncnn or torch.
+        threads: number of threads in that runtime; one for each core by default.
+        config: fields of `yolox.pruning.PruneConfig`, such as ``target="macs=0.5"``,
             ``ch_sparsity=0.4``, ``importance="taylor"``, ``ignore=("head.*",)``.
 
     Returns:
-        What went and what it bought; ``.path`` is the pruned checkpoint.
+        What was removed and what it gained. ``.path`` is the pruned checkpoint.
 
     Raises:
-        PruningError: it cannot be done as asked, or the result is not what it has to be. Nothing
-            is written then.
+        PruningError: the request cannot be fulfilled, or the result did not pass verification.
+            Nothing is written then.
     """
     source = resolve_weights(Path(checkpoint))
     loaded = load_model(source)
@@ -140,6 +146,8 @@ def prune(
     target = source.with_name("pruned.pth") if output is None else Path(output)
     if target.resolve() == source.resolve():
         raise PruningError(f"{target} is the checkpoint to prune: name another output")
+    if not overwrite:
+        require_own(target, source, loaded)
     latency = None
     if runtime is not None or asked.target_kind() == "latency":
         latency = LatencySettings(
@@ -207,26 +215,27 @@ def export_model(
     decode: bool = True,
     **settings: Any,
 ) -> Path:
-    """Write a checkpoint for another runtime; kept only if it computes there what PyTorch does.
+    """Write a checkpoint for another runtime, and check that it computes there what PyTorch does.
 
     Args:
-        checkpoint: dense or pruned.
-        output: .onnx, .xml (OpenVINO), .param (ncnn) or .torchscript; its folder is made.
-        exp: whose evaluation images are compared on, and whose ``class_names`` a file without
-            names takes.
+        checkpoint: a checkpoint, dense or pruned.
+        output: file to write: .onnx, .xml (OpenVINO), .param (ncnn) or .torchscript. Its folder
+            is made if it does not exist.
+        exp: the Exp whose evaluation images are used for the comparison, and whose
+            ``class_names`` are used if the checkpoint has none.
         images: pictures to compare on instead.
-        format: onnx, openvino, ncnn or torchscript; told by the output's suffix.
+        format: onnx, openvino, ncnn or torchscript; by default that of the output's suffix.
         size: (height, width) in pixels, multiples of 32; the checkpoint's by default.
-        batch_size: images a run.
-        decode: boxes in pixels, else the head's offsets and log sizes.
-        settings: other fields of `yolox.export.ExportSettings`, as ``half=True``, ``nms=True``,
-            ``dynamic=True``.
+        batch_size: number of images in a run.
+        decode: whether boxes are in pixels; otherwise offsets and log sizes of the head.
+        settings: other fields of `yolox.export.ExportSettings`, such as ``half=True``,
+            ``nms=True``, ``dynamic=True``.
 
     Returns:
-        The file that one opens.
+        The file to open.
 
     Raises:
-        ExportError: it cannot be written as asked, or does not compute the same.
+        ExportError: the file cannot be written as requested, or does not compute the same.
     """
     path = Path(output)
     kinds = {suffixes[0]: name for name, suffixes in SUFFIXES.items()}
@@ -260,27 +269,28 @@ def compress(
 ) -> CompressResult:
     """Prune a trained checkpoint, fine-tune, export and measure it, and write a report.
 
-    Each stage is done once: the same call again goes on with one that was stopped, and does anew
-    only what follows from what has changed.
+    The same call continues a run that was stopped. Finished stages are repeated only if their
+    arguments have changed.
 
     Args:
-        checkpoint: the file, or the name of published weights.
-        exp: whose data are scored, trained and evaluated on; not changed. Fields that were set
-            with `get_exp`, `Exp.give` or `Exp.merge` count as set for this run, but for the length
-            of trainings, which the settings say.
+        checkpoint: a file, or the name of published weights.
+        exp: the Exp whose data are used; it is not changed. Fields that were set with `get_exp`,
+            `Exp.give` or `Exp.merge` apply to this run, except the length of trainings, which
+            the settings decide.
         output: folder to write into; ``<exp_name>_compress`` in the Exp's ``output_dir`` by
             default.
-        settings: fields of `yolox.jobs.compress.settings.CompressSettings`, as
+        settings: fields of `yolox.jobs.compress.settings.CompressSettings`, such as
             ``target="macs=0.5"``, ``epochs=20``, ``formats=("onnx",)``, ``sparsity=0.001``,
             ``runtime="openvino"``; its defaults are those of the command line.
 
     Returns:
-        ``.checkpoint``, the fine-tuned model; ``.files``, exported ones by format; ``.report``;
-        ``.ap_before`` and ``.ap_after`` in [0, 1]; ``.met``, whether the target was.
+        ``.checkpoint``, the fine-tuned model; ``.files``, the exported files by format;
+        ``.report``; ``.ap_before`` and ``.ap_after`` in [0, 1]; ``.met``, whether the target was
+        met.
 
     Raises:
-        UserError: settings that cannot work, all listed; or whatever a stage raises. What is done
-            stays.
+        UserError: settings that cannot work, all of them listed; or the error of a stage. Finished
+            stages stay.
     """
     if unknown := settings.keys() - CompressSettings.__dataclass_fields__.keys():
         raise CompressError(f"no such field of CompressSettings: {', '.join(sorted(unknown))}")

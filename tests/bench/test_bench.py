@@ -22,7 +22,15 @@ from yolox.bench.plan import (
     make_cases,
     read_subjects,
 )
-from yolox.bench.results import MeasuredModel, Result, slower_line, speedup, to_json
+from yolox.bench.results import (
+    MeasuredModel,
+    Result,
+    slower_line,
+    speedup,
+    tables,
+    to_json,
+    unsteady_line,
+)
 from yolox.bench.run import Measurement, Times, measure
 from yolox.export import ExportInfo, ExportSettings, write_model
 from yolox.export.parity import FP32, count_missing
@@ -348,10 +356,35 @@ def test_ratios_are_to_the_first_model_under_the_same_conditions() -> None:
         result("b", 20.0, threads=2),
     ]
     ratios = [speedup(results, r) for r in results]
-    assert ratios == [1.0, 1.0, 1.0, 2.0, 0.5, 3.0, 2.0, None]
+    assert ratios == [1.0, 1.0, 1.0, 2.0, 0.5, 3.0, None, None]
     rows = to_json(results)
     assert [row["speedup"] for row in rows["measurements"]] == ratios
     assert [model["label"] for model in rows["models"]] == ["a", "b"]
+
+
+def test_no_ratio_is_told_across_runtimes() -> None:
+    """OpenVINO beside PyTorch would be 19.67 × as fast, whatever was pruned."""
+    results = [
+        result("parent", 1967.0),
+        result("pruned", 100.0, runtime="openvino", pruned=True),
+        result("odd", 9999.0, runtime="openvino", pruned=True),
+    ]
+    assert [speedup(results, r) for r in results] == [1.0, None, None]
+    assert slower_line(results) == ""
+    assert list(tables(results, (64, 64))[1].columns[-1].cells) == ["1.00", "–", "–"]
+
+
+def test_unsteady_times_are_told_with_their_spread() -> None:
+    steady, busy = result("steady", 10.0), result("busy", 3448.0)
+    times = dataclasses.replace(busy.measurement.forward, least=1282.0, p90=6372.0)
+    busy = dataclasses.replace(
+        busy, measurement=dataclasses.replace(busy.measurement, forward=times)
+    )
+    assert unsteady_line([steady]) == to_json([steady])["unsteady"] == ""
+    line = unsteady_line([steady, busy])
+    assert line == to_json([steady, busy])["unsteady"]
+    assert "busy [torch, 1 thread, batch 1] median 3448.00 ms, but from 1282.00 to 6372.00" in line
+    assert "steady [" not in line
 
 
 def test_a_pruned_model_that_is_slower_is_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ from yolox.data.contact_sheet import (
     save_sheet,
 )
 from yolox.data.datasets.records import Record
+from yolox.data.samplers import Draw
 from yolox.utils.visualize import class_color
 
 GREY = 77
@@ -113,6 +115,41 @@ def test_augmented_tiles_follow_the_seed(demo: Path) -> None:
     assert all((a.image == b.image).all() for a, b in zip(first, again, strict=True))
     assert any((a.image != b.image).any() for a, b in zip(first, other, strict=True))
     assert {name for t in first for name in t.names} <= set(data.class_names)
+
+
+class Drawn:
+    """A mosaic whose draws show their object with some seeds only."""
+
+    mosaic = True
+
+    def __init__(self, objects: list[int], seeds: set[int]) -> None:
+        self.seeds = seeds
+        samples = [
+            SimpleNamespace(name=f"image {i}", classes=np.zeros(n, int))
+            for i, n in enumerate(objects)
+        ]
+        self.dataset = SimpleNamespace(samples=samples, class_names=["cat"])
+
+    def __getitem__(self, draw: Draw) -> tuple[np.ndarray, np.ndarray, None, None]:
+        grey = np.full((3, 32, 32), 114, np.float32)
+        labels = np.zeros((5, 5), np.float32)
+        if draw.seed in self.seeds:
+            labels[0] = (0, 16, 16, 8, 8)
+        return grey, labels, None, None
+
+
+def test_augmented_tiles_show_objects_where_a_draw_has_any() -> None:
+    tiles = augmented_tiles(Drawn([0, 2, 0, 1], {10, 15}), 2, seed=10)  # type: ignore[arg-type]
+    assert {tile.caption for tile in tiles} == {"around image 1", "around image 3"}
+    assert [tile.names for tile in tiles] == [("cat",), ("cat",)]
+
+
+def test_an_augmented_tile_without_objects_says_why() -> None:
+    (tile,) = augmented_tiles(Drawn([1], set()), 1, seed=0)  # type: ignore[arg-type]
+    assert tile.names == ()
+    assert tile.caption == "around image 0, nothing left of it in 8 draws"
+    (empty,) = augmented_tiles(Drawn([0], {0}), 1, seed=0)  # type: ignore[arg-type]
+    assert empty.caption == "around image 0"
 
 
 # ----------------------------------------------------------------------------------------- drawing

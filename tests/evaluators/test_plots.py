@@ -4,6 +4,7 @@ import warnings
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tests.evaluators.helpers import detections, perfect, sample
 from yolox.evaluators import Timing, evaluate_detections, precision_recall_curves
@@ -132,3 +133,14 @@ def test_report_into_a_place_that_cannot_be(tmp_path):
     samples = [sample(1, [(0, *BOX)])]
     with pytest.raises(UserError, match="cannot write into"):
         report(tmp_path / "file", samples, perfect(samples), ["a"])
+
+
+def test_pictures_name_model_and_data(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **_: said.append(text))
+    samples, found = [sample(0, [(0, *BOX)])], perfect([sample(0, [(0, *BOX)])])
+    result = evaluate_detections(samples, found, ["a"], headline="coco", timing=TIMING)
+    about = {"checkpoint": "/far/away/run_$1/best_ckpt.pth", "data": "VOC2007/test"}
+    write_report(tmp_path, result, samples, found, {**about, "test_size": [64, 96]})
+    text = r"run_\$1/best_ckpt.pth on VOC2007/test, 1 image at 64×96"
+    assert [" ".join(lines.split()) for lines in said] == [text] * 3

@@ -50,6 +50,51 @@ def test_what_an_exp_file_sets_decides_wherever_it_sets_it(place: str, tmp_path:
     assert exp.train_sizes() == tuple((32 * n, 32 * n) for n in range(1, 10))
 
 
+STEPS = {
+    "exp_name": "mine",
+    "input_size": (128, 128),
+    "test_size": (160, 160),
+    "multiscale_range": 1,
+    "enable_mixup": True,
+    "depth": 1.0,
+    "mosaic_scale": (0.9, 1.1),
+}
+
+
+@given(
+    st.permutations(["super", "model", *STEPS]),
+    st.sets(st.sampled_from([*STEPS])),
+    st.sampled_from(["yolox-nano", "yolox-tiny"]),
+)
+def test_what_a_person_assigns_wins_whatever_the_order(
+    order: list[str], given_fields: set[str], model: str
+) -> None:
+    class Own(Exp):
+        def __init__(self) -> None:
+            for step in order:
+                if step == "super":
+                    super().__init__()
+                elif step == "model":
+                    use_model(self, model)
+                elif step in given_fields:
+                    setattr(self, step, STEPS[step])
+
+    exp = Own()
+    assert {name: getattr(exp, name) for name in given_fields} == {
+        name: STEPS[name] for name in given_fields
+    }
+    others = Exp()
+    use_model(others, model)
+    for name in STEPS.keys() - given_fields:
+        assert getattr(exp, name) == getattr(others, name)
+    heights = [height for height, _ in exp.train_sizes()]
+    if given_fields & {"input_size", "multiscale_range"}:  # the model's own range has no say
+        middle, reach = exp.input_size[0], 32 * exp.multiscale_range
+        assert (min(heights), max(heights)) == (max(middle - reach, 32), middle + reach)
+    else:
+        assert (min(heights), max(heights)) == (320, 640)
+
+
 SIZES = [  # body, command line, heights in strides of 32
     ("use_model(self, 'yolox-nano')", "", (10, 20)),
     ("use_model(self, 'yolox-tiny')", "multiscale_range 0", (13, 13)),

@@ -471,6 +471,9 @@ def test_the_hint_says_no_more_than_is_so() -> None:
     target = threshold_hint(groups, scores, bare(target="params=0.5"))
     assert target.asked is None
     assert len(target.lines()) == 1
+    by_layer = threshold_hint(groups, scores, bare(mode="layer", layer_sparsity={"a": 0.25}))
+    assert by_layer.asked is None
+    assert "of the channels would empty" not in " ".join(by_layer.lines())
 
 
 def test_the_hint_knows_floors_and_blocks() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from tests.runs import command, differences, read, tree
 from yolox.models import load_model
-from yolox.pruning import PruningPlan
+from yolox.pruning import PruningPlan, trace_groups
 from yolox.tools import cli, compare, demo, eval, prunmodel, train
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.errors import UserError
@@ -86,6 +86,20 @@ def test_list_shows_every_prunable_convolution(
     assert "%" in out
     assert tree(trained) == before
     assert tree(tmp_path) == {}
+
+
+def test_list_names_the_other_layers_of_a_group(trained: Path) -> None:
+    """A residual stage: its first layer is coupled with others, never with itself."""
+    loaded = load_model(trained / "best_ckpt.pth")
+    groups = trace_groups(loaded.model, torch.rand(1, 3, 64, 64))
+    table = prunmodel.list_layers(loaded.model, loaded.spec.input_size, groups)
+    name, _, coupled, _ = (list(column.cells) for column in table.columns)
+    told = dict(zip(map(str, name), map(str, coupled), strict=True))
+    assert not [layer for layer, text in told.items() if text.partition(" ")[0] == layer]
+    first, second = (f"backbone.backbone.dark2.1.{part}.conv" for part in ("conv1", "m.0.conv2"))
+    assert told[first] == second
+    assert told[second] == first
+    assert told["head.stems.0.conv"] == "–"
 
 
 @pytest.mark.parametrize(

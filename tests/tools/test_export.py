@@ -193,7 +193,7 @@ def test_missing_packages_are_named_with_the_line_that_installs_them(
     assert command(export.main, "-c", tmp_path / "none.pth", "--format", form) == 1
     (error,) = error_lines(capsys.readouterr().err)
     assert name in error
-    assert 'pip install "yolox-with-pruning[export]"' in error
+    assert re.search(rf"pip install .*\b{name}\b", error)
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from tests.runs import command, error_lines
 from yolox.tools import plot_bn
-from yolox.tools.plot_bn import read_scales, save_picture
+from yolox.tools.plot_bn import Scales, draw, read_scales, save_picture
 from yolox.utils.errors import UserError
 
 
@@ -36,6 +37,19 @@ def test_norms_without_scales_do_not_count() -> None:
     model = nn.Sequential(nn.BatchNorm2d(4, affine=False))
     with pytest.raises(UserError, match=r"old has no batch norm with a scale: .* fused"):
         read_scales(model, "old")
+
+
+def test_bands_reach_the_largest_scale_and_no_name_lies_on_them() -> None:
+    """The title says smallest to largest, so a single large scale is not cut off."""
+    layers = {f"backbone.backbone.dark2.{i}.bn": np.full(100, 0.5) for i in range(4)}
+    layers["backbone.backbone.dark2.0.bn"][0] = 9.0
+    figure = Figure()
+    axes = figure.subplots(3, 1)
+    draw(axes, [Scales(label="a", layers=layers)])
+    strip = axes[-1]
+    assert strip.get_ylim()[1] >= 9
+    assert not strip.texts
+    assert [label.get_text() for label in strip.get_xticklabels()] == ["dark2"]
 
 
 def test_all_zeros_can_be_drawn(tmp_path: Path) -> None:

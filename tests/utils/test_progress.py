@@ -1,5 +1,8 @@
 import io
+import itertools
 import sys
+
+from loguru import logger
 
 from yolox.utils.progress import track
 
@@ -27,3 +30,17 @@ def test_shows_a_bar_on_a_terminal_of_the_first_process_only(monkeypatch):
     monkeypatch.setattr(sys, "stderr", FakeTerminal())
     assert list(track([1, 2, 3], "Reading")) == [1, 2, 3]
     assert sys.stderr.getvalue() == ""
+
+
+def test_a_log_has_a_line_at_least_every_half_a_minute(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    lines = []
+    handler = logger.add(lines.append, format="{message}")
+    try:
+        now = itertools.count(step=9)  # seconds between two looks at the clock
+        assert list(track(range(10), "scoring batch", clock=lambda: next(now))) == list(range(10))
+        quick = itertools.count(step=0.5)
+        assert list(track(range(10), "reading", clock=lambda: next(quick))) == list(range(10))
+    finally:
+        logger.remove(handler)
+    assert lines == [f"scoring batch: {number} of 10\n" for number in (4, 8)]

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from yolox.utils.timing import interleave, take_turns
+from yolox.utils.timing import compared, interleave, take_turns, unsteadiness
 
 
 class Clock:
@@ -74,3 +74,18 @@ def test_the_works_differ_though_they_come_from_one_loop() -> None:
 
 def test_nothing_to_time() -> None:
     assert interleave([], runs=2) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [(30.0, 20.0, "1.50 × as fast"), (10.0, 17.1, "1.71 × as long"), (7.0, 7.0, "1.00 × as fast")],
+)
+def test_a_ratio_of_times_says_which_way_it_goes(before: float, after: float, told: str) -> None:
+    assert compared(before, after) == told
+
+
+def test_only_a_wide_spread_is_called_unsteady() -> None:
+    assert unsteadiness([10.0, 11.0, 12.0, 15.0, 19.0]) == ""
+    assert unsteadiness([10.0] * 19 + [500.0]) == ""  # a single outlier moves no median
+    told = unsteadiness([1282.0, 2000.0, 3448.0, 5000.0, 8000.0])
+    assert told == "median 3448.00 ms, but from 1282.00 to 6800.00 (fastest to slowest tenth)"

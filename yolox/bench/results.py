@@ -11,6 +11,7 @@ from rich.table import Table
 
 from yolox.bench.memory import Memory
 from yolox.bench.run import Measurement
+from yolox.utils.timing import spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +75,16 @@ class Result:
 def baseline(results: Sequence[Result], result: Result) -> Result | None:
     """What a result is compared with: the first model with as many threads and images.
 
-    On the same runtime where the first model was measured there, else on its first runtime. None
-    where it was not measured with as many.
+    On the same runtime: a ratio across runtimes would tell of these, not of the models. None where
+    the first model was not measured so.
     """
     m = result.measurement
-    peers = [
-        other
-        for other in results
-        if other.model.label == results[0].model.label
-        and (other.measurement.threads, other.measurement.batch) == (m.threads, m.batch)
-    ]
-    same = [peer for peer in peers if peer.measurement.runtime == m.runtime]
-    return next(iter(same or peers), None)
+    for other in results:
+        o = other.measurement
+        same = (o.runtime, o.threads, o.batch) == (m.runtime, m.threads, m.batch)
+        if same and other.model.label == results[0].model.label:
+            return other
+    return None
 
 
 def speedup(results: Sequence[Result], result: Result) -> float | None:
@@ -110,11 +109,25 @@ def slower_line(results: Sequence[Result]) -> str:
         base = baseline(results, result)
         assert base is not None
         old, new = base.measurement.forward.median, result.measurement.forward.median
-        there = "" if base.measurement.runtime == result.measurement.runtime else f" ({base.case})"
-        found.append(f"{result.model.label} {new:.2f} ms, not {old:.2f}{there} [{result.case}]")
+        found.append(f"{result.model.label} {new:.2f} ms, not {old:.2f} [{result.case}]")
     if not found:
         return ""
     return f"SLOWER than {first.label}, though pruned: {'; '.join(found)}"
+
+
+def unsteady_line(results: Sequence[Result]) -> str:
+    """A line naming the forward passes whose runs differ too much; empty where none does."""
+    found = []
+    for result in results:
+        times = result.measurement.forward
+        if told := spread(times.least, times.median, times.p90):
+            found.append(f"{result.model.label} [{result.case}] {told}")
+    if not found:
+        return ""
+    return (
+        f"unsteady, so take their ratios for rough ones: {'; '.join(found)}; something else may "
+        "keep this machine busy"
+    )
 
 
 def tables(results: Sequence[Result], size: tuple[int, int]) -> list[Table]:
@@ -130,6 +143,7 @@ def to_json(results: Sequence[Result]) -> dict[str, Any]:
             result.to_dict() | {"speedup": speedup(results, result)} for result in results
         ],
         "slower": slower_line(results),
+        "unsteady": unsteady_line(results),
     }
 
 
@@ -155,7 +169,7 @@ def _models_table(results: Sequence[Result], size: tuple[int, int]) -> Table:
 
 def _forward_table(results: Sequence[Result]) -> Table:
     setting = ["model", "runtime", "weights", "threads", "batch"]
-    table = _table("Forward pass, ms", *setting, "median", "p90", "min", "images/s", "vs first")
+    table = _table("Forward pass, ms", *setting, "median", "p90", "min", "images/s", "× as fast")
     for result in results:
         m, ratio = result.measurement, speedup(results, result)
         times = (m.forward.median, m.forward.p90, m.forward.least)
@@ -167,7 +181,7 @@ def _forward_table(results: Sequence[Result]) -> Table:
             str(m.batch),
             *(f"{ms:.2f}" for ms in times),
             f"{m.images_per_second:.1f}",
-            "–" if ratio is None else f"{ratio:.2f} ×",
+            "–" if ratio is None else f"{ratio:.2f}",
         )
     return table
 

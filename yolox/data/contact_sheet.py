@@ -31,6 +31,7 @@ _FONT_SCALE = 0.5  # of the font in captions and legend
 _LABEL_FONT_SCALE = 0.38  # of the font at boxes
 _LINE_HEIGHT = 22  # height of a line of text
 _MAX_NAMED_OBJECTS = 40  # objects of a tile, above which they are not named one by one
+_TRIES = 8  # draws of an augmented sample, until one has objects
 _PAPER, _INK = (32, 32, 32), (230, 230, 230)
 
 Color = tuple[int, int, int]
@@ -106,7 +107,9 @@ def record_tiles(records: Sequence[Record], number: int, seed: int) -> list[Tile
 
 
 def augmented_tiles(dataset: MosaicDetection, number: int, seed: int) -> list[Tile]:
-    """Training samples as the network gets them, made around images that `choose` picks.
+    """Training samples as the network gets them, made around images that `choose_images` picks.
+
+    Images and draws with objects are preferred; a caption says where eight draws had none.
 
     Args:
         dataset: of the training loader, with a `TrainTransform`.
@@ -114,22 +117,41 @@ def augmented_tiles(dataset: MosaicDetection, number: int, seed: int) -> list[Ti
         seed: of choice and augmentation.
     """
     samples, names = dataset.dataset.samples, dataset.dataset.class_names
-    order = choose_images([[names[c] for c in s.classes] for s in samples], number, seed)
+    shown = [i for i, sample in enumerate(samples) if len(sample.classes)] or range(len(samples))
+    classes = [[names[c] for c in samples[i].classes] for i in shown]
+    order = [shown[i] for i in choose_images(classes, number, seed)]
     tiles = []
     for position in islice(count(), number if order else 0):
         index = order[position % len(order)]
-        chw, labels, _, _ = dataset[Draw(index, seed + position, dataset.mosaic)]
-        labels = labels[(labels[:, 3] > 0) & (labels[:, 4] > 0)]
+        chw, labels = _draw_with_objects(dataset, index, seed + position, step=number)
+        lost = "" if len(labels) else f", nothing left of it in {_TRIES} draws"
         centre, half = labels[:, 1:3], labels[:, 3:] / 2
         tiles.append(
             Tile(
                 image=np.ascontiguousarray(chw.transpose(1, 2, 0)).round().astype(np.uint8),
                 boxes=np.concatenate([centre - half, centre + half], axis=1),
                 names=tuple(names[int(c)] for c in labels[:, 0]),
-                caption=f"around {samples[index].name}",
+                caption=f"around {samples[index].name}{lost}",
             )
         )
     return tiles
+
+
+def _draw_with_objects(
+    dataset: MosaicDetection, index: int, seed: int, *, step: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The first of some draws that objects are left in, or the first of all; pixels and labels.
+
+    A mosaic may be moved and shrunk until little but padding is seen, of which a sheet tells
+    nothing.
+    """
+    drawn = []
+    for attempt in range(_TRIES):
+        chw, labels, _, _ = dataset[Draw(index, seed + attempt * step, dataset.mosaic)]
+        drawn.append((chw, labels[(labels[:, 3] > 0) & (labels[:, 4] > 0)]))
+        if len(drawn[-1][1]):
+            return drawn[-1]
+    return drawn[0]
 
 
 # ------------------------------------------------------------------------------------------ drawing

@@ -6,6 +6,7 @@ are named, the others drawn in grey or counted together.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,18 @@ _RIGHT, _WRONG = np.array([0.0, 0.45, 0.70]), np.array([0.84, 0.37, 0.0])
 _DPI = 160
 
 
-def save_precision_recall(path: Path, curves: Sequence[Curves], class_names: Sequence[str]) -> None:
+def save_precision_recall(
+    path: Path, curves: Sequence[Curves], class_names: Sequence[str], subject: str = ""
+) -> None:
     """Draw precision over recall, a diagram an IoU threshold, and write it to ``path``.
 
     Args:
         path: PNG file to write.
         curves: at least one.
         class_names: by class index.
+        subject: model and data, for the head of the picture.
     """
-    figure, rows = _figure(len(curves))
+    figure, rows = _figure(len(curves), subject)
     classes = np.flatnonzero(curves[0].objects).tolist()
     # By the first diagram's AP, so that a class has the same colour in all.
     classes.sort(key=lambda c: curves[0].precision_at_recall[c].mean(), reverse=True)
@@ -60,15 +64,16 @@ def save_precision_recall(path: Path, curves: Sequence[Curves], class_names: Seq
     _write(figure, path)
 
 
-def save_f1(path: Path, curves: Curves, class_names: Sequence[str]) -> None:
+def save_f1(path: Path, curves: Curves, class_names: Sequence[str], subject: str = "") -> None:
     """Draw F1 over the least score, with the best scores marked, and write it to ``path``.
 
     Args:
         path: PNG file to write.
         curves: at one IoU threshold.
         class_names: by class index.
+        subject: model and data, for the head of the picture.
     """
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = _figure(1, subject)
     classes = np.flatnonzero(curves.objects).tolist()
     points = {c: curves.best(c) for c in classes}
     labels = {c: f"{_at(point)}  {_short(class_names[c])}" for c, point in points.items()}
@@ -86,7 +91,9 @@ def save_f1(path: Path, curves: Curves, class_names: Sequence[str]) -> None:
     _write(figure, path)
 
 
-def save_confusion(path: Path, confusion: Confusion, class_names: Sequence[str]) -> None:
+def save_confusion(
+    path: Path, confusion: Confusion, class_names: Sequence[str], subject: str = ""
+) -> None:
     """Draw the confusion matrix, hits in blue, errors in orange, and write it to ``path``.
 
     The darker a cell, the greater its share of the annotated objects of its row; in the last row,
@@ -96,6 +103,7 @@ def save_confusion(path: Path, confusion: Confusion, class_names: Sequence[str])
         path: PNG file to write.
         confusion: the counts.
         class_names: by class index; beyond ``MAX_NAMED_CLASSES`` see :func:`group_rare_confusions`.
+        subject: model and data, for the head of the picture.
     """
     counts, names = group_rare_confusions(confusion.counts, class_names)
     n = len(counts)
@@ -108,6 +116,7 @@ def save_confusion(path: Path, confusion: Confusion, class_names: Sequence[str])
     size = 3.0 + (0.85 if n <= 8 else 0.42) * n
     figure = Figure(figsize=(size, size), layout="constrained")
     FigureCanvasAgg(figure)
+    _head(figure, subject)
     axes = figure.add_subplot()
     axes.imshow(colours, interpolation="nearest")
     fontsize = 12 if n <= 8 else 9
@@ -163,10 +172,19 @@ def group_rare_confusions(
     return table, [*(class_names[c] for c in named), f"{n - len(named)} others"]
 
 
-def _figure(rows: int) -> tuple[Figure, list[Axes]]:
+def _figure(rows: int, subject: str) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(6.4, 7.2 * rows), layout="constrained")
     FigureCanvasAgg(figure)
+    _head(figure, subject)
     return figure, list(figure.subplots(rows, 1, squeeze=False)[:, 0])
+
+
+def _head(figure: Figure, subject: str) -> None:
+    """Write whose figures they are above all diagrams, in as many lines as that takes."""
+    if subject:
+        width = int(12 * figure.get_figwidth())  # characters
+        lines = textwrap.wrap(printable(subject), width)
+        figure.suptitle("\n".join(lines).replace("$", r"\$"), fontsize=11)
 
 
 def _draw_classes(

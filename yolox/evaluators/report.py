@@ -35,7 +35,8 @@ def write_report(
         result: the figures of ``detections`` on ``samples``.
         samples: as :func:`precision_recall_curves` takes them.
         detections: of the same images, likewise.
-        about: what was evaluated, how and where; goes into ``metrics.json`` as it is.
+        about: what was evaluated, how and where; goes into ``metrics.json`` as it is. The pictures
+            name its ``checkpoint``, ``data`` and ``test_size``.
 
     Returns:
         What that score gives; None where nothing was found: the confusion matrix is counted
@@ -49,9 +50,10 @@ def write_report(
     best = curves[0].best_overall()
     score = best.score if best else 0.5
     confusion = confusion_table(samples, detections, len(names), score=score)
-    save_precision_recall(folder / "precision_recall.png", curves, names)
-    save_f1(folder / "f1.png", curves[0], names)
-    save_confusion(folder / "confusion.png", confusion, names)
+    subject = _subject(about, len(samples))
+    save_precision_recall(folder / "precision_recall.png", curves, names, subject)
+    save_f1(folder / "f1.png", curves[0], names, subject)
+    save_confusion(folder / "confusion.png", confusion, names, subject)
     content = {
         **about,
         "result": result.to_dict(),
@@ -62,6 +64,21 @@ def write_report(
         text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
     return best
+
+
+def _subject(about: Mapping[str, Any], images: int) -> str:
+    """Model and data in a line: the file with its folder, and the split."""
+    parts = []
+    if source := about.get("checkpoint"):
+        parts.append("/".join(Path(source).parts[-2:]))
+    parts.append(
+        f"on {about['data']}, {images:,} image{'' if images == 1 else 's'}"
+        if "data" in about
+        else ""
+    )
+    if size := about.get("test_size"):
+        parts.append(f"at {'×'.join(map(str, size))}")
+    return " ".join(parts)
 
 
 def _curve_values(curves: Curves, names: Sequence[str]) -> dict[str, Any]:

@@ -25,17 +25,18 @@ def get_exp(
     model: str | None = None,
     **fields: Any,
 ) -> Exp:
-    """The Exp of a Python file, of a layout of data, or of a built-in model.
+    """The Exp of a Python file, for a layout of data, or of a built-in model.
 
     Args:
-        exp_file: an Exp file; or the layout of the data: coco, voc, yolo or dota (tiles).
-        exp_name: a built-in model on COCO's layout: yolox-nano … yolox-x, yolov3.
-        model: with a layout, one of the same models; yolox-s by default.
-        fields: fields to set, as ``data_dir="/data/VOCdevkit", max_epoch=50``.
+        exp_file: an Exp file, or the layout of the data: coco, voc, yolo or dota (tiles).
+        exp_name: a built-in model for data in COCO's layout: yolox-nano, yolox-tiny, yolox-s,
+            yolox-m, yolox-l, yolox-x or yolov3.
+        model: one of these models, together with a layout; yolox-s by default.
+        fields: fields to set, such as ``data_dir="/data/VOCdevkit", max_epoch=50``.
 
     Raises:
-        ExpError: none of these given, no such file, model or field, or a file without a class
-            ``Exp``.
+        ExpError: none of these is given; the file, model or field does not exist; or the file has
+            no class ``Exp``.
     """
     if exp_file is None and exp_name is None:
         raise ExpError("name an Exp: a file, `exp_file`, or a built-in model, `exp_name`")

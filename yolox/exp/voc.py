@@ -19,8 +19,8 @@ class VOCExp(Exp):
     """
 
     train_sets: tuple[str, ...] = ("2007/trainval",)  # splits to train on, as year/split
-    val_sets: tuple[str, ...] = ("2007/test",)  # splits to evaluate on
-    # activation of a pruned model when it is fine-tuned; empty keeps its own
+    val_sets: tuple[str, ...] = ("2007/test",)  # splits to evaluate on, as year/split
+    # activation for fine-tuning a pruned model; empty keeps the one that it has
     finetune_act: str = "mish"
 
     def devkit(self) -> Path:

@@ -15,10 +15,10 @@ class YOLOExp(Exp):
     ``data_dir`` is the folder of `data_yaml`, or the file itself. Classes are those of the file.
     """
 
-    data_yaml: str = "data.yaml"  # name of the file that describes the data
+    data_yaml: str = "data.yaml"  # name of the file that describes the data set
     train_split: str = "train"  # split to train on
     val_split: str = "val"  # split to evaluate on
-    # activation of a pruned model when it is fine-tuned; empty keeps its own
+    # activation for fine-tuning a pruned model; empty keeps the one that it has
     finetune_act: str = "mish"
 
     def data_file(self) -> Path:

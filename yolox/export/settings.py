@@ -35,7 +35,6 @@ METHODS = {
 }
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"  # that every one of the converters takes
 OPSET = 18  # the first with all that these models need, Mish and a resize by scale among it
-INSTALL = 'pip install "yolox-with-pruning[export]"'
 
 
 class ExportError(UserError):
@@ -60,7 +59,8 @@ def optional_packages(*names: str) -> list[Any]:
                 broken.append(f"{name} ({error})")
     problems = []
     if missing:
-        problems.append(f"export needs {', '.join(missing)}, not installed here: {INSTALL}")
+        install = f"pip install {' '.join(missing)}"
+        problems.append(f"export needs {', '.join(missing)}, not installed here: {install}")
     if broken:
         problems.append(f"installed but broken, install anew: {', '.join(broken)}")
     if problems:

@@ -66,26 +66,26 @@ def evaluate(
     precision: str = "fp32",
     fuse: bool = False,
 ) -> EvalResult:
-    """COCO and VOC AP of a checkpoint or an exported file on an Exp's evaluation images.
+    """Measure COCO and VOC AP of a checkpoint or an exported file on an Exp's evaluation images.
 
-    Writes nothing. An exported file runs in its own runtime.
+    Nothing is written. An exported file runs in its own runtime.
 
     Args:
         checkpoint: a checkpoint, the name of published weights, or an exported file.
-        exp: whose evaluation images are used; not changed.
-        batch_size: images a forward pass.
-        conf: least score of a detection, in [0, 1]; the Exp's ``test_conf`` by default.
-        nms: IoU of NMS, in [0, 1]; the Exp's ``nmsthre`` by default.
+        exp: the Exp whose evaluation images are used; it is not changed.
+        batch_size: number of images in a forward pass.
+        conf: lowest score of a detection, in [0, 1]; the Exp's ``test_conf`` by default.
+        nms: IoU threshold of NMS, in [0, 1]; the Exp's ``nmsthre`` by default.
         size: (height, width) in pixels; the file's own by default.
-        precision: of a checkpoint: fp32, bf16, fp16 or auto.
-        fuse: fold batch norms into their convolutions first.
+        precision: arithmetic of a checkpoint: fp32, bf16, fp16 or auto.
+        fuse: whether to fold batch norms into their convolutions first.
 
     Returns:
         ``.ap50_95`` and ``.ap50`` in [0, 1], ``.per_class``, ``.coco``, ``.voc``, ``.timing``;
         ``.summary()`` is the table of the command line.
 
     Raises:
-        UserError: no such file, a damaged one, or one of other classes than the data.
+        UserError: the file does not exist, is damaged, or has other classes than the data.
     """
     path = Path(checkpoint)
     exported = is_exported(path)

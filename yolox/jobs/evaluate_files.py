@@ -165,6 +165,8 @@ def _write(
     )
     best = None
     if settings.plots is not None:
+        records = getattr(evaluator.dataset, "records", None)
+        about = about | {"data": getattr(records, "title", about["exp"])}
         with claimed(settings.plots):
             best = write_report(settings.plots, result, samples, detections, about)
     return Evaluation(result=result, about=about, settings=settings, best=best, rows=len(rows))

@@ -24,8 +24,7 @@ from yolox.data.datasets.decoding import read_image
 from yolox.data.image_header import ImageError
 from yolox.export import is_exported, sample_scene
 from yolox.utils.choices import CONF, NMS
-from yolox.utils.cores import cores
-from yolox.utils.device import processor
+from yolox.utils.cores import cores, processor
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing

@@ -19,7 +19,7 @@ from yolox.exp.yolox_base import Exp
 from yolox.jobs.calibration import Calibration, calibrate, probe
 from yolox.jobs.evaluate import ap_evaluation
 from yolox.jobs.prune_latency import LatencySettings, plan_for_latency, time_models
-from yolox.models import LoadedModel, checkpoint_payload
+from yolox.models import LoadedModel, checkpoint_payload, load_model
 from yolox.pruning import (
     CRITERIA,
     LatencyRecord,
@@ -44,6 +44,7 @@ from yolox.utils.checkpoint import (
     write_checkpoint,
 )
 from yolox.utils.device import default_device, machine
+from yolox.utils.errors import UserError
 from yolox.utils.files import replacing_together
 
 SCORED_IMAGES = 64
@@ -333,6 +334,33 @@ def prepare_pruning(
         latency=latency,
         command=command,
     )
+
+
+def require_own(output: Path, source: Path, loaded: LoadedModel, *, steps: int = 1) -> None:
+    """Refuse to replace a file that was not pruned from this source.
+
+    Args:
+        output: file to write.
+        source: checkpoint to prune.
+        loaded: what is in it.
+        steps: rounds of pruning.
+
+    Raises:
+        PruningError: it was pruned from another checkpoint, or is another file altogether.
+    """
+    if not output.exists():
+        return
+    try:
+        entries = load_model(output).pruning[len(loaded.pruning) :]
+    except UserError:
+        entries = []
+    origin = entries[0].get("source_sha256") if len(entries) == steps else None
+    if origin != file_digest(source):
+        what = f"pruned from {entries[-1].get('source')}" if entries else "another file"
+        raise PruningError(
+            f"{output} is there, {what}, not from {source} as it is now: name another file as "
+            "`output`, or replace it with `overwrite=True`"
+        )
 
 
 def is_spoilt_by_tuning(config: PruneConfig, exp: Exp, loaded: LoadedModel) -> bool:

@@ -43,7 +43,7 @@ from yolox.pruning.pruner import cut, find_emptiable
 from yolox.pruning.select import select_groups
 from yolox.utils.cache_folder import cache_folder, locked
 from yolox.utils.conv_kind import LayerTimer
-from yolox.utils.device import processor
+from yolox.utils.cores import processor
 from yolox.utils.errors import UserError
 from yolox.utils.files import require_writable
 from yolox.utils.model_utils import fuse_model

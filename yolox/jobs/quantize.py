@@ -32,7 +32,7 @@ from yolox.export.settings import SUFFIXES
 from yolox.models import LoadedModel
 from yolox.utils.files import require_writable
 from yolox.utils.scratch import scratch_folder
-from yolox.utils.timing import interleave
+from yolox.utils.timing import compared, interleave, tell_unsteady
 
 RANKING_IMAGES = 4
 LATENCY_SECONDS = 20.0  # that timing before and after may take
@@ -96,8 +96,8 @@ class QuantizeRecord:
             "change",
             f"{new.ap50_95 - old.ap50_95:+.4f}",
             f"{new.ap50 - old.ap50:+.4f}",
-            f"× {new.file_bytes / old.file_bytes:.2f}",
-            f"× {new.latency_ms / old.latency_ms:.2f}",
+            f"{new.file_bytes / old.file_bytes:.0%} of it",
+            compared(old.latency_ms, new.latency_ms),
         )
         return table
 
@@ -258,7 +258,9 @@ def _latency(files: Sequence[Path], image: Tensor) -> list[float]:
     models = [open_exported(file) for file in files]
     x = image.numpy()
     works = [partial(model.run, x) for model in models]
-    return [statistics.median(times) for times in interleave(works, at_most=LATENCY_SECONDS)]
+    times = interleave(works, at_most=LATENCY_SECONDS)
+    tell_unsteady(zip(("float32", "int8"), times, strict=True))
+    return [statistics.median(record) for record in times]
 
 
 def _bytes(file: Path, settings: ExportSettings) -> int:

@@ -29,17 +29,17 @@ TILE_BATCH_SIZE = 4  # tiles a forward pass
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
-    """A model with what it takes to detect with it; `load` makes one of a file.
+    """A model with everything that detection needs. `load` makes one from a file.
 
     Attributes:
-        model: in evaluation mode, where it is to run; or an exported file.
-        size: (height, width) of its input, pixels.
-        num_classes: of the model.
-        conf: least score of a detection, in [0, 1].
-        nms: IoU of NMS, in [0, 1].
-        names: class names, or empty where they are unknown.
-        legacy: input of the oldest weights: RGB, scaled as for ImageNet.
-        autocast: dtype for mixed precision, None for the model's own.
+        model: the model in evaluation mode, on its device; or an exported file.
+        size: (height, width) of its input in pixels.
+        num_classes: number of classes of the model.
+        conf: lowest score of a detection, in [0, 1].
+        nms: IoU threshold of NMS, in [0, 1].
+        names: class names, or empty if they are unknown.
+        legacy: whether images are RGB and scaled as for ImageNet, for the oldest weights.
+        autocast: dtype of mixed precision, or None for the model's own.
     """
 
     model: torch.nn.Module

@@ -32,24 +32,24 @@ def load(
     legacy: bool = False,
     names: Sequence[str] = (),
 ) -> Detector:
-    """A detector from a checkpoint, dense or pruned, or from a file exported from one.
+    """Make a detector from a checkpoint, dense or pruned, or from an exported file.
 
     Args:
-        source: a checkpoint, the name of published weights as ``yolox_s``, or an exported file.
-        conf: least score of a detection, in [0, 1]; 0.3 by default, or the exported file's own.
-        nms: IoU above which the weaker of two boxes of a class goes, in [0, 1]; 0.45 by default, or
-            the exported file's own.
+        source: a checkpoint, a published name such as ``yolox_s``, or an exported file.
+        conf: lowest score of a detection, in [0, 1]; 0.3 by default, or the exported file's own.
+        nms: IoU above which NMS removes the weaker of two boxes of a class, in [0, 1]; 0.45 by
+            default, or the exported file's own.
         size: side, or (height, width), of the network's input in pixels, multiples of 32; that of
             the file by default.
-        device: where a checkpoint runs; ``auto`` takes a GPU where there is one. Exported files run
-            on the CPU.
+        device: where a checkpoint runs; ``auto`` is a GPU if there is one. Exported files run on
+            the CPU.
         half: mixed precision of a checkpoint: fp16 on a GPU, bf16 on a CPU.
         fuse: fold batch norms into their convolutions.
-        legacy: input scaling of weights before YOLOX 0.2.
-        names: class names of a file that has none; of 80 unnamed classes COCO's are taken.
+        legacy: whether images are scaled as weights before YOLOX 0.2 expect them.
+        names: class names for a file that has none. For 80 unnamed classes, COCO's are used.
 
     Raises:
-        UserError: no such file, a damaged one, or arguments that do not go with it.
+        UserError: the file does not exist or is damaged, or an argument does not apply to it.
     """
     for what, value in (("conf", conf), ("nms", nms)):
         if value is not None and not 0 <= value <= 1:

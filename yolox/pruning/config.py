@@ -84,38 +84,39 @@ class LatencyTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneConfig:
-    """What to prune, by how much, on what grounds, and what is done for accuracy afterwards.
+    """What to prune, how much, by which criterion, and what is done for AP afterwards.
 
     Attributes:
         mode: ``conv`` (the named convolutions), ``layer`` (all whose names match a pattern) or
             ``global`` (the whole model).
         ch_sparsity: fraction of the chosen convolutions' output channels to remove, in (0, 1).
-        target: instead of a ratio, what shall remain: ``params=0.5``, ``macs=0.5`` or
+        target: what remains, instead of a ratio: ``params=0.5``, ``macs=0.5`` or
             ``latency=0.5``, in (0, 1), or ``latency=12ms``.
         layers: names or patterns (``*`` and ``?``) for ``conv`` and ``layer``.
-        layer_sparsity: ratio in [0, 1) by pattern, the last one that matches; other layers stay
+        layer_sparsity: ratio in [0, 1) for each pattern; the last match counts. Other layers stay
             whole, unless they are coupled with one that matches.
         ignore: names or patterns of layers that stay whole.
-        scope: how layers share the loss: ``uniform`` (each the same fraction), ``global`` (one
+        scope: how layers share the removal: ``uniform`` (each the same fraction), ``global`` (one
             ranking), ``isomorphic`` (one ranking among layers of like shape, the same fraction for
             each kind; Fang et al. 2024, arXiv:2407.04616). By default ``uniform`` for ``conv`` and
             ``layer`` with a ratio, else ``global``.
         importance: criterion, one of `CRITERIA`.
-        aggregate: how a slot's layers make one score: ``sum``, ``mean`` or ``max``.
-        normalize: what scores of a group are divided by: its ``mean``, ``max`` or ``none``.
-        per: what the global ranking divides a score by: ``cost`` (what the budget gains),
-            ``memory`` (activations saved) or ``none``.
-        rounds: how often to score; each removes its part, silences it, and scores again.
-        round_to: channels left in a pruned group are a multiple of it, since runtimes are slow on
-            odd counts; a smaller group stays whole.
-        min_channels: no group is left with fewer channels.
-        max_sparsity: no group loses a larger fraction.
-        allow_empty_blocks: residual blocks whose branch is the least important thing left may lose
-            it as a whole, `max_sparsity` and `min_channels` notwithstanding: they add a constant.
-        absorb: let the next layer take over the constant that a removed channel leaves behind.
-        reconstruct: calibration images for refitting each layer to its old output; 0 for none.
-        bn_recalibrate: calibration images for correcting batch-norm statistics; 0 for none.
-        seed: decides ``random`` and the positions that reconstruction looks at.
+        aggregate: how the scores of a slot's layers become one: ``sum``, ``mean`` or ``max``.
+        normalize: what the scores of a group are divided by: ``mean``, ``max`` or ``none``.
+        per: what a score is divided by in the global ranking: ``cost`` (what the budget gains),
+            ``memory`` (the activations that are saved) or ``none``.
+        rounds: number of rounds of scoring; each silences the channels chosen so far.
+        round_to: a pruned group keeps a multiple of this number of channels, because runtimes are
+            slow with odd numbers; a smaller group stays whole.
+        min_channels: smallest number of channels that a group keeps.
+        max_sparsity: largest fraction of its channels that a group may lose.
+        allow_empty_blocks: whether residual blocks may lose their whole branch, if it is the least
+            important part left; `max_sparsity` and `min_channels` do not apply then, and the
+            branch is replaced by a constant.
+        absorb: whether the next layer takes over the constant output of a removed channel.
+        reconstruct: number of images to refit the remaining weights on; 0 switches it off.
+        bn_recalibrate: number of images to correct batch-norm statistics on; 0 switches it off.
+        seed: seed of ``random`` and of the positions that refitting uses.
     """
 
     mode: str = "global"

@@ -20,7 +20,8 @@ class ThresholdHint:
     """A threshold removes every slot that scores below it, as in network slimming.
 
     Attributes:
-        asked: the fraction of channels that the config asks for; None for a target in cost.
+        asked: the fraction of channels that the config asks for; None for a target in cost or a
+            ratio by layer.
         max_sparsity: the cap a layer.
         threshold: the largest that empties no layer; layers without any score above 0 aside, as
             every threshold empties them.
@@ -94,7 +95,7 @@ def threshold_hint(
         for g, s, cap, lives in zip(groups, scores, most, alive, strict=True)
     )
     return ThresholdHint(
-        asked=None if config.target else config.ch_sparsity,
+        asked=None if config.target or config.layer_sparsity else config.ch_sparsity,
         max_sparsity=config.max_sparsity,
         threshold=threshold,
         ratio=float(below / total),

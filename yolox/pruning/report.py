@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from yolox.pruning.latency.record import LatencyRecord
 from yolox.utils.model_utils import count_macs, count_params
+from yolox.utils.timing import compared
 
 BUDGET_TOLERANCE = 0.01  # of the whole, by which a budget may be missed without a word
 
@@ -172,7 +173,7 @@ class PruneRecord:
         ]
         if self.latency_ms:
             old, new = self.latency_ms
-            times = (f"{old:.2f}", f"{new:.2f}", f"{old / new:.2f} × as fast")
+            times = (f"{old:.2f}", f"{new:.2f}", compared(old, new))
             rows.append((f"latency in {self.runtime}, ms", *times))
         text = [
             f"# {self.output}",
@@ -298,8 +299,13 @@ def comparison_table(rows: Sequence[ModelFigures], title: str = "Before and afte
             f"{row.params / 1e6:.2f} M ({row.params / first.params:.0%})",
             f"{row.macs / 1e9:.3f} G ({row.macs / first.macs:.0%})",
             f"{row.file_bytes / 1e6:.1f} MB",
-            f"{row.latency_ms:.1f} ms ({first.latency_ms / row.latency_ms:.2f} ×)",
+            _beside(row.latency_ms, first.latency_ms, first=row is first),
             "–" if row.ap50_95 is None else f"{row.ap50_95:.3f}",
             "–" if row.ap50 is None else f"{row.ap50:.3f}",
         )
     return table
+
+
+def _beside(ms: float, first_ms: float, *, first: bool) -> str:
+    """A time, and that of another model than the first measured by it."""
+    return f"{ms:.1f} ms" + ("" if first else f" ({compared(first_ms, ms)})")

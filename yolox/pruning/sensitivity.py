@@ -7,6 +7,7 @@ is measured each time (the sensitivity analysis of Li et al. 2017, arXiv:1608.08
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -27,6 +29,7 @@ from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import mask_plan
 from yolox.utils.documents import parse_json
 from yolox.utils.files import replacing
+from yolox.utils.model_utils import part_of
 from yolox.utils.schema import integer, number, record, require, shown, text
 
 LOG_FORMAT = "yolox-sensitivity"
@@ -381,6 +384,7 @@ class SensitivityResult:
                     colour = "white" if dark else "black"
                     text = _signed(row[ratio])
                     axes.text(x, y, text, ha="center", va="center", fontsize=6, color=colour)
+        _mark_parts(axes, list(changes))
         word = "loss of" if self.higher_is_better else "rise of"
         figure.colorbar(image, ax=axes, label=f"{word} {self.metric}")
         figure.suptitle(
@@ -388,3 +392,17 @@ class SensitivityResult:
         )
         with replacing(path, PruningError) as temporary:
             figure.savefig(temporary, format="png", dpi=150)
+
+
+def _mark_parts(axes: Axes, layers: Sequence[str]) -> None:
+    """Lines between the parts of the network that follow one another, and their names."""
+    first = 0
+    for part, members in itertools.groupby(layers, key=part_of):
+        last = first + len(list(members)) - 1
+        if first:
+            axes.axhline(first - 0.5, color="black", linewidth=0.8)
+        axes.text(
+            1.01, (first + last) / 2, part, fontsize=7, va="center",
+            transform=axes.get_yaxis_transform(),
+        )  # fmt: skip
+        first = last + 1

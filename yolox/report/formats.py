@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from yolox.utils.timing import compared
+
 __all__ = ["THIN_SPACE", "ap", "change", "count", "file_size", "milliseconds", "share", "speed_up"]
 
 THIN_SPACE = "\u202f"  # narrow, and no line breaks there
@@ -45,8 +47,8 @@ def share(value: float, whole: float) -> str:
 
 
 def speed_up(before_ms: float, after_ms: float) -> str:
-    """How fast the one is, measured by the other."""
-    return f"{before_ms / after_ms:.2f}{THIN_SPACE}× as fast"
+    """How fast or slow the one is, measured by the other."""
+    return compared(before_ms, after_ms).replace(" ", THIN_SPACE, 1)
 
 
 def ap(value: float) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from yolox.bench.results import slower_line, tables
+from yolox.bench.results import slower_line, tables, unsteady_line
 from yolox.jobs.measure import Measured, MeasureSettings, measure_models
 from yolox.tools import cli
 from yolox.tools.flags.bench import make_parser
 from yolox.tools.words import command_line, speaker
-from yolox.utils.cores import cores
-from yolox.utils.device import processor
+from yolox.utils.cores import cores, processor
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,6 +55,8 @@ def show(measured: Measured) -> None:
     console.print(
         f"{processor()}, {cores()} cores; {runs} runs of each, taken in turns", soft_wrap=True
     )
+    if line := unsteady_line(results):
+        console.print(line, style="bold", markup=False, soft_wrap=True)
     for note in measured.notes:
         console.print(f"note: {say(note)}", markup=False, soft_wrap=True)
 

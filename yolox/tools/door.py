@@ -18,26 +18,33 @@ from yolox.utils.logger import setup_logger
 
 # Subcommand: the module that does it, and what it does.
 COMMANDS = {
-    "train": ("train", "train a model on your images, or go on with a stopped run"),
-    "finetune": ("train", "the same, of a pruned checkpoint"),
-    "prune": ("prunmodel", "remove channels of a checkpoint; list its layers; save a whole model"),
-    "eval": ("eval", "AP of a checkpoint or an exported file"),
-    "predict": ("demo", "detect in images, a video or a camera's pictures"),
-    "export": ("export", "write a file for ONNX, OpenVINO, ncnn or TorchScript, and prove it"),
-    "quantize": ("quantize", "write an int8 file"),
-    "bench": ("bench", "latency, throughput, memory and size in several runtimes"),
-    "compress": ("compress", "from a checkpoint to a small, tuned, exported, measured model"),
-    "report": ("report", "models side by side, in one HTML file"),
-    "compare": ("compare", "models side by side, as a table"),
-    "sensitivity": ("sensitivity", "what pruning each layer alone would cost"),
-    "check-data": ("check_data", "what is in a data set, and what is wrong with it"),
+    "train": ("train", "train a model on your images, or continue a stopped run"),
+    "finetune": ("train", "train a pruned checkpoint further"),
+    "prune": (
+        "prunmodel",
+        "remove channels from a checkpoint; list its layers; save a whole model",
+    ),
+    "eval": ("eval", "measure the AP of a checkpoint or an exported file"),
+    "predict": ("demo", "detect objects in images, a video or a camera's pictures"),
+    "export": ("export", "write a file for ONNX, OpenVINO, ncnn or TorchScript, and check it"),
+    "quantize": ("quantize", "write an INT8 file, and measure its AP"),
+    "bench": ("bench", "measure latency, throughput, memory and size in several runtimes"),
+    "compress": ("compress", "prune, fine-tune, export and measure a checkpoint in one command"),
+    "report": ("report", "compare models in one HTML file"),
+    "compare": ("compare", "compare checkpoints in a table"),
+    "sensitivity": ("sensitivity", "measure what pruning each layer alone costs"),
+    "check-data": ("check_data", "show what is in a data set, and what is wrong with it"),
     "convert-dota": ("convert_dota", "cut DOTA's images into tiles"),
     "plot-bn": ("plot_bn", "draw the scales of batch norms"),
-    "web": ("web", "a page in the browser to try models on"),
-    "ultralytics prune": ("ultralytics_prune", "prune a YOLOv5u, v8, 11 … of Ultralytics"),
-    "ultralytics train": ("ultralytics_train", "train it on in Ultralytics' own trainer"),
-    "ultralytics bench": ("ultralytics_bench", "models of Ultralytics side by side"),
-    "quickstart": ("quickstart", "all of it on built-in data, in five minutes"),
+    "web": ("web", "serve a page to try models in the browser"),
+    "ultralytics prune": (
+        "ultralytics_prune",
+        "prune a detector of Ultralytics (YOLOv5u, v8, 11 and others)",
+    ),
+    "ultralytics train": ("ultralytics_train", "train it further in Ultralytics' own trainer"),
+    "ultralytics bench": ("ultralytics_bench", "compare models of Ultralytics"),
+    "quickstart": ("quickstart", "run the whole chain on built-in data, in about five minutes"),
+    "env": ("env", "print versions, devices and runtimes, for a bug report"),
 }
 
 
@@ -59,6 +66,9 @@ def run(module: str, argv: Sequence[str] | None = None, *, called: str = "") -> 
         parser.parse_args(words)
     except UserError as error:
         _fail(error)
+    if module == "env":  # it also tells where what the other commands import is broken
+        importlib.import_module("yolox.tools.env").main(words)
+        return
     cli = importlib.import_module("yolox.tools.cli")
     cli.entry(importlib.import_module(f"yolox.tools.{module}").main, make_parser, words)
 
@@ -91,7 +101,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "yolox COMMAND --help tells the flags of a command; --version, the version.",
+            "yolox COMMAND --help lists the flags of a command.",
             "example:",
             "  yolox train -n yolox-s --data photos",
         )

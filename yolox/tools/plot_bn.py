@@ -22,7 +22,7 @@ from yolox.tools.flags.plot_bn import make_parser
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
-from yolox.utils.model_utils import batch_norm_scales
+from yolox.utils.model_utils import batch_norm_scales, part_of
 
 Array = npt.NDArray[np.float64]
 
@@ -101,16 +101,20 @@ def save_picture(path: Path, models: Sequence[Scales]) -> None:
     figure = Figure(figsize=(9.0, 8.4 + 2.6 * len(models)), layout="constrained")
     FigureCanvasAgg(figure)
     heights = [4.0, 4.0, *[2.6] * len(models)]
-    histogram, ranking, *strips = figure.subplots(
-        len(heights), 1, height_ratios=heights, squeeze=False
-    )[:, 0]
-    _draw_histogram(histogram, models)
-    _draw_ranking(ranking, models)
-    top = max(float(np.percentile(scales.all, 99.5)) for scales in models) * 1.05 or 1.0
-    for axes, scales, colour in zip(strips, models, _COLOURS, strict=False):
-        _draw_layers(axes, scales, colour, top)
+    diagrams = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)
+    draw(list(diagrams[:, 0]), models)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DPI)
+
+
+def draw(diagrams: Sequence[Axes], models: Sequence[Scales]) -> None:
+    """Draw into two diagrams of all models, and one of each behind them."""
+    histogram, ranking, *strips = diagrams
+    _draw_histogram(histogram, models)
+    _draw_ranking(ranking, models)
+    top = max(float(scales.all.max()) for scales in models) * 1.05 or 1.0
+    for axes, scales, colour in zip(strips, models, _COLOURS, strict=False):
+        _draw_layers(axes, scales, colour, top)
 
 
 def _draw_histogram(axes: Axes, models: Sequence[Scales]) -> None:
@@ -155,21 +159,21 @@ def _draw_layers(axes: Axes, scales: Scales, colour: str, top: float) -> None:
     axes.fill_between(position, quantiles[1], quantiles[3], alpha=0.45, **style)
     axes.step(position, quantiles[2], where="mid", color="black", linewidth=1.4)
     axes.set(xlim=(-0.5, len(position) - 0.5), ylim=(0, top))
-    axes.set_xticks([])
-    for part, first in _first_of_parts(list(scales.layers)).items():
-        axes.text(first, top, _plain(part), fontsize=8, va="top", color="0.3", rotation=90)
+    parts = _first_of_parts(list(scales.layers))
+    for first in parts.values():
         axes.axvline(first - 0.5, color="0.75", linewidth=0.8)
     title = f"Where: {_plain(scales.label)}, by layer: median, middle half, smallest to largest"
     _finish(axes, title, "batch norms in the order of the network", "|γ|")
+    # Below the axis, where no scale is.
+    axes.set_xticks(list(parts.values()), [_plain(part) for part in parts], fontsize=8, rotation=90)
+    axes.grid(visible=False, axis="x")
 
 
 def _first_of_parts(names: Sequence[str]) -> dict[str, int]:
     """Where each part of the network begins, those left out that are too short for a name."""
     parts: dict[str, list[int]] = {}
     for position, name in enumerate(names):
-        # Without the containers that all of them are in: dark3, C3_p4, cls_convs.
-        inner = [part for part in name.split(".") if part not in ("backbone", "head")]
-        parts.setdefault(inner[0], []).append(position)
+        parts.setdefault(part_of(name), []).append(position)
     return {part: found[0] for part, found in parts.items() if len(found) >= _MAX_NAMED}
 
 

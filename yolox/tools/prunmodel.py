@@ -23,6 +23,7 @@ from yolox.jobs.prune import (
     is_spoilt_by_tuning,
     prepare_pruning,
     prune,
+    require_own,
     show_hint,
     spare_sensitive,
 )
@@ -46,6 +47,7 @@ from yolox.utils.checkpoint import save_checkpoint
 from yolox.utils.download import resolve_weights
 from yolox.utils.locks import claimed
 from yolox.utils.model_utils import count_macs, count_params
+from yolox.utils.timing import compared
 
 LOSS_WARNING_RATIO = 1.5  # times the loss before: the detector is likely to need training first
 
@@ -95,7 +97,7 @@ def global_pruning(
 
 
 def list_layers(model: nn.Module, size: tuple[int, int], groups: Sequence[Group]) -> Table:
-    """Every prunable convolution: channels, the group it is coupled in, its share of the MACs.
+    """Every prunable convolution: channels, what it is coupled with, its share of the MACs.
 
     Args:
         model: not touched.
@@ -112,8 +114,9 @@ def list_layers(model: nn.Module, size: tuple[int, int], groups: Sequence[Group]
     for name in dict(model.named_modules()):
         if name in rows:
             group, channels = rows[name]
-            others = len(group.producers) - 1
-            coupled = f"{group.name} (+{others})" if others else "–"
+            others = [member.name for member in group.producers if member.name != name]
+            more = f" (+{len(others) - 1})" if len(others) > 1 else ""
+            coupled = f"{others[0]}{more}" if others else "–"
             table.add_row(name, str(channels), coupled, f"{macs[name] / macs['']:.1%}")
     return table
 
@@ -141,6 +144,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise PruningError(f"{output} is the checkpoint to prune: name another file with -o")
     if output.is_dir():
         raise PruningError(f"{output} is a folder: name a file in it with -o")
+    if not (args.overwrite or args.dry_run):
+        require_own(output, source, loaded, steps=args.steps)
     _tell_idle(args, exp)
     claim = claimed(output.parent, PruningError, name=output.name)
     with cli.telling_whose_data(args, exp), claim:
@@ -251,7 +256,7 @@ def show(record: PruneRecord) -> None:
     if record.latency_ms:
         old, new = record.latency_ms
         logger.info(
-            f"latency {old:.2f} → {new:.2f} ms ({old / new:.2f} × as fast) in {record.runtime}, "
+            f"latency {old:.2f} → {new:.2f} ms ({compared(old, new)}) in {record.runtime}, "
             f"{record.machine}"
         )
     if record.latency and record.latency.target:

@@ -18,7 +18,7 @@ from yolox.models import load_model
 from yolox.tools import cli
 from yolox.tools.flags.quantize import make_parser
 from yolox.utils.checkpoint import file_digest
-from yolox.utils.device import processor
+from yolox.utils.cores import processor
 from yolox.utils.download import resolve_weights
 
 

@@ -37,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     _step(train.main, "train", "-f", EXP)
     cut = ["--mode", "global", "--ch-sparsity", args.ch_sparsity]
-    _step(prunmodel.main, "prunmodel", "-f", EXP, *cut)
-    _step(train.main, "train", "-f", EXP, "-c", pruned, "max_epoch", 20, "no_aug_epochs", 5)
+    _step(prunmodel.main, "prunmodel", "-f", EXP, "--overwrite", *cut)
+    epochs = ["max_epoch", 20, "no_aug_epochs", 5]
+    _step(train.main, "train", "-f", EXP, "-c", pruned, "--overwrite", *epochs)
     labels = ["--labels", "trained", "pruned", "pruned + fine-tuned"]
     _step(compare.main, "compare", "-f", EXP, "-c", trained, pruned, tuned, *labels)
     images = devkit / "VOC2007" / "JPEGImages" / "demo_00160.jpg"  # of the test split

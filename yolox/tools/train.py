@@ -12,7 +12,7 @@ from yolox.tools import cli
 from yolox.tools.flags.train import make_parser
 from yolox.tools.processes import join_machines, start_processes
 from yolox.utils.dist import get_rank
-from yolox.utils.logger import setup_logger
+from yolox.utils.logger import remembering, setup_logger
 
 
 def _check_flags(args: argparse.Namespace) -> None:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if is_supervised():
         end_with_parent()
     args = make_parser().parse_args(argv)
-    with report_once():
+    with report_once(), remembering() as told:
         if args.sparsity is not None:
             cli.refuse_both(args, ("--sparsity", "sparsity"))
             args.opts = ["sparsity", str(args.sparsity), *args.opts]
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if trainer.fabric.is_global_zero:
         no_run = args.start_epoch is not None and not args.resume
         cli.tell_idle(("-e", no_run, "no run is resumed: give --resume"))
-    run_trainer(trainer, exp, log_to=lambda folder: setup_logger(folder, get_rank()))
+    run_trainer(trainer, exp, log_to=lambda folder: setup_logger(folder, get_rank(), earlier=told))
 
 
 if __name__ == "__main__":

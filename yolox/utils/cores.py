@@ -1,6 +1,8 @@
-"""How many cores this process may use."""
+"""The processor: its name, and how many of its cores this process may use."""
 
 import os
+import platform
+from pathlib import Path
 
 
 def cores() -> int:
@@ -8,3 +10,14 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        if named:
+            return named[0]
+    return platform.processor() or platform.machine()

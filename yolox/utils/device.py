@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from pathlib import Path
 
 import torch
 
 from yolox.utils.choices import PRECISIONS
+from yolox.utils.cores import processor
 
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
@@ -52,17 +52,6 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_MALLOC_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_MALLOC_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-        named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        if named:
-            return named[0]
-    return platform.processor() or platform.machine()
 
 
 def machine() -> str:

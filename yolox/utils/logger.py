@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -60,6 +61,7 @@ def setup_logger(
     distributed_rank: int = 0,
     filename: str = "train_log.txt",
     mode: str = "a",
+    earlier: Sequence[str] = (),
 ) -> None:
     """Log to standard error, and to a file too when a folder is named.
 
@@ -69,6 +71,7 @@ def setup_logger(
             write no file.
         filename: of the log file.
         mode: ``"a"`` appends, ``"o"`` starts the file anew.
+        earlier: lines that the file gets first; see `remembering`.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -92,4 +95,22 @@ def setup_logger(
         raise UserError(
             f"cannot write into {file.parent} ({error.strerror}): choose another output_dir"
         ) from error
+    for line in earlier:
+        sink.write(line)
     logger.add(sink, format=FILE_FORMAT, level="INFO", colorize=False)
+
+
+@contextmanager
+def remembering() -> Iterator[list[str]]:
+    """The lines of a log file that messages logged within the block would make.
+
+    What is said of data and recipe while a run is being built belongs into its log, but the run has
+    no folder yet, or another run has that.
+    """
+    lines: list[str] = []
+    handler = logger.add(lines.append, format=FILE_FORMAT, level="INFO", colorize=False)
+    try:
+        yield lines
+    finally:
+        with suppress(ValueError):  # the logger was set up anew
+            logger.remove(handler)

@@ -83,6 +83,12 @@ def batch_norm_scales(model: nn.Module) -> dict[str, npt.NDArray[np.float64]]:
     }
 
 
+def part_of(name: str) -> str:
+    """The part of a network that a module is in: ``dark3``, ``C3_p4``, ``cls_convs``."""
+    inner = [part for part in name.split(".") if part not in ("backbone", "head", "model")]
+    return inner[0] if inner else name
+
+
 @contextmanager
 def adjust_status(module: nn.Module, training: bool = False) -> Iterator[nn.Module]:
     """Put a module and its children into a mode, and each back into its own afterwards."""

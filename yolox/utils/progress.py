@@ -1,10 +1,12 @@
-"""A progress bar for people, and silence for logs."""
+"""A progress bar for people, and a line now and then for logs."""
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sized
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
+from loguru import logger
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,28 +18,40 @@ from rich.progress import (
 
 __all__ = ["track"]
 
+LOG_EVERY = 30.0  # seconds without a terminal after which a line says how far a loop is
+
 T = TypeVar("T")
 _on_screen = False  # whether a bar is there: another one inside its loop would write over it
 
 
-def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+def track(
+    iterable: Iterable[T],
+    description: str,
+    total: int | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[T]:
     """Yield the items of ``iterable``, with a progress bar when stderr is a terminal.
 
-    The bar goes when the loop ends; of a loop inside a loop only the outer one has a bar. Nothing
-    is printed when stderr is a file or a pipe, nor by any process but the first of a multi-process
-    run on this machine.
+    The bar goes when the loop ends; of a loop inside a loop only the outer one has a bar. When
+    stderr is a file or a pipe, a line is logged every half a minute instead, so none for a loop
+    that is done sooner. Only the first of the processes of a run on this machine tells anything.
 
     Args:
         iterable: what to go through.
         description: a word or two before the bar.
         total: number of items; None means ``len(iterable)`` where there is one.
+        clock: seconds, as they pass.
     """
     global _on_screen
-    if _on_screen or not sys.stderr.isatty() or os.environ.get("LOCAL_RANK", "0") != "0":
+    if _on_screen or os.environ.get("LOCAL_RANK", "0") != "0":
         yield from iterable
         return
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
+    if not sys.stderr.isatty():
+        yield from _logged(iterable, description, total, clock)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -50,3 +64,14 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
             yield from progress.track(iterable, total=total, description=description)
     finally:
         _on_screen = False
+
+
+def _logged(
+    iterable: Iterable[T], description: str, total: int | None, clock: Callable[[], float]
+) -> Iterator[T]:
+    told = clock()
+    for number, item in enumerate(iterable, start=1):
+        yield item
+        if (now := clock()) - told >= LOG_EVERY:
+            told = now
+            logger.info(f"{description}: {number}" + (f" of {total}" if total else ""))

@@ -3,15 +3,53 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
+
+import numpy as np
+from loguru import logger
 
 from yolox.utils.progress import track
 
 MIN_RUNS = 3
+UNSTEADY = 2.0  # times the fastest run, that a tenth of the runs take longer than
 
 T = TypeVar("T")
+
+
+def compared(before_ms: float, after_ms: float) -> str:
+    """How fast or slow the second of two times is: always a ratio of at least 1, in words."""
+    if after_ms > before_ms:
+        return f"{after_ms / before_ms:.2f} × as long"
+    return f"{before_ms / after_ms:.2f} × as fast"
+
+
+def unsteadiness(milliseconds: Sequence[float]) -> str:
+    """The spread of runs that differ too much for their median to be trusted; empty otherwise."""
+    least, p90 = min(milliseconds), float(np.percentile(milliseconds, 90))
+    return spread(least, statistics.median(milliseconds), p90)
+
+
+def spread(least: float, median: float, p90: float) -> str:
+    """The same from the figures themselves."""
+    if p90 <= UNSTEADY * least:
+        return ""
+    return f"median {median:.2f} ms, but from {least:.2f} to {p90:.2f} (fastest to slowest tenth)"
+
+
+def tell_unsteady(records: Iterable[tuple[str, Sequence[float]]]) -> None:
+    """Warn of times that are unsteady, once for all of them.
+
+    Args:
+        records: what was timed, and its milliseconds.
+    """
+    if found := [f"{name}: {told}" for name, times in records if (told := unsteadiness(times))]:
+        logger.warning(
+            f"unsteady times, so take their ratios for rough ones: {'; '.join(found)}; something "
+            "else may keep this machine busy"
+        )
 
 
 def interleave(

@@ -32,6 +32,7 @@ from yolox.data.datasets.sample import DetectionDataset, Sample
 from yolox.data.errors import DataError, UnknownClassesError, bullets
 from yolox.data.image_header import ImageError
 from yolox.data.image_size import read_file_header
+from yolox.utils.progress import track
 
 Size = tuple[int, int]
 
@@ -226,7 +227,7 @@ def _true_sizes(records: RecordSet) -> list[Size]:
     resized: list[str] = []
     cut_off: list[str] = []
     deep: list[Path] = []
-    for row in records.records:
+    for row in track(records.records, "Reading image headers"):
         try:
             header = read_file_header(row.image)
         except ImageError as error:

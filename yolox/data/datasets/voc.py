@@ -29,6 +29,7 @@ from yolox.data.datasets.records import (
 from yolox.data.datasets.sample import DetectionDataset, Transform
 from yolox.data.datasets.voc_xml import read_xml
 from yolox.data.errors import DataError
+from yolox.utils.progress import track
 
 ImageSets = Sequence[tuple[str, str]]
 
@@ -233,7 +234,7 @@ def _read_split(
     lines = [images.name_of(line) for line in _split_lines(path)]
     names = dict.fromkeys(lines)
     outlined: list[str] = []
-    for name in names:
+    for name in track(names, "Reading annotations"):
         place = path_inside(Path(), name)
         if place is None:
             what = f"{name} is a path: expected the plain name of a file in JPEGImages"

@@ -35,6 +35,7 @@ from yolox.data.datasets.yolo_labels import (
 from yolox.data.datasets.yolo_lines import Declared, Lines
 from yolox.data.errors import DataError
 from yolox.utils.documents import DocumentError, read_yaml
+from yolox.utils.progress import track
 
 SPLITS = ("train", "val", "test")
 _TASKS = {
@@ -80,7 +81,7 @@ def read_yolo(data_yaml: str | Path, split: str) -> RecordSet:
     unique = list(dict.fromkeys(images))
     twice = [str(path) for path, count in Counter(images).items() if count > 1]
     lines, files = Lines(), LabelFiles(config.root)
-    labels = [read_labels(image, files, lines) for image in unique]
+    labels = [read_labels(image, files, lines) for image in track(unique, "Reading labels")]
     kinds, doubt = lines.kinds(config.declared)
     if doubt:
         problems.append(Problem(kind=BAD_ANNOTATION, where=str(config.path), what=doubt))

@@ -29,7 +29,7 @@ from yolox.jobs.train.official import (
     training_samples,
 )
 from yolox.jobs.train.sparsity import build_sparsity, sparsity_recipe
-from yolox.jobs.train.start import StartingPoint, TrainOptions, starting_point
+from yolox.jobs.train.start import StartingPoint, TrainOptions, spare_finished, starting_point
 from yolox.utils.device import keep_freed_memory
 from yolox.utils.errors import UserError
 
@@ -113,6 +113,8 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
         **sparsity_recipe(exp),
         **(teaching.recipe if teaching else {}),
     }
+    if not options.overwrite:
+        spare_finished(start, recipe)
     model = start.model.to(fabric.device)
     optimizer = build_optimizer(exp, batch_size * exp.accumulate, model)
     objective = teaching.objective(model, len(loader)) if teaching else None
@@ -262,6 +264,7 @@ def trainer_of_command(exp: Exp, args: argparse.Namespace) -> Trainer:
         cache=args.cache,
         teacher=args.distill,
         run_logger=args.run_logger,
+        overwrite=args.overwrite,
     )
     trainer = build_trainer(exp, fabric, options)
     if fabric.is_global_zero:

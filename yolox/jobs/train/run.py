@@ -64,6 +64,7 @@ def official_args(options: TrainOptions, *, devices: int | None = None) -> argpa
         act=options.act,
         cache=options.cache,
         run_logger=options.run_logger,
+        overwrite=options.overwrite,
         devices=devices,
         num_machines=1,
         machine_rank=0,

@@ -13,7 +13,7 @@ from loguru import logger
 from torch import nn
 
 from yolox.core.loggers import RunLogger
-from yolox.core.state import no_training_state
+from yolox.core.state import epochs_done, no_training_state
 from yolox.data import rows_by_name
 from yolox.exp.follow import classes_of, take_classes
 from yolox.exp.yolox_base import Exp
@@ -50,6 +50,7 @@ class TrainOptions:
         cache: keep decoded images in ``"ram"`` or on ``"disk"``.
         teacher: checkpoint, or name of published weights, to distil from.
         run_logger: where curves go beside TensorBoard's files.
+        overwrite: write over a fine-tuning of another kind that is finished.
     """
 
     checkpoint: Path | None = None
@@ -62,6 +63,7 @@ class TrainOptions:
     cache: str | None = None
     teacher: Path | None = None
     run_logger: RunLogger | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +157,30 @@ def _spare(sources: Sequence[Path], folder: Path, *, history: bool) -> None:
         logger.warning(
             f"{folder} holds the checkpoints of another run, and this one writes over them: stop "
             "it and give another `name` to keep them, or `resume` to go on with that run"
+        )
+
+
+def spare_finished(start: StartingPoint, recipe: dict[str, Any]) -> None:
+    """Refuse to write over a finished fine-tuning, unless it is this very one.
+
+    Raises:
+        CheckpointError: it was of another pruned model, or of another recipe.
+    """
+    latest = start.folder / "latest_ckpt.pth"
+    if start.resume is not None or not latest.is_file():
+        return
+    there = load_model(latest)
+    if not there.recipe.get("fine_tuning"):
+        return
+    finished = epochs_done(there.content) >= there.recipe.get("max_epoch", 0)
+    differ = sorted(key for key, value in recipe.items() if there.recipe.get(key) != value)
+    if there.pruning != start.pruning:
+        differ = ["the pruned model", *differ]
+    if finished and differ:
+        raise CheckpointError(
+            f"{start.folder} holds a finished fine-tuning that differs in {', '.join(differ)}: "
+            f"give this run a folder of its own, as `name={start.folder.name + '_2'!r}`, or write "
+            "over it with `overwrite=True`"
         )
 
 

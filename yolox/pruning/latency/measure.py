@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from yolox.utils.model_utils import fuse_model
-from yolox.utils.timing import interleave
+from yolox.utils.timing import interleave, tell_unsteady
 
 
 @torch.inference_mode()
@@ -38,6 +38,7 @@ def measure_latency(
         for model in models
     ]
     times = interleave(works, runs=runs, warmup=warmup, at_most=at_most)
+    tell_unsteady((f"model {number}", record) for number, record in enumerate(times, start=1))
     return [statistics.median(record) for record in times]
 
 

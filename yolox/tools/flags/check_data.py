@@ -16,22 +16,50 @@ def make_parser() -> argparse.ArgumentParser:
         "  python tools/check_data.py datasets/VOCdevkit --json report.json",
     )
     add = parser.add_argument
-    add("--strict", action="store_true", help="warnings count as errors")
-    add("--json", type=Path, metavar="FILE", help="write the report here, too")
-    add("--sheet", type=Path, metavar="FILE.png", help="write annotated images as one picture")
-    add("--augmented", action="store_true", help="on the sheet, what the network sees in training")
-    add("--count", type=parts.positive, default=16, help="images on the sheet")
-    add("--seed", type=parts.seed, help="of their choice (the Exp's)")
-    add("--size", type=parts.side, help="of a PATH: the network's input side in pixels (640)")
-    add("--workers", type=parts.positive, help="threads that decode images (one a processor)")
+    add("--strict", action="store_true", help="count warnings as errors")
+    add("--json", type=Path, metavar="FILE", help="write the report to this JSON file as well")
+    add(
+        "--sheet",
+        type=Path,
+        metavar="FILE.png",
+        help="draw training images with their boxes into this picture",
+    )
+    add(
+        "--augmented",
+        action="store_true",
+        help="show on the sheet what the network sees in training, after augmentation",
+    )
+    add("--count", type=parts.positive, default=16, help="number of images on the sheet")
+    add(
+        "--seed",
+        type=parts.seed,
+        help="seed that chooses the images on the sheet (default: the Exp's)",
+    )
+    add(
+        "--size",
+        type=parts.side,
+        help="input size of the network in pixels, if a PATH is given (default: 640)",
+    )
+    add(
+        "--workers",
+        type=parts.positive,
+        help="number of threads that decode images (default: one for each processor)",
+    )
     group = parser.add_argument_group("data")
     group.add_argument("-f", "--exp_file", type=Path, help="Exp file")
-    group.add_argument("-n", "--name", help="built-in Exp: yolox-nano … yolox-x, yolov3")
+    group.add_argument(
+        "-n",
+        "--name",
+        help=("built-in Exp: yolox-nano, yolox-tiny, yolox-s, yolox-m, yolox-l, yolox-x or yolov3"),
+    )
     group.add_argument(
         "opts",
         nargs="*",
         default=[],
         metavar="PATH | key value",
-        help="a VOCdevkit or COCO folder, a JSON file, a data.yaml; or Exp fields to set",
+        help=(
+            "a data set (VOCdevkit or COCO folder, JSON file, data.yaml), or fields of the "
+            "Exp to set"
+        ),
     )
     return parser

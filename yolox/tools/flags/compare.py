@@ -11,14 +11,30 @@ from yolox.tools.flags import parts
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
-        "Put checkpoints side by side; sizes and times are relative to the first.",
+        "Compare checkpoints in a table. Sizes and times are relative to the first.",
         "python tools/compare.py -c best_ckpt.pth pruned.pth --labels before after",
     )
-    parser.add_argument("-c", "--ckpt", type=Path, nargs="+", required=True, help="checkpoints")
-    parser.add_argument("--labels", nargs="+", help="a name a checkpoint (the ends of the paths)")
     parser.add_argument(
-        "--runs", type=parts.positive, default=30, help="timed forward passes a model"
+        "-c",
+        "--ckpt",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="checkpoints to compare; the first is the reference",
     )
-    parser.add_argument("--no-eval", action="store_true", help="leave AP out; needs no data")
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        help="a name for each checkpoint (default: the ends of the paths that differ)",
+    )
+    parser.add_argument(
+        "--runs",
+        type=parts.positive,
+        default=30,
+        help="number of timed forward passes of each model",
+    )
+    parser.add_argument(
+        "--no-eval", action="store_true", help="do not measure AP; no data set is needed then"
+    )
     parts.add_exp_arguments(parser)
     return parser

@@ -16,29 +16,78 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
         "Compress a trained checkpoint: (sparsity) → (sensitivity) → prune → fine-tune → export → "
-        "evaluate → measure → report. The same line again goes on with a stopped run.",
+        "evaluate → measure → report. The same command continues a stopped run.",
         "python tools/compress.py -f exps/yolox_voc_s.py --target macs=0.5 --steps 2 --epochs 30",
     )
     add = parser.add_argument
-    add("-c", "--ckpt", type=Path, help="trained checkpoint (the Exp's best_ckpt.pth)")
-    add("-o", "--output", type=Path, help="folder (EXP_compress in the Exp's output folder)")
-    add("--config", type=Path, help="YAML file with these flags, such as 'target: macs=0.5' (none)")
-    add("--dry-run", action="store_true", help="print the plan and the time that it would take")
+    add(
+        "-c",
+        "--ckpt",
+        type=Path,
+        help=(
+            "trained checkpoint to start from (default: best_ckpt.pth in the Exp's output folder)"
+        ),
+    )
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        help="folder to write into (default: <exp_name>_compress in the Exp's output folder)",
+    )
+    add(
+        "--config",
+        type=Path,
+        help=(
+            "YAML file with these flags, such as 'target: macs=0.5'; the command line "
+            "overrides it (default: none)"
+        ),
+    )
+    add(
+        "--dry-run", action="store_true", help="print the plan and the time it would take, and stop"
+    )
     pruning = parser.add_argument_group("pruning")
     add = pruning.add_argument
-    add("--target", default="macs=0.5", help="what shall remain: macs=, params= or latency=")
-    add("--importance", default=PruneConfig().importance, help="criterion")
-    add("--round-to", type=parts.positive, help="channels left: a multiple of it (prunmodel's)")
-    add("--images", type=parts.positive, default=64, help="training images to score on")
     add(
-        "--sensitivity", action="store_true", help="measure layers first, keep sensitive ones whole"
+        "--target",
+        default="macs=0.5",
+        help="what remains: macs=0.5, params=0.5, latency=0.5 or latency=12ms",
+    )
+    add(
+        "--importance",
+        default=PruneConfig().importance,
+        help="criterion that decides which channels are removed",
+    )
+    add(
+        "--round-to",
+        type=parts.positive,
+        help="keep a multiple of this number of channels (default: that of yolox prune)",
+    )
+    add(
+        "--images",
+        type=parts.positive,
+        default=64,
+        help="number of training images used for scores",
+    )
+    add(
+        "--sensitivity",
+        action="store_true",
+        help="measure the sensitivity of layers first, and keep sensitive layers whole",
     )
     parts.add_steps(pruning, STEP_EPOCHS)
     training = parser.add_argument_group("training")
     add = training.add_argument
-    add("--sparsity", type=float, help="strength of sparsity training before pruning (none)")
-    add("--sparsity-epochs", type=parts.positive, default=SPARSITY_EPOCHS, help="its length")
-    add("--epochs", type=parts.positive, default=TUNING_EPOCHS, help="fine-tuning")
+    add(
+        "--sparsity",
+        type=float,
+        help="strength of sparsity training before pruning (default: no sparsity training)",
+    )
+    add(
+        "--sparsity-epochs",
+        type=parts.positive,
+        default=SPARSITY_EPOCHS,
+        help="epochs of sparsity training",
+    )
+    add("--epochs", type=parts.positive, default=TUNING_EPOCHS, help="epochs of fine-tuning")
     add(
         "--distill",
         action=argparse.BooleanOptionalAction,
@@ -47,13 +96,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     deployment = parser.add_argument_group("deployment")
     add = deployment.add_argument
-    add("--formats", nargs="*", choices=FORMATS, default=["onnx"], help="files to export")
+    add("--formats", nargs="*", choices=FORMATS, default=["onnx"], help="formats to export")
     add(
         "--runtime",
         choices=LAYER_RUNTIMES,
-        help=f"to measure in too; a target in latency is met in it ({LATENCY_RUNTIME})",
+        help=(
+            "runtime to measure in as well; a target in latency is met in it (default: "
+            f"{LATENCY_RUNTIME})"
+        ),
     )
-    add("--threads", type=parts.positive, default=2, help="of measurements")
+    add("--threads", type=parts.positive, default=2, help="number of threads of measurements")
     parts.add_openvino_precision(deployment)
     parts.add_exp_arguments(parser)
     return parser

@@ -15,33 +15,57 @@ def make_parser() -> argparse.ArgumentParser:
         "python tools/eval.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth --plots -b 32",
     )
     parser.add_argument(
-        "-c", "--ckpt", type=Path, help="checkpoint or exported file (the Exp's best_ckpt.pth)"
+        "-c",
+        "--ckpt",
+        type=Path,
+        help=(
+            "checkpoint or exported file to evaluate (default: best_ckpt.pth in the Exp's "
+            "output folder)"
+        ),
     )
-    parser.add_argument("-expn", "--experiment-name", help="name of the output folder (the Exp's)")
+    parser.add_argument(
+        "-expn", "--experiment-name", help="name of the output folder (default: the Exp's exp_name)"
+    )
     parser.add_argument(
         "-b",
         "--batch-size",
         type=parts.positive,
         default=16,
-        help="images a step, over all devices",
+        help="number of images in a step, over all devices",
     )
     parser.add_argument(
-        "--conf", type=parts.fraction, help="least score of a detection (the Exp's)"
-    )
-    parser.add_argument("--nms", type=parts.fraction, help="IoU of NMS (the Exp's)")
-    parser.add_argument("--tsize", type=parts.side, help="square test size (the checkpoint's)")
-    parser.add_argument(
-        "--seed", type=parts.seed, help="of a data set that draws at random (unset)"
-    )
-    parser.add_argument("--fuse", action="store_true", help="fold batch norms first")
-    parser.add_argument(
-        "--legacy", action="store_true", help="input scaling of weights before YOLOX 0.2"
+        "--conf",
+        type=parts.fraction,
+        help="lowest score of a detection (default: the Exp's test_conf)",
     )
     parser.add_argument(
-        "--test", action="store_true", help="test-dev: images without annotations, as the Exp says"
+        "--nms", type=parts.fraction, help="IoU threshold of NMS (default: the Exp's nmsthre)"
     )
     parser.add_argument(
-        "--speed", action="store_true", help="time forward and NMS of each image alone"
+        "--tsize",
+        type=parts.side,
+        help=("side of the square input in pixels, a multiple of 32 (default: the checkpoint's)"),
+    )
+    parser.add_argument(
+        "--seed",
+        type=parts.seed,
+        help="seed for a data set that draws at random (default: not set)",
+    )
+    parser.add_argument(
+        "--fuse", action="store_true", help="fold batch norms into the convolutions first"
+    )
+    parser.add_argument(
+        "--legacy",
+        action="store_true",
+        help="scale images as the weights before YOLOX 0.2 expect them",
+    )
+    parser.add_argument(
+        "--test",
+        action="store_true",
+        help="use the test images that the Exp names, which have no annotations",
+    )
+    parser.add_argument(
+        "--speed", action="store_true", help="time forward pass and NMS of each image separately"
     )
     parser.add_argument("--trt", action="store_true", help="not supported, see docs/export.md")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
@@ -49,20 +73,29 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--whole-images",
         action="store_true",
-        help="put tiles of convert_dota.py back together, and count by VOC's area rule",
+        help="put the tiles of convert_dota.py together again, and count by VOC's area rule",
     )
     output.add_argument(
-        "--sort", choices=("class", "ap", "objects"), default="class", help="the table by class"
+        "--sort",
+        choices=("class", "ap", "objects"),
+        default="class",
+        help="order of the table of classes",
     )
     output.add_argument(
         "--plots",
         nargs="?",
         const="",
         metavar="DIR",
-        help="write curves, confusion matrix, metrics.json (eval/CHECKPOINT in the output folder)",
+        help=(
+            "write curves, the confusion matrix and metrics.json into DIR (default: "
+            "eval/CHECKPOINT in the output folder)"
+        ),
     )
     output.add_argument(
-        "--save-detections", type=Path, metavar="FILE", help="write detections as COCO's JSON"
+        "--save-detections",
+        type=Path,
+        metavar="FILE",
+        help="write the detections in COCO's JSON format",
     )
     parts.add_device_arguments(parser)
     parts.add_openvino_precision(parser.add_argument_group("exported files"))

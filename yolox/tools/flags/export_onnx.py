@@ -17,8 +17,8 @@ from yolox.tools.flags.export import (
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
-        "Export a checkpoint, dense or pruned, to ONNX; the file is run in onnxruntime and kept "
-        "if it computes what PyTorch does. tools/export.py has more formats and flags.",
+        "Export a checkpoint, dense or pruned, to ONNX. The file is run in onnxruntime, and kept "
+        "if it computes what PyTorch computes. tools/export.py has more formats and flags.",
         "python tools/export_onnx.py -c YOLOX_outputs/yolox_voc_s/pruned.pth "
         "--output-name model.onnx --decode_in_inference",
     )
@@ -32,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--decode_in_inference",
         dest="decode",
         action="store_true",
-        help="boxes in pixels, instead of the head's offsets and log sizes",
+        help="write boxes in pixels instead of the offsets and log sizes of the head",
     )
     graph.add_argument(
         "--no-onnxsim", dest="slim", action="store_false", help="the same as --no-slim"

@@ -80,19 +80,33 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
 
 def add_exp_arguments(parser: argparse.ArgumentParser) -> None:
     """The Exp: ``-f`` or ``-n``, and ``key value`` overrides at the end."""
-    group = parser.add_argument_group("recipe")
+    group = parser.add_argument_group("Exp")
     group.add_argument(
-        "-f", "--exp_file", type=Path, help=f"Exp file ({DEFAULT_EXP} where neither is given)"
+        "-f",
+        "--exp_file",
+        type=Path,
+        help=f"Exp file (default: {DEFAULT_EXP}, if -n is not given either)",
     )
-    group.add_argument("-n", "--name", help="built-in Exp: yolox-nano … yolox-x, yolov3")
+    group.add_argument(
+        "-n",
+        "--name",
+        help=(
+            "built-in Exp instead of a file: yolox-nano, yolox-tiny, yolox-s, yolox-m, "
+            "yolox-l, yolox-x or yolov3"
+        ),
+    )
     group.add_argument(
         "--data",
         type=Path,
         metavar="PATH",
-        help="data set in VOC's, COCO's or YOLO's layout, or DOTA tiles; the recipe for it is "
-        "found (-f's, or with -n COCO's)",
+        help=(
+            "data set in the VOC, COCO or YOLO layout, or DOTA tiles; the layout is "
+            "detected (default: the data that the Exp names)"
+        ),
     )
-    group.add_argument("opts", nargs="*", default=[], help="Exp fields to set: key value …")
+    group.add_argument(
+        "opts", nargs="*", default=[], help="fields of the Exp to set, as pairs: key value ..."
+    )
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,18 +116,28 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         "-d",
         "--devices",
         type=positive,
-        help="processes here (by default all GPUs, or 1 on the CPU)",
+        help="number of processes on this machine (default: one for each GPU, or 1 on a CPU)",
     )
-    group.add_argument("--num_machines", type=positive, default=1, help="machines")
-    group.add_argument("--machine_rank", type=natural, default=0, help="number of this machine")
+    group.add_argument("--num_machines", type=positive, default=1, help="number of machines")
     group.add_argument(
-        "--dist-url", help="tcp://HOST:PORT of the first machine, where several meet (none)"
+        "--machine_rank", type=natural, default=0, help="number of this machine, from 0"
+    )
+    group.add_argument(
+        "--dist-url",
+        help=(
+            "address of the first machine, tcp://HOST:PORT, if there are several (default: none)"
+        ),
     )
     group.add_argument(
         "--dist-backend",
         help=argparse.SUPPRESS,  # of old command lines: nccl on GPUs, gloo on CPUs
     )
-    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="arithmetic")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="arithmetic; auto is bf16 if the processor has it, otherwise fp32",
+    )
     group.add_argument(
         "--fp16", action="store_true", help="mixed precision: fp16 on a GPU, bf16 on a CPU"
     )
@@ -121,13 +145,16 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 
 def experimental(parser: argparse.ArgumentParser, why: str) -> argparse._ArgumentGroup:
     """The group of flags that were measured here to help little or not at all."""
-    return parser.add_argument_group("experimental", f"{why}, see docs/results.md")
+    return parser.add_argument_group("experimental", f"{why}: see docs/results.md")
 
 
 def add_steps(group: argparse._ActionsContainer, step_epochs: int) -> None:
     """Of every command that prunes in rounds; it has its own number of epochs between two."""
     group.add_argument(
-        "--steps", type=positive, default=1, help="rounds of pruning, with training between"
+        "--steps",
+        type=positive,
+        default=1,
+        help="number of rounds of pruning, with training between two rounds",
     )
     group.add_argument(
         "--step-epochs",
@@ -143,5 +170,5 @@ def add_openvino_precision(group: argparse._ActionsContainer) -> None:
         "--openvino-precision",
         choices=OPENVINO_PRECISIONS,
         default="f32",
-        help="arithmetic of OpenVINO; default is its own choice, bf16 on some CPUs",
+        help=("arithmetic of OpenVINO; 'default' lets OpenVINO choose, which is bf16 on some CPUs"),
     )

@@ -22,31 +22,63 @@ def make_parser() -> argparse.ArgumentParser:
         "python tools/prunmodel.py --mode global --ch-sparsity 0.4",
     )
     add = parser.add_argument
-    add("--mode", choices=MODES, default="global", help="what to do")
-    add("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
-    add("-o", "--output", type=Path, help="file to write (in the Exp's output folder)")
+    add(
+        "--mode",
+        choices=MODES,
+        default="global",
+        help=(
+            "what to do: save the whole model, list the prunable layers, or prune named "
+            "convolutions (conv), layers by pattern (layer) or the whole model (global)"
+        ),
+    )
+    add(
+        "-c",
+        "--ckpt",
+        type=Path,
+        help="checkpoint to read (default: best_ckpt.pth in the Exp's output folder)",
+    )
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        help="file to write (default: pruned.pth in the Exp's output folder)",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace a file that was pruned from another checkpoint (default: refuse)",
+    )
 
     add = add_pruning(parser).add_argument
     add(
         "--spare",
         type=Path,
         metavar="RATIOS.json",
-        help="keep whole what tools/sensitivity.py found no ratio for (none)",
+        help=(
+            "keep those layers whole for which tools/sensitivity.py found no acceptable "
+            "ratio (default: none)"
+        ),
     )
     add(
         "--allow-empty-blocks",
         action="store_true",
-        help="residual blocks may lose their whole branch; what is left adds a constant",
+        help="let residual blocks lose their whole branch, which is replaced by a constant",
     )
     add_accuracy(parser)
 
-    tried = parts.experimental(parser, "refitting and one cut gained as much or more here")
+    tried = parts.experimental(
+        parser, "refitting and a single cut did as well or better in our measurements"
+    )
     add = tried.add_argument
-    add("--bn-recalibrate", type=int, help="images to correct batch norms on, 0 for none (0)")
+    add(
+        "--bn-recalibrate",
+        type=int,
+        help="number of images to correct batch norms on; 0 switches it off (default: 0)",
+    )
     parts.add_steps(tried, STEP_EPOCHS)
 
     out = add_output(parser)
-    out.add_argument("--dry-run", action="store_true", help="write the plan, cut nothing")
+    out.add_argument("--dry-run", action="store_true", help="write the plan and stop")
     parts.add_exp_arguments(parser)
     return parser
 
@@ -54,65 +86,131 @@ def make_parser() -> argparse.ArgumentParser:
 def add_pruning(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """How much goes, and which: the flags of every command that prunes; their last group."""
     defaults = PruneConfig()
-    budget = parser.add_argument_group("how much (one of these)")
+    budget = parser.add_argument_group("how much to remove (give one of these)")
     add = budget.add_argument
     add(
         "--ch-sparsity",
         type=float,
-        help=f"fraction of channels to go ({defaults.ch_sparsity} if none of these is given)",
+        help=(
+            f"fraction of the channels to remove (default: {defaults.ch_sparsity}, if no "
+            "other budget is given)"
+        ),
     )
-    add("--target", help="what shall remain: macs=0.5, params=0.5, latency=0.5 or latency=12ms")
+    add(
+        "--target",
+        help="what remains of the model: macs=0.5, params=0.5, latency=0.5 or latency=12ms",
+    )
     add(
         "--layer-sparsity",
         nargs="+",
         default=[],
         metavar="PATTERN=RATIO",
-        help="a ratio for each pattern, the last that matches; or a JSON file of them",
+        help=(
+            "fraction to remove from the layers that match each pattern, the last match "
+            "counts; or a JSON file of them"
+        ),
     )
-    add("--plan", type=Path, help="a saved plan, edited or not, instead of a new one")
+    add(
+        "--plan",
+        type=Path,
+        help="carry out this saved plan, edited or not, instead of making a new one",
+    )
 
-    which = parser.add_argument_group("which")
+    which = parser.add_argument_group("which channels to remove")
     add = which.add_argument
-    add("--layers", nargs="+", default=[], help="names (mode conv) or patterns (mode layer)")
+    add(
+        "--layers",
+        nargs="+",
+        default=[],
+        help="layers to prune: names (mode conv) or patterns (mode layer)",
+    )
     add("--ignore", nargs="+", default=[], help="names or patterns of layers that stay whole")
-    add("--importance", choices=tuple(CRITERIA), default=defaults.importance, help="criterion")
-    add("--scope", choices=SCOPES, help="how layers share the loss (global; by ratio uniform)")
-    add("--aggregate", choices=AGGREGATES, help="over coupled layers (the criterion's)")
-    add("--normalize", choices=NORMALIZATIONS, help="scores within a group (the criterion's)")
-    add("--per", choices=PRICES, help="what a score is divided by (the criterion's)")
-    add("--images", type=parts.positive, default=64, help="training images to score on")
+    add(
+        "--importance",
+        choices=tuple(CRITERIA),
+        default=defaults.importance,
+        help="criterion that decides which channels are removed",
+    )
+    add(
+        "--scope",
+        choices=SCOPES,
+        help=(
+            "which channels compete: all of the model, those of a layer (uniform), or those "
+            "of like layers (isomorphic) (default: global, or uniform for a ratio in modes "
+            "conv and layer)"
+        ),
+    )
+    add(
+        "--aggregate",
+        choices=AGGREGATES,
+        help="how the scores of coupled layers become one (default: the criterion's)",
+    )
+    add(
+        "--normalize",
+        choices=NORMALIZATIONS,
+        help="what the scores of a group are divided by (default: the criterion's)",
+    )
+    add(
+        "--per",
+        choices=PRICES,
+        help=(
+            "what a score is divided by: nothing, the cost that removing the channel saves, "
+            "or the memory it saves (default: the criterion's)"
+        ),
+    )
+    add(
+        "--images",
+        type=parts.positive,
+        default=64,
+        help="number of training images used for scores",
+    )
     add(
         "--rounds",
         type=parts.positive,
         default=defaults.rounds,
-        help="rounds of scoring, each with the channels of the earlier ones silenced",
+        help="number of rounds of scoring; each silences the channels chosen so far",
     )
     add(
         "--round-to",
         type=parts.positive,
-        help=f"channels left: a multiple of it ({defaults.round_to}; the runtime's own step with "
-        "a target in latency)",
+        help=(
+            f"keep a multiple of this number of channels (default: {defaults.round_to}, or "
+            "the runtime's own step with a target in latency)"
+        ),
     )
-    add("--min-channels", type=int, default=defaults.min_channels, help="least of a layer")
-    add("--max-sparsity", type=float, default=defaults.max_sparsity, help="most a layer may lose")
+    add(
+        "--min-channels",
+        type=int,
+        default=defaults.min_channels,
+        help="smallest number of channels that a layer keeps",
+    )
+    add(
+        "--max-sparsity",
+        type=float,
+        default=defaults.max_sparsity,
+        help="largest fraction of its channels that a layer may lose",
+    )
     return which
 
 
 def add_accuracy(parser: argparse.ArgumentParser) -> None:
     """What keeps accuracy without training."""
     defaults = PruneConfig()
-    after = parser.add_argument_group("accuracy kept without training")
+    after = parser.add_argument_group("AP before fine-tuning")
     add = after.add_argument
     add(
         "--absorb",
         action=argparse.BooleanOptionalAction,
         default=defaults.absorb,
-        help="constants of removed channels go into the next layer",
+        help="move the constant output of a removed channel into the next layer",
     )
     add(
         "--reconstruct",
         type=int,
-        help=f"images to refit layers on, 0 for none ({defaults.reconstruct})",
+        help=(
+            "number of images to refit the remaining weights on; 0 switches it off "
+            f"(default: {defaults.reconstruct})"
+        ),
     )
 
 
@@ -120,7 +218,11 @@ def add_output(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """What is measured; its group, for more."""
     out = parser.add_argument_group("what is measured and written")
     add = out.add_argument
-    add("--eval", action="store_true", help="AP before, after the cut, and compensated")
+    add(
+        "--eval",
+        action="store_true",
+        help="measure AP before, after the bare cut, and after refitting",
+    )
     add(
         "--latency",
         action=argparse.BooleanOptionalAction,
@@ -130,8 +232,15 @@ def add_output(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     add(
         "--runtime",
         choices=LAYER_RUNTIMES,
-        help=f"measure the exported model in it ({LATENCY_RUNTIME} with a target in latency)",
+        help=(
+            f"runtime to measure the exported model in (default: PyTorch; {LATENCY_RUNTIME} "
+            "with a target in latency)"
+        ),
     )
-    add("--threads", type=parts.positive, help="of a run in --runtime (a core each)")
+    add(
+        "--threads",
+        type=parts.positive,
+        help="number of threads in --runtime (default: one for each core)",
+    )
     parts.add_openvino_precision(out)
     return out

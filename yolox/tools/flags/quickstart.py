@@ -12,5 +12,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = parts.make_parser(
         "Train, prune, fine-tune and compare a small YOLOX on built-in data.", "make demo"
     )
-    parser.add_argument("--ch-sparsity", type=float, default=0.4, help="fraction of channels to go")
+    parser.add_argument(
+        "--ch-sparsity", type=float, default=0.4, help="fraction of the channels to remove"
+    )
     return parser

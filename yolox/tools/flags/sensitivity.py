@@ -25,12 +25,23 @@ def _number(allowed: Callable[[float], bool], what: str) -> Callable[[str], floa
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
-        "Measure how much each layer costs when it alone is pruned. A stopped run goes on.",
+        "Measure how much each layer costs if it alone is pruned. The same command continues a "
+        "stopped run.",
         "python tools/sensitivity.py --ratios 0.1 0.3 0.5 0.7 -f exps/yolox_voc_s.py",
     )
     add = parser.add_argument
-    add("-c", "--ckpt", type=Path, help="checkpoint (the Exp's best_ckpt.pth)")
-    add("-o", "--output", type=Path, help="folder (sensitivity in the Exp's output folder)")
+    add(
+        "-c",
+        "--ckpt",
+        type=Path,
+        help="checkpoint to measure (default: best_ckpt.pth in the Exp's output folder)",
+    )
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        help="folder to write into (default: sensitivity in the Exp's output folder)",
+    )
     add(
         "--ratios",
         type=_number(lambda value: 0 < value < 1, "between 0 and 1, exclusive"),
@@ -38,20 +49,40 @@ def make_parser() -> argparse.ArgumentParser:
         default=list(LAYER_RATIOS),
         help="fractions of a layer's channels to remove",
     )
-    add("--layers", nargs="+", default=[], help="names or patterns of layers; all where none")
+    add(
+        "--layers",
+        nargs="+",
+        default=[],
+        help="names or patterns of layers to measure (default: all)",
+    )
     add(
         "--metric",
         choices=tuple(METRICS),
         default="ap",
-        help="AP50-95 on the evaluation images, or training loss on --images training images",
+        help=(
+            "ap: AP50-95 on the evaluation images; loss: the training loss on --images "
+            "training images"
+        ),
     )
-    add("--importance", choices=tuple(CRITERIA), default="taylor", help="which channels go first")
-    add("--images", type=parts.positive, default=64, help="training images for scores and loss")
+    add(
+        "--importance",
+        choices=tuple(CRITERIA),
+        default="taylor",
+        help="criterion that decides which channels of a layer go first",
+    )
+    add(
+        "--images",
+        type=parts.positive,
+        default=64,
+        help="number of training images for scores and loss",
+    )
     add(
         "--tolerance",
         type=_number(lambda value: 0 <= value < float("inf"), "at least 0"),
-        help="what a layer may cost: a fall of AP, 0.01 being a point "
-        f"({AP_TOLERANCE}), or a rise of the loss as a fraction of it ({LOSS_TOLERANCE})",
+        help=(
+            f"what a layer may cost: a fall of AP (default: {AP_TOLERANCE}), or a rise of "
+            f"the loss as a fraction of it (default: {LOSS_TOLERANCE})"
+        ),
     )
     parts.add_exp_arguments(parser)
     return parser

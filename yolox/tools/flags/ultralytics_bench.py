@@ -13,20 +13,38 @@ from yolox.utils.cores import cores
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
-        "Models of Ultralytics side by side: parameters, MACs, file, latency in a runtime, and AP "
-        "with --data. Ratios are to the first.",
+        "Compare models of Ultralytics: parameters, MACs, file size, latency in a runtime, and AP "
+        "with --data. Ratios are relative to the first.",
         "python tools/ultralytics_bench.py best.pt pruned.pt --data my.yaml",
     )
     add = parser.add_argument
-    add("files", type=Path, nargs="+", help=".pt of Ultralytics, pruned or not")
-    add("--data", help="data set on whose val split AP is measured by their validator (none)")
-    add("--imgsz", type=parts.side, help="side of the images (what the first was trained at)")
+    add(
+        "files",
+        type=Path,
+        nargs="+",
+        help=".pt files of Ultralytics, pruned or not; the first is the reference",
+    )
+    add(
+        "--data",
+        help=(
+            "data set whose val split AP is measured on, by Ultralytics' validator "
+            "(default: AP is not measured)"
+        ),
+    )
+    add(
+        "--imgsz",
+        type=parts.side,
+        help="side of the images in pixels (default: what the first model was trained at)",
+    )
     add(
         "--runtime",
         choices=("torch", "onnxruntime", "openvino"),
         default=LATENCY_RUNTIME,
-        help="what the latency is measured in, in the file that their exporter writes",
+        help=(
+            "runtime that the latency is measured in, with the file that Ultralytics' "
+            "exporter writes"
+        ),
     )
-    add("--threads", type=parts.positive, default=cores(), help="of a run")
+    add("--threads", type=parts.positive, default=cores(), help="number of threads")
     parts.add_openvino_precision(parser)
     return parser

@@ -19,23 +19,46 @@ def make_parser() -> argparse.ArgumentParser:
         "python tools/ultralytics_prune.py best.pt --target macs=0.5 --data my.yaml -o pruned.pt",
     )
     add = parser.add_argument
-    add("model", type=Path, help=".pt of Ultralytics")
-    add("--mode", choices=MODES, default="global", help="what to do")
-    add("--data", help="data set as Ultralytics takes it; without, only what needs no images")
-    add("-o", "--output", type=Path, help="file to write (MODEL_pruned.pt beside the model)")
+    add("model", type=Path, help=".pt file of Ultralytics")
+    add(
+        "--mode",
+        choices=MODES,
+        default="global",
+        help=(
+            "what to do: list the prunable layers, or prune named convolutions (conv), "
+            "layers by pattern (layer) or the whole model (global)"
+        ),
+    )
+    add(
+        "--data",
+        help=(
+            "data set as Ultralytics names it; without it, only what needs no images is possible"
+        ),
+    )
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        help="file to write (default: MODEL_pruned.pt beside the model)",
+    )
     add(
         "--imgsz",
         type=parts.side,
-        help="side of the images, for MACs, scores and latency (what the model was trained at)",
+        help=(
+            "side of the images in pixels, for MACs, scores and latency (default: what the "
+            "model was trained at)"
+        ),
     )
-    add("--seed", type=parts.seed, default=0, help="of all that is drawn")
+    add("--seed", type=parts.seed, default=0, help="seed of all random choices")
     add_pruning(parser)
     add_accuracy(parser)
-    parts.experimental(parser, "refitting gained as much or more here").add_argument(
-        "--bn-recalibrate", type=int, help="images to correct batch norms on, 0 for none (0)"
+    parts.experimental(parser, "refitting did as well or better in our measurements").add_argument(
+        "--bn-recalibrate",
+        type=int,
+        help="number of images to correct batch norms on; 0 switches it off (default: 0)",
     )
     out = add_output(parser)
-    out.add_argument("--dry-run", action="store_true", help="write the plan, cut nothing")
+    out.add_argument("--dry-run", action="store_true", help="write the plan and stop")
     # What the library calls by name and another command does for our own models.
     functions = {"yolox.pruning.trace_groups": "ultralytics_prune MODEL --mode list"}
     parser.set_defaults(steps=1, allow_empty_blocks=False, functions=functions)

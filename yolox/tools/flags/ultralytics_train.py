@@ -16,12 +16,27 @@ def make_parser() -> argparse.ArgumentParser:
         "python tools/ultralytics_train.py pruned.pt data=my.yaml epochs=100",
     )
     add = parser.add_argument
-    add("model", help=".pt of Ultralytics, pruned or not, or one of its YAMLs")
-    add("opts", nargs="*", default=[], help="Ultralytics' own settings: key=value …")
+    add("model", help=".pt file of Ultralytics, pruned or not, or one of its YAML files")
+    add("opts", nargs="*", default=[], help="Ultralytics' own settings: key=value ...")
     group = parser.add_argument_group("sparsity training (docs/sparsity.md)")
     add = group.add_argument
-    add("--sparsity", type=float, metavar="S", help="penalty on the scales γ of batch norms (none)")
-    add("--form", choices=FORMS, default="l1", help="each γ, or all that are pruned together")
-    add("--schedule", choices=SCHEDULES, default="constant", help="of S over the run")
-    add("--warmup", type=float, default=0.0, help="fraction of the run in which S rises from 0")
+    add(
+        "--sparsity",
+        type=float,
+        metavar="S",
+        help="strength of the penalty on batch-norm scales (default: no penalty)",
+    )
+    add(
+        "--form",
+        choices=FORMS,
+        default="l1",
+        help=("l1 penalizes each scale; group penalizes those together that are pruned together"),
+    )
+    add("--schedule", choices=SCHEDULES, default="constant", help="strength over the run")
+    add(
+        "--warmup",
+        type=float,
+        default=0.0,
+        help="fraction of the run in which the strength rises from 0",
+    )
     return parser

@@ -11,8 +11,8 @@ from yolox.utils.choices import CONF, HOST, NMS, PORT
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
-        "Serve a page on this machine to try models on: drop a picture or use the camera, see what "
-        "each finds, and move the threshold.",
+        "Serve a page on this machine to try models: drop a picture or use the camera, see what "
+        "each model finds, and move the threshold.",
         "python tools/web.py -c YOLOX_outputs/yolox_voc_s/best_ckpt.pth pruned.onnx",
     )
     parser.add_argument(
@@ -20,22 +20,30 @@ def make_parser() -> argparse.ArgumentParser:
         "--ckpt",
         nargs="+",
         required=True,
-        help="checkpoints and exported files, or names as yolox_nano",
+        help="checkpoints, exported files, or published names such as yolox_nano",
     )
     parser.add_argument(
-        "--conf", type=parts.fraction, default=CONF, help="where the threshold stands at first"
+        "--conf", type=parts.fraction, default=CONF, help="where the threshold starts"
     )
     parser.add_argument(
-        "--nms", type=parts.fraction, help=f"IoU of NMS ({NMS}; an exported file's own)"
-    )
-    parser.add_argument("--tsize", type=parts.side, help="square test size (each model's)")
-    parser.add_argument(
-        "--device", choices=("cpu", "gpu"), help="where checkpoints run (a GPU where there is one)"
+        "--nms",
+        type=parts.fraction,
+        help=f"IoU threshold of NMS (default: {NMS}, or that of the exported file)",
     )
     parser.add_argument(
-        "--host", default=HOST, help="address to serve at; 0.0.0.0 lets other machines in"
+        "--tsize",
+        type=parts.side,
+        help="side of the square input in pixels, a multiple of 32 (default: each model's)",
     )
-    parser.add_argument("--port", type=_port, default=PORT, help="to serve at")
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "gpu"),
+        help="device for checkpoints (default: a GPU if there is one)",
+    )
+    parser.add_argument(
+        "--host", default=HOST, help="address to serve at; 0.0.0.0 lets other machines connect"
+    )
+    parser.add_argument("--port", type=_port, default=PORT, help="port to serve at")
     return parser
 
 

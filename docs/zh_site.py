@@ -1,0 +1,26 @@
+"""What MkDocs does for the Chinese pages beyond mkdocs.zh.yml, which names this file as a hook."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pymdownx.slugs import slugify
+
+_ENGLISH = re.compile(r"\]\(\.\./(?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
+
+
+def on_config(config: Any) -> None:
+    """Give headings anchors in their own characters, as GitHub does."""
+    config.mdx_configs["toc"]["slugify"] = slugify(case="lower")
+
+
+def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
+    """Lead links to English files, one folder up, to their place on the English site."""
+    up = "../" if page.is_homepage else "../../"
+
+    def link(found: re.Match[str]) -> str:
+        path = re.sub(r"(index)?\.md$", "/", found["path"]).removeprefix("/")
+        return f"]({up}{path}{found['anchor'] or ''})"
+
+    return _ENGLISH.sub(link, markdown)

@@ -1,0 +1,1 @@
+"""The pages: what they show runs, and what they name is there."""

@@ -1,0 +1,36 @@
+"""The Python of every page runs, each block by itself, on the built-in data."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import PAGES, Block, blocks, name
+
+PYTHON = [
+    pytest.param(block, id=f"{name(page)}-{number}")
+    for page in PAGES
+    if page.name != "README.md"  # tests/docs/test_readme.py
+    for number, block in enumerate(b for b in blocks(page) if b.language == "python")
+]
+
+
+def test_blocks_that_are_not_run_say_why() -> None:
+    marked = [block.reason for page in PAGES for block in blocks(page) if block.reason]
+    assert all(len(reason.split()) > 3 for reason in marked)
+    marks = sum(page.read_text(encoding="utf-8").count("<!-- not run") for page in PAGES)
+    assert marks == len(marked), "a mark stands directly above a block"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", PYTHON)
+def test_python_runs_as_it_stands(block: Block, desk: Path, request: pytest.FixtureRequest) -> None:
+    if block.reason:
+        pytest.skip(block.reason)
+    if ".onnx" in block.text:
+        exported = request.getfixturevalue("exported")
+        for file in ("model.onnx", "pruned.onnx"):
+            shutil.copy(exported, desk / file)
+    exec(compile(block.text, "page", "exec"), {"__name__": "__main__"})

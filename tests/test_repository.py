@@ -1,0 +1,91 @@
+"""What stands around the code: workflows, forms, and the versions that they repeat."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import yolox
+from tests.runs import REPO
+from yolox.tools.door import COMMANDS
+
+FORMS = sorted((REPO / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+WORKFLOWS = sorted((REPO / ".github" / "workflows").glob("*.yml"))
+TARGETS = set(re.findall(r"^([a-z][\w-]*):", (REPO / "Makefile").read_text(), re.M))
+PROSE = ("CONTRIBUTING.md", "SECURITY.md", ".github/pull_request_template.md")
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def steps(workflow: Path) -> list[dict[str, Any]]:
+    return [step for job in read(workflow)["jobs"].values() for step in job["steps"]]
+
+
+def test_there_is_what_is_looked_for() -> None:
+    assert [path.stem for path in WORKFLOWS] == ["docs", "lint", "tests"]
+    assert [path.stem for path in FORMS] == ["bug", "config", "feature"]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_call_make_with_targets_that_there_are(workflow: Path) -> None:
+    if workflow.stem == "docs" and not (REPO / "mkdocs.yml").exists():
+        pytest.skip("there is no site to build yet")
+    content = read(workflow)
+    assert content[True].keys() >= {"push", "pull_request"}  # YAML 1.1 reads `on` as true
+    assert content["permissions"] == {"contents": "read"}
+    called = re.findall(r"make ([\w-]+)", " ".join(step.get("run", "") for step in steps(workflow)))
+    assert called
+    assert set(called) <= TARGETS
+    for job in content["jobs"].values():
+        assert "runs-on" in job
+        assert all(("uses" in step) != ("run" in step) for step in job["steps"])
+
+
+def test_tests_run_on_the_oldest_python_that_is_supported() -> None:
+    versions = read(REPO / ".github/workflows/tests.yml")["jobs"]["tests"]["strategy"]["matrix"]
+    required = re.search(r'requires-python = ">=([\d.]+)"', (REPO / "pyproject.toml").read_text())
+    assert required
+    assert versions["python"] == [required[1], "3.13"]
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form.stem != "config"], ids=str)
+def test_forms_have_what_a_form_needs(form: Path) -> None:
+    content = read(form)
+    assert {"name", "description", "body"} <= content.keys()
+    fields = [field for field in content["body"] if field["type"] != "markdown"]
+    ids = [field["id"] for field in fields]
+    assert len(set(ids)) == len(ids)
+    assert all(field["attributes"]["label"] for field in fields)
+    assert any(field.get("validations", {}).get("required") for field in fields)
+
+
+def test_the_bug_form_asks_for_the_environment() -> None:
+    body = {field["id"]: field for field in read(REPO / ".github/ISSUE_TEMPLATE/bug.yml")["body"]}
+    assert "yolox env" in body["env"]["attributes"]["label"]
+    assert body["env"]["validations"]["required"]
+
+
+def test_versions_are_those_of_the_package() -> None:
+    assert str(read(REPO / "CITATION.cff")["version"]) == yolox.__version__
+    pinned = re.search(r"^ruff==(.+)$", (REPO / "constraints.txt").read_text(), re.M)
+    repos = {repo["repo"]: repo for repo in read(REPO / ".pre-commit-config.yaml")["repos"]}
+    hooks = repos["https://github.com/astral-sh/ruff-pre-commit"]
+    assert pinned
+    assert hooks["rev"] == f"v{pinned[1]}"
+    assert [hook["id"] for hook in hooks["hooks"]] == ["ruff", "ruff-format"]
+    assert f"## {yolox.__version__}" in (REPO / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PROSE)
+def test_files_and_commands_that_are_named_are_there(page: str) -> None:
+    text = (REPO / page).read_text(encoding="utf-8")
+    paths = re.findall(r"(?<![\w/.*])((?:yolox|tests|docs|exps|benchmarks|tools)/[\w/.-]*\w)", text)
+    assert [path for path in paths if not (REPO / path).exists()] == []
+    assert set(re.findall(r"make ([a-z][\w-]+)`", text)) <= TARGETS
+    assert set(re.findall(r"`yolox ([a-z][\w-]+)", text)) <= COMMANDS.keys()
