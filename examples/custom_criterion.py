@@ -58,7 +58,8 @@ def main(folder: Path, checkpoint: Path | None = None) -> None:
     config = PruneConfig(target="macs=0.5", rounds=1)
     plan = plan_pruning(model, groups, config, count_input=example, scorer=made_and_read)
     # An Exp as second argument gives training images to refit the remaining layers on.
-    record = yolox.prune(source, plan=plan, output=folder / "pruned.pth", importance="l1")
+    output = folder / "pruned.pth"
+    record = yolox.prune(source, plan=plan, output=output, importance="l1", overwrite=True)
     print("MACs {} → {}:".format(*record.report.macs), record.path)
 
 
