@@ -55,6 +55,7 @@ test-fast: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict
 	$(BIN)/mkdocs build --strict -f mkdocs.zh.yml
+	$(BIN)/python docs/translations.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

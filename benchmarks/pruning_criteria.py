@@ -51,6 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 Line = tuple[str, str, str, int]  # criterion, scope, variant, rounds
 COLOURS = plt.colormaps["tab10"].colors
+TOP_RIGHT = (0.97, 0.96, "right", "top")
 MARKERS = "Xos^vDP*h<"
 PLAIN = "plain"  # the line to beat: L2, ranked by norm alone, nothing else
 
@@ -259,7 +260,9 @@ def save_picture(lines: dict[Line, dict[float, float]], base: float, path: Path,
                     shown[title(criterion, rounds)] = curve
                     equal.setdefault(tuple(values.values()), []).append(title(criterion, rounds))
             said = [" = ".join(names) for names in equal.values() if len(names) > 1]
-            axis.text(0.03, 0.04, "\n".join(said), transform=axis.transAxes, fontsize=10)
+            x, y, *corner = (0.03, 0.04, "left", "bottom") if variant == "all" else TOP_RIGHT
+            place = dict(zip(("ha", "va"), corner, strict=True))
+            axis.text(x, y, "\n".join(said), transform=axis.transAxes, fontsize=10, **place)
             axis.set_title(f"{row_title}, scope {scope}", fontsize=11)
             axis.grid(alpha=0.3)
             # Rows have scales of their own: compensated cuts lie close together.

@@ -7,6 +7,7 @@ from typing import Any
 
 from pymdownx.slugs import slugify
 
+_PICTURE = re.compile(r"!\[(?P<text>[^]]*)\]\(\.\./(?P<path>[^)\s]+)\)")
 _ENGLISH = re.compile(r"\]\(\.\./(?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 
 
@@ -16,11 +17,15 @@ def on_config(config: Any) -> None:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Lead links to English files, one folder up, to their place on the English site."""
+    """Lead links to English files, one folder up, to their place on the English site.
+
+    Pictures become HTML, since MkDocs looks for those of Markdown among the Chinese files.
+    """
     up = "../" if page.is_homepage else "../../"
 
     def link(found: re.Match[str]) -> str:
         path = re.sub(r"(index)?\.md$", "/", found["path"]).removeprefix("/")
         return f"]({up}{path}{found['anchor'] or ''})"
 
+    markdown = _PICTURE.sub(rf'<img alt="\g<text>" src="{up}\g<path>">', markdown)
     return _ENGLISH.sub(link, markdown)

@@ -1,4 +1,4 @@
-"""YOLOX-nano on BCCD (blood cells) at 320 × 320, from the COCO weights; see docs/results.md."""
+"""YOLOX-nano on BCCD (blood cells) at 320 × 320, from the COCO weights; see docs/log.md."""
 
 from yolox.exp import VOCExp, use_model
 

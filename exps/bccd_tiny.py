@@ -1,4 +1,4 @@
-"""YOLOX-tiny on BCCD (blood cells) at 320 × 320, from scratch; see docs/results.md."""
+"""YOLOX-tiny on BCCD (blood cells) at 320 × 320, from scratch; see docs/log.md."""
 
 from yolox.exp import VOCExp, use_model
 

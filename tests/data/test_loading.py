@@ -154,6 +154,10 @@ def test_data_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("YOLOX_DATADIR", raising=False)
     monkeypatch.chdir(tmp_path)
     assert Path(get_yolox_datadir()) == Path(__file__).resolve().parents[2] / "datasets"
+    installed = tmp_path / "site-packages" / "yolox" / "data" / "datadir.py"
+    with monkeypatch.context() as patch:  # nothing is looked for among installed packages
+        patch.setattr("yolox.data.datadir.__file__", str(installed))
+        assert Path(get_yolox_datadir()) == tmp_path / "datasets"
     (tmp_path / "datasets").mkdir()
     assert Path(get_yolox_datadir()) == tmp_path / "datasets"
     monkeypatch.setenv("YOLOX_DATADIR", "/elsewhere")

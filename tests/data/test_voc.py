@@ -180,7 +180,7 @@ def test_missing_folder_says_what_to_do(tmp_path):
     for folder in (tmp_path / "no", tmp_path):
         with pytest.raises(DataError) as error:
             VOCDetection(folder, SETS)
-        for words in (str(folder), "VOC2007", "data_dir", "make demo"):
+        for words in (str(folder), "VOC2007", "data_dir", "generate_demo_dataset"):
             assert words in str(error.value)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.runs import REPO
 from yolox.tools.door import COMMANDS
 
-PAGES = (REPO / "README.md", *sorted((REPO / "docs").glob("**/*.md")))
+PAGES = (*sorted(REPO.glob("README*.md")), *sorted((REPO / "docs").glob("**/*.md")))
 _FENCE = re.compile(
     r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```",
     re.S | re.M,

@@ -57,10 +57,12 @@ def check(words: list[str]) -> None:
 
 
 def inline_commands(page: Path) -> Iterator[list[str]]:
-    """Commands in backticks that have flags."""
+    """Commands in backticks that have flags; one that ends in a flag just names it."""
     for text in inline_code(page):
         if re.match(r"(yolox|python tools/\w+\.py) (.* )?-", text) and "COMMAND" not in text:
-            yield shlex.split(text.replace("...", "X"))
+            words = shlex.split(text.replace("...", "X"))
+            if not words[-1].startswith("-"):
+                yield words
 
 
 @PAGE

@@ -125,3 +125,15 @@ def test_data_of_a_checkpoint_is_evaluated(
     log = capsys.readouterr().err
     assert "VOC layout, trained on train, evaluated on val" in log
     assert "AP50-95" in log
+
+
+def test_data_in_several_layouts_is_not_guessed(devkit: Path, tmp_path: Path) -> None:
+    shutil.copytree(devkit, tmp_path / "VOCdevkit")
+    coco_set(tmp_path, ("train", "val"), roboflow=False)
+    yolo_set(tmp_path, ("train", "val"))
+    places = [tmp_path / name for name in ("VOCdevkit", "annotations", "data.yaml")]
+    with pytest.raises(DataError, match="several layouts") as caught:
+        exp_of_data(tmp_path)
+    assert all(str(place) in str(caught.value) for place in places)
+    kinds = [type(exp_of_data(place)) for place in places]  # what it names is found
+    assert kinds == [VOCExp, Exp, YOLOExp]

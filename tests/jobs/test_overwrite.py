@@ -10,6 +10,8 @@ import pytest
 import yolox
 from tests.runs import command, error_lines, read, tree
 from yolox.exp import Exp, get_exp
+from yolox.jobs.prune import require_own
+from yolox.models import load_model
 from yolox.pruning import PruningError
 from yolox.tools import prunmodel, train
 from yolox.utils.checkpoint import save_checkpoint
@@ -18,27 +20,27 @@ CUT = ("--importance", "l1", "--reconstruct", 0, "--no-latency")
 
 
 def test_a_pruned_file_of_another_source_is_kept(
-    own_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own_exp: Path,
+    trained: Path,
+    pruned: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    output = tmp_path / "pruned.pth"
-
-    def cut(source: str, *flags: object) -> int:
-        return command(
-            prunmodel.main, *CUT, "-f", own_exp, "-c", trained / source, "-o", output, *flags
-        )
-
-    assert cut("best_ckpt.pth") == 0
-    assert cut("best_ckpt.pth", "--ch-sparsity", 0.3) == 0  # of the same source
+    output = Path(shutil.copy(pruned, tmp_path / "pruned.pth"))
+    best, latest = trained / "best_ckpt.pth", trained / "latest_ckpt.pth"
+    require_own(output, best, load_model(best))  # of the same source
     before = tree(tmp_path)
-    capsys.readouterr()
-    assert cut("latest_ckpt.pth") == 1
+    line = (*CUT, "-f", own_exp, "-c", latest, "-o", output)
+    assert command(prunmodel.main, *line) == 1
     (error,) = error_lines(capsys.readouterr().err)
-    assert f"{output} is there, pruned from {trained / 'best_ckpt.pth'}, not from" in error
-    assert "-o" in error
-    assert "--overwrite" in error
+    assert f"{output} is there, pruned from {best}, not from {latest} as it is now" in error
+    assert "as -o, or replace it with --overwrite" in error
     assert tree(tmp_path) == before
-    assert cut("latest_ckpt.pth", "--overwrite") == 0
-    assert read(output)["pruning"][-1]["source"] == str(trained / "latest_ckpt.pth")
+    # A second cut of what was pruned already is of the pruned file, not of the first.
+    with pytest.raises(PruningError, match="another file"):
+        require_own(output, output, load_model(output))
+    assert command(prunmodel.main, *line, "--overwrite") == 0
+    assert read(output)["pruning"][-1]["source"] == str(latest)
 
 
 def test_a_file_that_is_no_pruned_one_is_kept(trained: Path, tmp_path: Path) -> None:
@@ -64,6 +66,8 @@ def test_a_finished_fine_tuning_is_kept(
         return command(train.main, *lines, *words, "no_aug_epochs", 0)
 
     assert tune("max_epoch", 1) == 0
+    log = (folder / "train_log.txt").read_text(encoding="utf-8")
+    assert log.count("fine-tuning recipe: 1 epochs") == 1  # said before the run had its folder
     first = read(folder / "latest_ckpt.pth")["model"]
     assert tune("max_epoch", 1) == 0  # the very same, which gives the same
     again = read(folder / "latest_ckpt.pth")["model"]

@@ -96,6 +96,104 @@ def test_a_plan_is_cut_to_the_end_with_its_empty_block() -> None:
     assert result.report.params[1] == sum(p.numel() for p in small.parameters())
 
 
+class Deeper(nn.Module):
+    """A branch of three layers, each of which may be emptied, around another block."""
+
+    def __init__(self, inner: nn.Module | None = None) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 1)
+        self.inner = inner or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.c(self.inner(self.b(self.a(x).relu()).relu()))
+
+
+class Paired(nn.Module):
+    """A branch that ties the channels that it reads, two by two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (
+            nn.Conv2d(8, 8, 1, groups=4),
+            nn.Conv2d(8, 4, 1),
+            nn.Conv2d(4, 8, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.c(self.b(self.a(x).relu()).relu())
+
+
+class Scaled(Residual):
+    """A branch with a bare parameter, which keeps the channels that the block adds to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.rand(8, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.gamma * self.widen(self.squeeze(x).relu())
+
+
+TWICE = Residual()
+WHOLE = {
+    "another layer of the branch loses some": ((Deeper(),), {"1.a": 4, "1.b": 3}),
+    "two layers of one branch": ((Deeper(),), {"0": 2, "1.a": 4, "1.b": 8}),
+    "one block within another": ((Deeper(Residual()),), {"0": 2, "1.b": 8, "1.inner.squeeze": 4}),
+    "one block under two names": ((TWICE, TWICE), {"0": 2, "1.squeeze": 4}),
+    "the block ties its input": ((Paired(),), {"0": 1, "1.b": 4}),
+    "the block keeps its input": ((Scaled(),), {"1.squeeze": 4, "2": 2}),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_is_left_of_a_block_is_right_whatever_else_goes(name: str) -> None:
+    blocks, counts = WHOLE[name]
+    model = enliven(net(*blocks)).double()
+    with torch.no_grad():
+        for key, bias in model.named_parameters():
+            if key.endswith("bias"):
+                bias.abs_()  # what is constant is not dead
+    groups = trace_groups(model, X)
+    removed = {name: tuple(range(count)) for name, count in counts.items()}
+    plan = dataclasses.replace(plan_of(groups, removed), config={"allow_empty_blocks": True})
+    result = prune_model(model, X, bare(allow_empty_blocks=True, absorb=False), plan=plan)
+    assert isinstance(result.model[1], ChannelShift)
+    x = torch.randn(2, 3, 24, 40, dtype=torch.float64)
+    with torch.no_grad():
+        expected, got = mask_plan(model, groups, plan)(x), result.model(x)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_branch_that_is_dead_by_chance_is_no_constant() -> None:
+    class Beside(Residual):
+        def __init__(self, bias: float) -> None:
+            super().__init__()
+            self.side = nn.Conv2d(8, 8, 1)
+            nn.init.constant_(self.side.bias, bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + self.side(x).relu()
+
+    model = net(Beside(0.0), Beside(-1e3))
+    assert find_blocks(model, trace_groups(model, X), X) == {}
+
+
+def test_a_block_that_something_else_looks_into_is_not_emptied() -> None:
+    class Looking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = Residual()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.block(x) * (self.block.squeeze.out_channels > 1)
+
+    model = enliven(net(Looking()))
+    plan = plan_of(trace_groups(model, X), {"1.block.squeeze": (0, 1, 2, 3)})
+    plan = dataclasses.replace(plan, config={"allow_empty_blocks": True})
+    with pytest.raises(PruningError, match=r"does not run with emptied blocks: .*squeeze"):
+        prune_model(model, X, bare(allow_empty_blocks=True), plan=plan)
+
+
 def test_what_is_no_branch_is_not_emptied() -> None:
     model = enliven(net(Residual(), Residual()))
     plan = allowing(**{"3": (0, 1, 2, 3, 4, 5)})

@@ -146,7 +146,32 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
         lambda: Between(lambda a, b, n: n(a), 2 * C, n=nn.Conv2d(C, 2 * C, 1, groups=C)),
         {"a": C, "read": 6},
     ),
+    "stacked, channel beside channel": (
+        lambda: Between(lambda a, b: torch.stack((a, b), 2).flatten(1, 2), 2 * C),
+        {"a": C, "read": 6},
+    ),
+    "stacked with constants": (
+        lambda: Between(lambda a, b: torch.stack((a, torch.ones(a.shape)), 1).flatten(1, 2), 2 * C),
+        {"read": 6},
+    ),
+    "images beside each other": (
+        lambda: Between(lambda a, b: torch.cat((a, b), 3).amax((2, 3), keepdim=True)),
+        {"a": C, "read": 6},
+    ),
+    "stacked and summed": (
+        lambda: Between(lambda a, b: torch.stack((a, b)).sum(0)),
+        {"a": C, "read": 6},
+    ),
+    "levels beside each other": (
+        lambda: Between(lambda a, b: torch.cat((a.flatten(2), b.flatten(2)), 2).unsqueeze(3)),
+        {"a": C, "read": 6},
+    ),
+    "a new constant": (lambda: Between(lambda a, b: a + a.new_ones(1)), {"a": C, "read": 6}),
     # What stays whole.
+    "a new constant of as many channels": (
+        lambda: Between(lambda a, b: a.new_ones(a.shape) * a + b),
+        {"read": 6},
+    ),
     "group norm": (lambda: Between(lambda a, b, n: n(a) + b, n=nn.GroupNorm(3, C)), {"read": 6}),
     "layer norm": (
         lambda: Between(lambda a, b, n: n(a.movedim(1, -1)).movedim(-1, 1), n=nn.LayerNorm(C)),

@@ -11,6 +11,7 @@ from yolox.report import (
     Histogram,
     Latency,
     LayerBar,
+    Mark,
     ModelRow,
     Pair,
     Picture,
@@ -22,16 +23,32 @@ from yolox.report import (
 DOT = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 HOSTILE = "<script>window.broken = 1</script>\"'&\x07"
 
-SECTIONS = ("asked", "models", "tradeoff", "classes", "curves", "channels", "scales", "pictures")
+SECTIONS = (
+    "tradeoff",
+    "pictures",
+    "channels",
+    "models",
+    "training",
+    "classes",
+    "curves",
+    "scales",
+    "asked",
+)  # in the page's order
 
 
 def full_report(name: str = "cat") -> Report:
     """Every section; the first class, layer, image and so on bear a name."""
-    shot = Picture(label="before", uri=DOT, width=480, height=360, found=3)
+    marks = (Mark(box=(10.0, 20.0, 110.0, 220.0), name=f"{name} 0.87"),)
+    shot = Picture(label="before", uri=DOT, width=480, height=360, found=3, marks=marks)
+    other = Picture(label="after", uri=DOT, width=480, height=360, found=2)
     return Report(
         title=f"{name}: report",
         date="2026-01-02T03:04:05+00:00",
         data="AP on 7 images.",
+        dataset=f"datasets/{name}",
+        input_size="192×256",
+        certainty="AP is of one split of 7 images.",
+        change_interval=(-0.05, 0.01),
         asked=(Fact(name="budget", value=f"half of {name}"),),
         models=(
             _row("before", "before", 4_000_000, 0.5, 0.8, 20.0),
@@ -49,8 +66,8 @@ def full_report(name: str = "cat") -> Report:
             Curve(name=name, objects=10, before=(1.0, 1.0, 0.0), after=(1.0, 0.0, 0.0)),
         ),
         layers=(
-            LayerBar(name=f"backbone.{name}", part="backbone", before=64, after=16),
-            LayerBar(name="backbone.b", part="backbone", before=64, after=64),
+            LayerBar(name=f"backbone.{name}", part="backbone", stage="stem", before=64, after=16),
+            LayerBar(name="backbone.b", part="backbone", stage=name, before=64, after=64),
             LayerBar(name="head.c", part="head", before=32, after=24),
         ),
         scales=ScaleHistograms(
@@ -60,7 +77,7 @@ def full_report(name: str = "cat") -> Report:
                 Histogram(label="after", counts=(0, 50), median=0.7),
             ),
         ),
-        pairs=(Pair(name=name, lost=2, gained=1, difference=1.5, pictures=(shot, shot)),),
+        pairs=(Pair(name=name, lost=2, gained=1, difference=1.5, pictures=(shot, other)),),
         score=0.3,
         commands=(f"python tools/report.py -c {name}",),
         versions=(Fact(name="torch", value="2.13.0"),),
@@ -76,6 +93,8 @@ def _row(label: str, role: str, params: int, ap: float, ap50: float, ms: float) 
         file_bytes=4 * params,
         ap50_95=ap,
         ap50=ap50,
+        ap_interval=(ap - 0.02, ap + 0.02),
+        training="20 epochs" if role else "",
         latencies=(Latency(setting="onnxruntime, 1 thread", ms=ms),),
     )
 
@@ -83,7 +102,7 @@ def _row(label: str, role: str, params: int, ap: float, ap50: float, ms: float) 
 class Page(HTMLParser):
     """Tags, attributes and text of a page, and whether its tags are balanced."""
 
-    VOID = ("meta", "link", "img", "br")
+    VOID = ("meta", "link", "img", "br", "input")
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import cv2
 import pytest
 
-from tests.browser import BROWSER, FLAGS
+from tests.browser import BROWSER, FLAGS, open_tab
 from tests.report.made_up import HOSTILE, full_report
 from yolox.report import render
 from yolox.utils.printable import printable
@@ -131,3 +132,70 @@ def test_paper_shows_what_a_click_would_open(tmp_path: Path) -> None:
     _browse(tmp_path, page, f"--print-to-pdf={paper}")
     pages = len(re.findall(rb"/Type /Page\b", paper.read_bytes()))
     assert 2 <= pages <= 6
+
+
+_SIGNS = """[...document.querySelectorAll(".frame")].map((frame) => [
+  frame.classList.contains("right"),
+  frame.firstElementChild.scrollWidth > frame.firstElementChild.clientWidth + 4,
+  getComputedStyle(frame, "::after").display !== "none"])"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_nothing_scrolls_sideways_but_what_bears_a_sign(
+    tmp_path: Path, scheme: str
+) -> None:
+    page = tmp_path / "page.html"
+    command = "python tools/report.py -c " + "YOLOX_outputs/a/long/path/to/best_ckpt.pth " * 5
+    report = dataclasses.replace(full_report(), commands=(command,))
+    page.write_text(render(report), encoding="utf-8")
+    with open_tab(tmp_path / "profile") as tab:
+        tab.size(390, 844, scheme=scheme)
+        tab.do("Page.navigate", url=page.as_uri())
+        tab.wait("document.readyState === 'complete' && !!document.querySelector('.frame')")
+        assert tab.js("document.documentElement.scrollWidth") <= 390
+        assert tab.js("document.querySelector('pre').scrollWidth") <= 350
+        signs = tab.js(_SIGNS)
+        assert any(reaches for _, reaches, _ in signs)
+        assert all(sign == reaches == shown for sign, reaches, shown in signs)
+        # Verdict and answers are on the first screen, the scales are folded.
+        assert tab.js("document.querySelector('.answers').getBoundingClientRect().bottom") < 844
+        assert not tab.js("document.querySelector('#scales details').open")
+        tab.js("document.querySelector('.models').closest('.scroll').scrollLeft = 10000")
+        hidden = "!document.querySelector('.models').closest('.frame').classList.contains('right')"
+        assert tab.wait(hidden)
+        assert tab.complaints == []
+        assert [url for url in tab.requests if not url.startswith(("file:", "data:"))] == []
+
+
+def test_the_slider_goes_by_keys(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(render(full_report()), encoding="utf-8")
+    with open_tab(tmp_path / "profile") as tab:
+        tab.size(1280, 900)
+        tab.do("Page.navigate", url=page.as_uri())
+        tab.wait("document.readyState === 'complete' && !!document.querySelector('.slides')")
+        tab.js("document.querySelector('.compare input').focus()")
+        shown = "document.querySelector('.compare').style.getPropertyValue('--at')"
+        assert tab.js(shown) == "50%"
+        for key, place in (("ArrowRight", "51%"), ("End", "100%"), ("Home", "0%")):
+            code = {"ArrowRight": 39, "End": 35, "Home": 36}[key]
+            for kind in ("keyDown", "keyUp"):
+                tab.do("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code)
+            assert tab.js(shown) == place
+        text = "document.querySelector('.compare input').getAttribute('aria-valuetext')"
+        assert tab.js(text) == "0 % before"
+        # Both lie on the same place, as large as each other; the later one is cut at the handle.
+        places = tab.js(
+            "[...document.querySelectorAll('.compare .shot')].map((shot) => {"
+            "const box = shot.getBoundingClientRect(); return [box.left, box.top, box.width]})"
+        )
+        assert places[0] == places[1]
+        assert tab.js("getComputedStyle(document.querySelectorAll('.shot')[1]).clipPath") == (
+            "inset(0px 0px 0px 0%)"
+        )
+        tab.do("Emulation.setEmulatedMedia", media="print")
+        lefts = tab.js(
+            "[...document.querySelectorAll('.compare img')]"
+            ".map((image) => image.getBoundingClientRect().left)"
+        )
+        assert lefts[0] < lefts[1]

@@ -11,11 +11,11 @@ from yolox.report.charts import (
     Point,
     draw_class,
     draw_curve,
-    draw_layers,
     draw_scales,
     draw_tradeoff,
     pareto_front,
 )
+from yolox.report.network import COLUMN, draw_network
 from yolox.report.svg import Frame, element, rising_ticks, text
 
 _NAMESPACE = "{http://www.w3.org/2000/svg}"
@@ -132,24 +132,33 @@ def test_class_is_a_way_from_before_to_after() -> None:
     assert not _find(nothing, "circle", "point before")
 
 
-def test_bars_are_as_high_as_their_channels() -> None:
+def test_bars_are_as_wide_as_their_channels() -> None:
     layers = [
-        LayerBar(name="a", part="backbone", before=100, after=25),
-        LayerBar(name="b", part="backbone", before=50, after=50),
-        LayerBar(name="c", part="head", before=100, after=100),
+        LayerBar(name="a", part="backbone", stage="stem", before=100, after=25),
+        LayerBar(name="b", part="backbone", stage="dark2", before=50, after=50),
+        LayerBar(name="c", part="head", stage="stride 8", before=100, after=100),
+        LayerBar(name="d", part="backbone", stage="stem", before=100, after=75),
     ]
-    svg = draw_layers(layers)
-    heights = [float(bar.get("height", "nan")) for bar in _find(svg, "rect", "kept")]
-    assert [height / heights[2] for height in heights] == pytest.approx([0.25, 0.5, 1], abs=1e-3)
-    (whole,) = _find(svg, "polyline", "whole")
-    corners = _points(whole)
-    assert len(corners) == 2 + 2 * 3
-    bottom = corners[0][1]
-    tops = [bottom - y for _, y in corners[1:-1]]
-    assert [top / heights[2] for top in tops] == pytest.approx([1, 1, 0.5, 0.5, 1, 1], abs=1e-3)
-    words = " ".join(ET.fromstring(svg).itertext())
+    backbone, head = draw_network(layers)
+    assert (backbone.name, backbone.columns, backbone.kept) == ("backbone", 2, "60\u202f%")
+    assert (head.name, head.columns, head.kept) == ("head", 1, "100\u202f%")
+
+    def bars(svg: str, class_: str) -> list[tuple[float, ...]]:
+        """Left, top and width."""
+        found = _find(svg, "rect", class_)
+        return [tuple(float(bar.get(key, "nan")) for key in ("x", "y", "width")) for bar in found]
+
+    kept, whole = bars(backbone.svg, "kept"), bars(backbone.svg, "whole")
+    full = bars(head.svg, "kept")[0][2]  # the same scale in every part
+    assert [width / full for _, _, width in kept] == pytest.approx([0.25, 0.75, 0.5])
+    assert [width / full for _, _, width in whole] == pytest.approx([1, 1, 0.5])
+    # Below each other in a stage, beside each other otherwise, all centred.
+    assert kept[0][1] == kept[2][1] < kept[1][1]
+    middles = [x + width / 2 for x, _, width in (*kept, *whole)]
+    assert middles == pytest.approx(2 * [COLUMN / 2, COLUMN / 2, 1.5 * COLUMN])
+    words = " ".join(ET.fromstring(backbone.svg).itertext())
     assert "a: 25 of 100 channels (25\u202f%)" in words
-    assert "backbone: 50\u202f% kept; head: 100\u202f% kept" in words
+    assert "stem: 50\u202f% kept; dark2: 100\u202f% kept" in words
 
 
 def test_histograms_share_their_bins() -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from yolox.bench.results import MeasuredModel, Result, to_json
 from yolox.bench.run import Measurement, Times
 from yolox.exp import get_exp
 from yolox.export import ExportSettings, write_model
+from yolox.jobs.report import pairs
+from yolox.jobs.report.certainty import certainty_of
 from yolox.jobs.report.collect import ReportSettings, gather_report
 from yolox.jobs.report.measured import read_bench
 from yolox.models import load_model
@@ -169,6 +172,84 @@ def test_where_it_comes_from_is_told(gathered: Report, new: Path) -> None:
     assert gathered.commands == ("one", "two")
 
 
+def test_how_sure_it_is_and_what_it_was_trained_for(gathered: Report, tiny_exp: Path) -> None:
+    assert gathered.certainty.startswith("AP is of one split of 3 images, too few")
+    assert gathered.change_interval is None
+    assert gathered.dataset == get_exp(tiny_exp).data_dir
+    assert gathered.input_size == "64×64"
+    before, after, _ = gathered.models
+    assert before.training == ""  # its file has weights alone
+    assert after.training == "pruned from best_ckpt.pth, not trained since"
+
+
+def test_intervals_are_around_the_aps(tiny_exp: Path, old: Path, new: Path) -> None:
+    exp = get_exp(tiny_exp)
+    exp.resolve_classes()
+    evaluator = exp.get_evaluator(4)
+    found = [evaluator.infer(load_model(path).model) for path in (old, new)]
+    aps = [evaluator.score(inference).ap50_95 for inference in found]
+    # The three images many times over.
+    samples = evaluator.dataset.samples
+    many = [
+        dataclasses.replace(s, image_id=3 * n + i) for n in range(5) for i, s in enumerate(samples)
+    ]
+    detections = [
+        [dataclasses.replace(inference.detections[i % 3], image_id=i) for i in range(len(many))]
+        for inference in found
+    ]
+    evaluator.dataset.samples[:] = many
+    sure = certainty_of(evaluator, detections, aps)
+    assert "one split of 15 images" in sure.text
+    for ap, interval in zip(aps, sure.intervals, strict=True):
+        assert interval
+        assert 0 <= interval[0] <= ap <= interval[1] <= 1
+        assert interval[1] > interval[0]
+    assert sure.change
+    assert sure.change[0] <= aps[1] - aps[0] <= sure.change[1]
+    nothing = certainty_of(evaluator, detections, [None, aps[1]])
+    assert (nothing.intervals, nothing.change) == ((None, None), None)
+
+
+def test_a_file_counts_without_what_training_resumes_from(trained: Path) -> None:
+    best, latest = trained / "best_ckpt.pth", trained / "latest_ckpt.pth"
+    one, other = gather_report([best, latest], None, ReportSettings()).models
+    assert one.file_bytes == best.stat().st_size
+    assert one.training_bytes == 0
+    assert one.training == "a run of 2 epochs in batches of 4"
+    assert other.training == "2 epochs in batches of 4"
+    assert other.file_bytes == pytest.approx(one.file_bytes, rel=0.01)
+    assert (other.file_bytes or 0) + other.training_bytes == latest.stat().st_size
+
+
+def test_differences_are_marked(gathered: Report) -> None:
+    for pair in gathered.pairs:
+        first, second, truth = pair.pictures
+        assert len(first.marks) == pair.lost == 16
+        assert second.marks == truth.marks == ()
+        boxes = np.array([mark.box for mark in first.marks])
+        sides = boxes[:, 2:] - boxes[:, :2]
+        assert sides == pytest.approx(np.full((16, 2), sides[0, 0]), rel=0.05)  # squares
+
+
+def test_a_page_stays_small(
+    tiny_exp: Path,
+    old: Path,
+    new: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert pairs.MOST_BYTES < 1_500_000  # 2 MB with all else
+    settings = ReportSettings(score=0.5)
+    whole = gather_report([old, new], get_exp(tiny_exp), settings).pairs
+    size = [sum(len(picture.uri) for picture in pair.pictures) for pair in whole]
+    assert len(size) == 3
+    monkeypatch.setattr(pairs, "MOST_BYTES", size[0] + size[1])
+    found = gather_report([old, new], get_exp(tiny_exp), settings)
+    assert found.pairs == whole[:2]
+    assert "2 of 3 images are shown" in capsys.readouterr().err
+
+
 def test_command_writes_a_page(
     tiny_exp: Path, old: Path, new: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,16 +269,16 @@ def test_command_writes_a_page(
     html = output.read_text(encoding="utf-8")
     page = Page(html)
     assert page.ids() == {*SECTIONS, "again"}
-    assert "2.00\u202f× as fast, was 3.00\u202fms" in html
+    assert "2.00 × as fast" in page.text
+    assert "1.50 ms, was 3.00 ms" in page.text
     assert "onnxruntime, 2 threads, batch 4" in page.text
     assert "other.onnx" in page.text
     assert "5.00 MB" in page.text
     assert "median time of a run on A Processor (2 cores), at 64×96." in page.text
-    told = re.search(r"<pre[^>]*>(.*?)</pre>", html, re.DOTALL)
-    assert told
-    assert told[1].splitlines()[0] == "python tools/prunmodel.py -c old.pth"
+    told = [unescape(line).strip() for line in re.findall("<code>(.*?)</code>", html, re.DOTALL)]
+    assert told[0] == "python tools/prunmodel.py -c old.pth"
     own = " ".join(map(str, args))
-    assert told[1].splitlines()[-1] == f"python tools/report.py {own}"
+    assert told[-1] == f"python tools/report.py {own}"
 
 
 def test_without_data_there_is_no_accuracy(old: Path, new: Path, tmp_path: Path) -> None:
@@ -208,7 +289,7 @@ def test_without_data_there_is_no_accuracy(old: Path, new: Path, tmp_path: Path)
     args = ("-c", old, new, "--no-eval", "-o", output)
     assert command(report.main, *args, "--compress", bench) == 0
     page = Page(output.read_text(encoding="utf-8"))
-    assert page.ids() == {"asked", "models", "channels", "scales", "again"}
+    assert page.ids() == {"asked", "models", "training", "channels", "scales", "again"}
     assert f"{pruning} python tools/report.py" in page.text
     assert "target macs=0.5" in page.text
     assert "AP50" not in page.text

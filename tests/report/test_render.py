@@ -13,7 +13,7 @@ from tests.report.made_up import HOSTILE, SECTIONS, Page, full_report
 from yolox.report import Curve, ModelRow, Picture, Report, render, save_report
 from yolox.report.formats import count, file_size, milliseconds, share
 from yolox.report.render import MAX_CURVES, chosen_curves
-from yolox.report.tables import class_table, model_table, tiles
+from yolox.report.tables import answers, class_table, model_table
 from yolox.utils.errors import UserError
 
 
@@ -36,8 +36,8 @@ def test_every_section_is_there_and_nothing_comes_from_outside() -> None:
 
 def test_diagrams_are_valid_xml_with_title_and_description() -> None:
     svgs = _svgs(render(full_report(HOSTILE)))
-    # Trade-offs, classes, curves, channels, scales.
-    assert len(svgs) == 2 + 4 + 2 + 1 + 1
+    # Trade-offs, classes, curves, parts of the network, scales, marks on pictures.
+    assert len(svgs) == 2 + 4 + 2 + 2 + 1 + 1
     for svg in svgs:
         root = ET.fromstring(svg)
         assert root.get("role") == "img"
@@ -78,7 +78,8 @@ def test_without_latency_there_is_neither_column_nor_diagram() -> None:
     html = render(dataclasses.replace(report, models=rows))
     assert "onnxruntime" not in html
     assert "atency" not in html
-    assert len(_svgs(html)) == 1 + 4 + 2 + 1 + 1
+    assert "Not measured: no timings were given." in html
+    assert len(_svgs(html)) == 1 + 4 + 2 + 2 + 1 + 1
 
 
 def test_hostile_names_are_text() -> None:
@@ -94,7 +95,7 @@ def test_a_model_that_became_slower_is_named_at_the_top() -> None:
     rows = tuple(dataclasses.replace(row, role=swapped[row.role]) for row in report.models)
     text = Page(render(dataclasses.replace(report, models=rows))).text
     assert "before is slower than after in onnxruntime, 1 thread." in text
-    assert text.index("is slower than") < text.index("AP50-95")
+    assert text.index("is slower than") < text.index("How much faster?")
 
 
 def test_figures_relative_to_the_model_before() -> None:
@@ -128,15 +129,17 @@ def test_figures_relative_to_the_model_before() -> None:
     ]
     assert [cell.tone for cell in table.rows[2][4:]] == ["better", "worse", "worse"]
     assert all(not cell.note for cell in table.rows[0])
-    headline = tiles(report)
-    assert [tile.name for tile in headline] == [
-        "AP50-95",
-        "MACs",
-        "parameters",
-        "file",
-        "onnxruntime, 1 thread",
+    smaller, faster, cost = answers(report)
+    assert [tile.name for tile in smaller.tiles] == [
+        "of the MACs",
+        "of the parameters",
+        "of the file",
     ]
-    assert headline[4].note == "1.60\u202f× as fast, was 20.0\u202fms"
+    (speed,) = faster.tiles
+    assert (speed.name, speed.figure) == ("onnxruntime, 1 thread", "1.60\u202f× as fast")
+    assert (speed.note, speed.tone) == ("12.5\u202fms, was 20.0\u202fms", "better")
+    assert [tile.name for tile in cost.tiles] == ["AP50-95", "AP50"]
+    assert (cost.tiles[0].figure, cost.tiles[0].note) == ("−0.020", "0.480, was 0.500")
     assert "better" in Page(render(report)).attribute("class")
 
 

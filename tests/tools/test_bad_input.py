@@ -82,15 +82,15 @@ LINES: list[tuple[str, str, list[str]]] = [
     ("train", "| train_sets trainval", ["year/split", "VOC2007"]),
     ("train", "| train_sets 2008/trainval", ["VOC2008", "VOC2007"]),
     ("train", "| val_sets 2007/minival", ["minival.txt", "test.txt", "trainval.txt"]),
-    ("train", "| data_dir /no/such/place", ["/no/such/place", "data_dir", "make demo"]),
+    ("train", "| data_dir /no/such/place", ["/no/such/place", "data_dir", "quickstart"]),
     ("train", "| class_names circle,square", ["'triangle'", "objects", "circle, square"]),
     ("train", "| class_names circle,circle", ["circle", "twice"]),
-    ("eval", "-c BEST | data_dir /no/such/place", ["/no/such/place", "make demo"]),
+    ("eval", "-c BEST | data_dir /no/such/place", ["/no/such/place", "quickstart"]),
     ("eval", "-c BEST | class_names a,b", ["3 classes", "a, b"]),
     ("eval", "-c none.pth", ["no checkpoint at none.pth", "tools/train.py"]),
     ("prunmodel", "-c none.pth", ["no checkpoint at none.pth", "tools/train.py"]),
     ("prunmodel", "", ["no checkpoint at", "best_ckpt.pth", "tools/train.py"]),
-    ("prunmodel", "-c BEST | data_dir /no/such/place", ["/no/such/place", "make demo"]),
+    ("prunmodel", "-c BEST | data_dir /no/such/place", ["/no/such/place", "quickstart"]),
     ("prunmodel", "-c BEST --ch-sparsity 0", ["ch_sparsity", "between 0 and 1", "0.0"]),
     ("prunmodel", "-c BEST --ch-sparsity 1", ["ch_sparsity", "between 0 and 1", "1.0"]),
     ("prunmodel", "-c BEST --ch-sparsity -0.5", ["ch_sparsity", "-0.5"]),
@@ -222,7 +222,7 @@ def _no_image(copy: Path) -> None:
 
 
 DATA: list[tuple[Callable[[Path], None], list[str]]] = [
-    (_no_folder, ["data folder", "is not there", "make demo", "data_dir"]),
+    (_no_folder, ["data folder", "is not there", "quickstart", "data_dir"]),
     (_no_split, ["trainval.txt is not there", "test.txt"]),
     (_absent_images, ["13 images", "absent_00", "absent_09", "and 3 more", "(13 in all)"]),
     (_broken_xml, ["demo_00002.xml", "not well-formed XML"]),

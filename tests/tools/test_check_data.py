@@ -113,11 +113,23 @@ def test_exp_with_a_data_set_of_its_own(
         assert words in line
 
 
+def test_data_flag_is_the_path_or_goes_with_a_model(
+    devkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(check_data.main, devkit) == 0
+    by_path = capsys.readouterr().out
+    assert command(check_data.main, "--data", devkit) == 0
+    assert capsys.readouterr().out == by_path
+    drawn = ("--augmented", "--sheet", tmp_path / "sheet.png", "--count", 1)
+    assert command(check_data.main, "--data", devkit, "-n", "yolox-nano", *drawn) == 0
+    assert (tmp_path / "sheet.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         (["/no/such/place"], ["/no/such/place", "data.yaml", "-f"]),
-        (["-f", "EXP", "data_dir", "/no/such/place"], ["/no/such/place", "make demo"]),
+        (["-f", "EXP", "data_dir", "/no/such/place"], ["/no/such/place", "quickstart"]),
         (["-f", "EXP", "max_epochs", "3"], ["max_epochs", "max_epoch"]),
         (["-f", "EXP", "--augmented"], ["--augmented", "--sheet"]),
         (["DATA", "--augmented", "--sheet", "s.png"], ["--augmented", "-f"]),

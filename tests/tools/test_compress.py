@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from yolox.jobs.compress.pipeline import plan_compression
 from yolox.jobs.compress.recipe import Recipe, origin_of
 from yolox.jobs.compress.settings import CompressSettings
 from yolox.jobs.compress.stages import Processes, Training
-from yolox.jobs.compress.verdict import latency_verdict
+from yolox.jobs.compress.verdict import Verdict, latency_verdict, tell_verdicts
 from yolox.jobs.train import TrainOptions, official_args
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import trace_groups
+from yolox.report import ModelRow, Report
 from yolox.tools import bench, compress, eval, export, prunmodel, report, sensitivity, train
 from yolox.utils.checkpoint import save_checkpoint
 from yolox.utils.errors import UserError
@@ -54,6 +56,10 @@ def test_the_whole_road_and_only_what_is_left_of_it(
     formats = ("--formats", "openvino", "ncnn")  # each has a .bin
     words = ("-c", best, "-o", tmp_path, "-f", tiny_exp, *QUICK, *road, *formats)
     assert command(compress.main, *words) == 0
+    shown = capsys.readouterr()
+    end = shown.out[shown.out.index("Before and after") :]
+    assert all(end.index(a) < end.index(b) for a, b in pairwise(("before", "pruned", "after")))
+    assert "AP50-95" in end
     assert list(stages(tmp_path)) == [
         "sparse",
         "sensitivity",
@@ -343,6 +349,26 @@ def test_what_was_asked_is_compared_with_what_came_out(
     verdict = latency_verdict("latency=0.5", "ncnn", file)
     assert verdict.met is met
     assert f"takes {after:.2f} of 10.00 ms" in verdict.text
+
+
+def test_an_end_below_the_cut_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(pruned: float, after: float) -> str:
+        rows = (("before", 0.767), ("pruned", pruned), ("after", after))
+        models = tuple(
+            ModelRow(label=label, role="" if label == "pruned" else label, ap50_95=ap, params=1000)
+            for label, ap in rows
+        )
+        made = Report(title="t", date="2026-01-02", models=models)
+        tell_verdicts(Verdict(target="macs=0.5", before=2, after=1, met=True), made)
+        return capsys.readouterr().err
+
+    lost = told(0.2, 0.043)
+    assert "WARNING failed: AP 0.767\N{NO-BREAK SPACE}→ 0.043" in lost
+    assert "94\u202f% of the AP is lost" in lost
+    assert "WARNING the end is below the cut: AP50-95 0.043 after fine-tuning, 0.200" in lost
+    kept = told(0.7, 0.77)
+    assert "INFO    accuracy kept: " in kept
+    assert "WARNING" not in kept
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from yolox.jobs.compress.settings import CompressSettings
 from yolox.pruning import PruneConfig
 from yolox.tools import bench, compress, demo, eval, prunmodel, report, train
 from yolox.tools.door import COMMANDS
-from yolox.tools.words import _FUNCTIONS, called, command_line, speaker
+from yolox.tools.words import FUNCTIONS, called, command_line, speaker
 from yolox.utils.checkpoint import load_checkpoint
 from yolox.utils.errors import UserError
 
@@ -118,7 +118,7 @@ def test_what_the_library_names_can_be_said_by_a_command() -> None:
 
 
 def test_functions_that_messages_name_are_there() -> None:
-    for name in _FUNCTIONS:
+    for name in FUNCTIONS:
         module, _, attribute = name.rpartition(".")
         try:
             import_module(name)

@@ -27,11 +27,11 @@ def test_a_limited_group_leaves_its_limit_less_what_cannot_be_dropped(tmp_path: 
 
 
 def test_the_least_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_of_machine", lambda: [500])
-    monkeypatch.setattr(memory, "_of_cgroups", lambda: [900, 400])
+    monkeypatch.setattr(memory, "of_machine", lambda: [500])
+    monkeypatch.setattr(memory, "of_cgroups", lambda: [900, 400])
     assert memory.available_memory() == 400
-    monkeypatch.setattr(memory, "_of_machine", list)
-    monkeypatch.setattr(memory, "_of_cgroups", list)
+    monkeypatch.setattr(memory, "of_machine", list)
+    monkeypatch.setattr(memory, "of_cgroups", list)
     assert memory.available_memory() is None
 
 
@@ -39,7 +39,7 @@ def test_the_least_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_this_machine_has_some_but_not_more_than_it_holds() -> None:
     lines = Path("/proc/meminfo").read_text().splitlines()
     total = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal"))
-    (machine,) = memory._of_machine()
+    (machine,) = memory.of_machine()
     assert 0 < machine < total
     available = memory.available_memory()
     assert available is not None

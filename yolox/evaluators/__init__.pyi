@@ -1,5 +1,6 @@
 """Evaluation: one timed inference loop, and metrics, curves and confusion of its results."""
 
+from .bootstrap import FEWEST_IMAGES, Spread, ap_spreads
 from .coco_evaluator import COCOEvaluator, Evaluator, Inference
 from .coco_metric import DETECTION_LIMIT, COCOResult, evaluate_coco, objects_beyond_limit
 from .confusion import Confusion, confusion_table
@@ -19,6 +20,7 @@ from .voc_metric import VOCResult, evaluate_voc
 
 __all__ = [
     "DETECTION_LIMIT",
+    "FEWEST_IMAGES",
     "COCOEvaluator",
     "COCOResult",
     "ClassRow",
@@ -31,9 +33,11 @@ __all__ = [
     "ImageDetections",
     "Inference",
     "OperatingPoint",
+    "Spread",
     "Timing",
     "VOCEvaluator",
     "VOCResult",
+    "ap_spreads",
     "coco_rows",
     "confusion_table",
     "evaluate_coco",

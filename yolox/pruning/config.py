@@ -28,7 +28,7 @@ class Criterion:
     Attributes:
         needs_data: whether it is measured on images with the model's loss.
         aggregate, normalize, per: defaults of `PruneConfig`'s fields of that name; see
-            docs/results.md.
+            docs/log.md.
     """
 
     needs_data: bool = False

@@ -20,7 +20,7 @@ ELEMENTWISE = frozenset(
 )
 
 # A result of the input's shape that has channels where the input has them.
-SAME = frozenset(
+COPIES = frozenset(
     {
         "_to_copy",
         "alias",
@@ -38,6 +38,9 @@ SAME = frozenset(
         "zeros_like",
     }
 )
+
+# A constant tensor of a shape of its own: only the precision and the device are the input's.
+UNREAD = frozenset({"new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros"})
 
 # Only another shape for the same values in the same order.
 VIEWS = frozenset(

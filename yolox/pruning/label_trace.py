@@ -18,7 +18,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from yolox.pruning.channels import CONSTANT, Channels, Indices
 from yolox.pruning.groups import PRODUCERS
-from yolox.pruning.label_rules import ALONG, ELEMENTWISE, MOVES, REDUCTIONS, SAME, VIEWS, WINDOWS
+from yolox.pruning.label_rules import (
+    ALONG,
+    COPIES,
+    ELEMENTWISE,
+    MOVES,
+    REDUCTIONS,
+    UNREAD,
+    VIEWS,
+    WINDOWS,
+)
 from yolox.pruning.labels import (
     compact,
     dims_of,
@@ -90,6 +99,8 @@ class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out: Any,
     ) -> None:
         op = self._op
+        if op in UNREAD:
+            return
         if op == "convolution" and self._convolve(*args, output=out):
             return
         if op in ("addmm", "mm") and self._multiply(args, out):
@@ -97,7 +108,7 @@ class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not shares_storage(inputs, out):
             for name in {self._owner(tensor) for tensor in inputs} - {""}:
                 self._pin_layer(name)  # something reads a weight that is not its layer
-        if op in SAME:
+        if op in COPIES:
             put_label(next(tensors_of(out)), label_of(inputs[0]))
         elif torch.Tag.pointwise in func.tags or op in ELEMENTWISE:
             for tensor in tensors_of(out):
@@ -241,6 +252,8 @@ class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             spread = spread_for_cat(moved, dim % rank)
         else:
             spread = [spread_label(tensor) for tensor in moved]
+        if len(moved) > 1:
+            spread = self._beside(spread, dim % rank if self._op == "cat" else None)
         if self._op in VIEWS:  # labels that are spread need not lie as a view wants them to
             result = spread[0].reshape(args[1])
         else:
@@ -252,6 +265,23 @@ class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._note(moved)
         if label is not None:
             self._hold_parts(label, args, kwargs, outputs)
+
+    def _beside(self, spread: list[Tensor], dim: int | None) -> list[Tensor]:
+        """Tie channels that do not lie along the dimension on which tensors are joined.
+
+        Args:
+            spread: labels of the tensors.
+            dim: None: a new one.
+        """
+        rows = spread if dim is None else [own.narrow(dim, 0, 1) for own in spread]
+        joint = rows[0]
+        if joint.numel() == 1:
+            return spread
+        for row in rows[1:]:
+            joint = self._join(joint, row)
+        if dim is not None and any(dim in varying_dims(compact(own)) for own in spread):
+            return spread
+        return [joint.expand(own.shape) for own in spread]
 
     def _follows(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], label: Tensor, x: Tensor

@@ -391,7 +391,7 @@ class SensitivityResult:
             f"One layer pruned alone; whole model: {self.metric} {self.base:.3f}", fontsize=9
         )
         with replacing(path, PruningError) as temporary:
-            figure.savefig(temporary, format="png", dpi=150)
+            figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
 
 
 def _mark_parts(axes: Axes, layers: Sequence[str]) -> None:

@@ -28,6 +28,7 @@ from yolox.pruning.channels import Axis, Channels, Indices
 from yolox.pruning.config import PruningError
 from yolox.pruning.groups import PRODUCERS, Group, Member
 from yolox.pruning.label_trace import MODEL_INPUT, MODEL_OUTPUT, LabelTrace
+from yolox.pruning.labels import tensors_of
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import is_channelwise
 from yolox.pruning.verify import verify_plan
@@ -61,14 +62,18 @@ def trace_groups(model: nn.Module, example_input: Tensor) -> list[Group]:
     Raises:
         PruningError: the model cannot be traced, or nothing in it can be pruned.
     """
-    fixed = fixed_layers(model)
-    twin = copy.deepcopy(model).float().cpu().eval().requires_grad_(True)
-    # One slope for all channels has no channels of its own, and one such layer may run anywhere.
-    twin = replace_module(twin, nn.PReLU, nn.LeakyReLU, lambda m, new: m if _slopes(m) else new())
+    if not isinstance(example_input, Tensor):
+        raise PruningError(
+            f"the example input is a {type(example_input).__name__}, expected one tensor, such as "
+            "(1, 3, H, W): wrap a model that takes anything else in a module that takes that"
+        )
+    twin, fixed = _copy(model)
     running = watch_calls(twin)
     try:
         channels = _follow(twin, example_input.detach().float().cpu(), fixed)
         groups = _collect(channels, twin)
+    except PruningError:
+        raise
     except Exception as error:
         where = f", in {describe(twin, running[-1])}" if running else ""
         raise PruningError(
@@ -90,6 +95,25 @@ def trace_groups(model: nn.Module, example_input: Tensor) -> list[Group]:
     return groups
 
 
+def _copy(model: nn.Module) -> tuple[nn.Module, dict[str, str]]:
+    """A copy that can be traced, and the layers that keep their channels."""
+    try:
+        fixed = fixed_layers(model)
+        twin = copy.deepcopy(model).float().cpu().eval()
+        for parameter in twin.parameters():
+            parameter.requires_grad_(True)
+    except PruningError:
+        raise
+    except Exception as error:
+        raise PruningError(
+            f"the model cannot be copied, which pruning starts with: {type(error).__name__}: "
+            f"{one_line(error)}"
+        ) from error
+    # One slope for all channels has no channels of its own, and one such layer may run anywhere.
+    twin = replace_module(twin, nn.PReLU, nn.LeakyReLU, lambda m, new: m if _slopes(m) else new())
+    return twin, fixed
+
+
 def _slopes(module: nn.Module) -> bool:
     return isinstance(module, nn.PReLU) and module.num_parameters > 1
 
@@ -98,12 +122,17 @@ def _follow(twin: nn.Module, example: Tensor, fixed: Iterable[str]) -> Channels:
     """Run a model with labels on the channels of its layers."""
     graph = torch_pruning.DependencyGraph()
     with torch.enable_grad(), single_threaded():
-        graph.build_dependency(twin, example, verbose=False)
+        graph.build_dependency(twin, example, output_transform=_output_tensors, verbose=False)
     known = set(graph.module_to_node)
     channels = Channels()
     for name, module in twin.named_modules():
         if module in known or is_channelwise(module):
             _add_ports(channels, name, module)
+    if not channels.ports:
+        raise PruningError(
+            "the model has no prunable channels: none of its layers is a convolution or a linear "
+            "layer of PyTorch's own"
+        )
     for name in fixed:
         for axis in ("in", "out"):
             if (name, axis) in channels.ports:
@@ -112,6 +141,15 @@ def _follow(twin: nn.Module, example: Tensor, fixed: Iterable[str]) -> Channels:
         outputs = twin(example)
     trace.pin_outputs(outputs)
     return channels
+
+
+def _output_tensors(outputs: Any) -> list[Tensor]:
+    if tensors := list(tensors_of(outputs)):
+        return tensors
+    raise PruningError(
+        f"the model returns a {type(outputs).__name__} in which no tensor is found: wrap it in a "
+        "module that returns its tensors, in lists or dictionaries if they are several"
+    )
 
 
 def _add_ports(channels: Channels, name: str, module: Any) -> None:

@@ -324,7 +324,7 @@ def _in_float64(model: nn.Module) -> nn.Module:
         new = tensor.detach().to("cpu", dtype, copy=True)
         is_parameter = isinstance(tensor, nn.Parameter)
         copies[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if is_parameter else new
-    return copy.deepcopy(model, copies)
+    return copy.deepcopy(model, copies).double()  # scripted modules are copied by themselves
 
 
 def _set_mode(model: nn.Module, training: bool, evaluated: dict[str, str]) -> None:

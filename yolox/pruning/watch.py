@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -30,6 +31,8 @@ def watch_calls(model: nn.Module) -> list[str]:
 
     names = {module: name for name, module in model.named_modules()}
     for module in names:
+        if isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
+            continue
         module.register_forward_pre_hook(enter)
         module.register_forward_hook(leave)
     return running

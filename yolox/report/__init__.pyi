@@ -7,6 +7,7 @@ from .data import (
     Histogram,
     Latency,
     LayerBar,
+    Mark,
     ModelRow,
     Pair,
     Picture,
@@ -16,6 +17,8 @@ from .data import (
 from .differences import Difference, above_score, differences, most_different
 from .pictures import draw_picture
 from .render import render, save_report
+from .terminal import summary_table
+from .verdict import Judgement, below_the_cut, judge
 
 __all__ = [
     "ClassRow",
@@ -23,17 +26,22 @@ __all__ = [
     "Difference",
     "Fact",
     "Histogram",
+    "Judgement",
     "Latency",
     "LayerBar",
+    "Mark",
     "ModelRow",
     "Pair",
     "Picture",
     "Report",
     "ScaleHistograms",
     "above_score",
+    "below_the_cut",
     "differences",
     "draw_picture",
+    "judge",
     "most_different",
     "render",
     "save_report",
+    "summary_table",
 ]

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from yolox.report.data import ClassRow, Curve, LayerBar, ScaleHistograms
-from yolox.report.formats import THIN_SPACE, share
+from yolox.report.data import ClassRow, Curve, ScaleHistograms
+from yolox.report.formats import THIN_SPACE
 from yolox.report.svg import (
     CHARACTER_WIDTH,
     Frame,
@@ -24,7 +24,6 @@ __all__ = [
     "Point",
     "draw_class",
     "draw_curve",
-    "draw_layers",
     "draw_scales",
     "draw_tradeoff",
     "pareto_front",
@@ -195,67 +194,6 @@ def draw_class(row: ClassRow) -> str:
             )
             said.append(f"{role} {value:.3f}")
     return picture(120, 18, parts, title=row.name, description=", ".join(said) or "no objects")
-
-
-def draw_layers(layers: Sequence[LayerBar]) -> str:
-    """Channels of each convolution in network order: what was there outlined, what is left filled.
-
-    Args:
-        layers: at least one; those of a part follow each other.
-    """
-    top = max(layer.before for layer in layers)
-    frame = Frame(left=46, top=46, right=952, bottom=270, x=(0, len(layers)), y=(0, 1.04 * top))
-    ticks = [(tick, f"{tick:g}") for tick in rising_ticks(*frame.y)]
-    parts = frame.axes([], ticks, "convolutions in the order of the network", "")
-    outline = [(frame.left, frame.bottom)]
-    for number, layer in enumerate(layers):
-        x1, x2 = frame.at_x(number), frame.at_x(number + 1)
-        gap = min(1.2, 0.12 * (x2 - x1))
-        outline += [(x, frame.at_y(layer.before)) for x in (x1, x2)]
-        bar = element(
-            "rect",
-            class_="kept",
-            x=x1 + gap,
-            width=x2 - x1 - 2 * gap,
-            y=frame.at_y(layer.after),
-            height=frame.bottom - frame.at_y(layer.after),
-        )
-        # As high as the diagram, so that a small bar can be pointed at.
-        target = element(
-            "rect",
-            class_="target",
-            x=x1,
-            y=frame.top,
-            width=x2 - x1,
-            height=frame.bottom - frame.top,
-        )
-        left = f"{layer.after} of {layer.before} channels ({share(layer.after, layer.before)})"
-        parts.append(element("g", tooltip(f"{layer.name}: {left}") + bar + target))
-    outline.append((frame.right, frame.bottom))
-    corners = " ".join(f"{x:.2f},{y:.2f}" for x, y in outline)
-    parts.append(element("polyline", class_="whole", points=corners, fill="none"))
-    said, parted = _parts_of(layers, frame)
-    return picture(
-        960, 318, [*parts, *parted], title="Channels kept by layer", description="; ".join(said)
-    )
-
-
-def _parts_of(layers: Sequence[LayerBar], frame: Frame) -> tuple[list[str], list[str]]:
-    """What is left of each part of the network: as texts, and as markup above the bars."""
-    said, parts, first = [], [], 0
-    for part, members in itertools.groupby(layers, key=lambda layer: layer.part):
-        own = list(members)
-        kept = share(sum(m.after for m in own), sum(m.before for m in own))
-        said.append(f"{part}: {kept} kept")
-        x = frame.at_x(first)
-        if first:
-            parts.append(
-                element("line", class_="border", x1=x, x2=x, y1=frame.top - 34, y2=frame.bottom)
-            )
-        parts.append(text(part, x + 7, frame.top - 22, class_="name"))
-        parts.append(text(f"{kept} kept", x + 7, frame.top - 6, class_="tick"))
-        first += len(own)
-    return said, parts
 
 
 def draw_scales(scales: ScaleHistograms) -> str:

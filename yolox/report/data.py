@@ -14,6 +14,7 @@ __all__ = [
     "Histogram",
     "Latency",
     "LayerBar",
+    "Mark",
     "ModelRow",
     "Pair",
     "Picture",
@@ -55,8 +56,11 @@ class ModelRow:
         role: ``before`` and ``after`` name the two that are compared; the others have none.
         params: number of parameters.
         macs: multiply-accumulates of an image.
-        file_bytes: size of its file.
+        file_bytes: size of its file, without what training resumes from.
+        training_bytes: of that, which is the optimizer's and is not shipped.
         ap50_95, ap50: in [0, 1].
+        ap_interval: where AP50-95 would be on other images like these, lowest and highest.
+        training: what it was trained for, and from what; empty where that is not known.
         latencies: one a setting.
     """
 
@@ -65,8 +69,11 @@ class ModelRow:
     params: int | None = None
     macs: int | None = None
     file_bytes: int | None = None
+    training_bytes: int = 0
     ap50_95: float | None = None
     ap50: float | None = None
+    ap_interval: tuple[float, float] | None = None
+    training: str = ""
     latencies: tuple[Latency, ...] = ()
 
     def __post_init__(self) -> None:
@@ -106,10 +113,17 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerBar:
-    """A convolution in network order: its part of the network, output channels before and after."""
+    """A convolution in network order: where it is, its output channels before and after.
+
+    Attributes:
+        name: of the module.
+        part, stage: of the network, and of that part.
+        before, after: output channels.
+    """
 
     name: str
     part: str
+    stage: str = ""
     before: int
     after: int
 
@@ -141,6 +155,19 @@ class ScaleHistograms:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A box that stands out.
+
+    Attributes:
+        box: xyxy, pixels of the picture.
+        name: class and score.
+    """
+
+    box: tuple[float, float, float, float]
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Picture:
     """An image in the file itself.
 
@@ -149,6 +176,7 @@ class Picture:
         uri: ``data:image/…``; nothing is ever fetched.
         width, height: pixels.
         found: number of boxes drawn.
+        marks: those of them that the other model has not.
     """
 
     label: str
@@ -156,6 +184,7 @@ class Picture:
     width: int
     height: int
     found: int
+    marks: tuple[Mark, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.uri.startswith("data:image/"):
@@ -190,6 +219,10 @@ class Report:
         models: in the table's order; one is ``before``, and ``after`` is at most one.
         measured_on: the machine that the latencies are of; empty where it is not known.
         data: what AP was measured on, a sentence; empty where it was not.
+        dataset: the name of those data.
+        input_size: height and width that the models take, as a text.
+        certainty: how sure AP is, sentences.
+        change_interval: where the change of AP50-95 would be on other images like these.
         asked: target, budget, criterion and so on.
         classes: by class index.
         curves: precision and recall at IoU 0.5; the mean first.
@@ -206,6 +239,10 @@ class Report:
     models: tuple[ModelRow, ...]
     measured_on: str = ""
     data: str = ""
+    dataset: str = ""
+    input_size: str = ""
+    certainty: str = ""
+    change_interval: tuple[float, float] | None = None
     asked: tuple[Fact, ...] = ()
     classes: tuple[ClassRow, ...] = ()
     curves: tuple[Curve, ...] = ()

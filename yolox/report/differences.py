@@ -27,11 +27,14 @@ class Difference:
     Attributes:
         lost, gained: number of those that only the first, only the second set has.
         weight: sum of their scores.
+        lost_rows, gained_rows: which they are among those of `above_score`.
     """
 
     lost: int
     gained: int
     weight: float
+    lost_rows: tuple[int, ...] = ()
+    gained_rows: tuple[int, ...] = ()
 
 
 def above_score(found: ImageDetections, score: float) -> ImageDetections:
@@ -63,9 +66,14 @@ def differences(
         first, second = above_score(first, score), above_score(second, score)
         matched_D, matched_E = _matched(first, second)
         weight = first.scores[~matched_D].sum() + second.scores[~matched_E].sum()
+        lost, gained = (tuple(np.flatnonzero(~rows).tolist()) for rows in (matched_D, matched_E))
         result.append(
             Difference(
-                lost=int((~matched_D).sum()), gained=int((~matched_E).sum()), weight=float(weight)
+                lost=len(lost),
+                gained=len(gained),
+                weight=float(weight),
+                lost_rows=lost,
+                gained_rows=gained,
             )
         )
     return result

@@ -10,16 +10,19 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from yolox.report.charts import Point, draw_curve, draw_layers, draw_scales, draw_tradeoff
-from yolox.report.data import Curve, ModelRow, Report
-from yolox.report.tables import class_table, layer_table, model_table, tiles
+from yolox.report.charts import Point, draw_curve, draw_scales, draw_tradeoff
+from yolox.report.data import Curve, Fact, ModelRow, Picture, Report
+from yolox.report.formats import ap, file_size
+from yolox.report.network import draw_network
+from yolox.report.svg import element, picture
+from yolox.report.tables import answers, class_table, layer_table, model_table
+from yolox.report.verdict import judge
 from yolox.utils.files import replacing
 from yolox.utils.printable import printable
 
 __all__ = ["render", "save_report"]
 
 MAX_CURVES = 12  # diagrams of precision and recall; of more classes those that changed most
-MAX_TILES = 4  # headline figures side by side
 
 
 def render(report: Report) -> str:
@@ -36,15 +39,22 @@ def render(report: Report) -> str:
     curves = chosen_curves(report.curves)
     content: dict[str, Any] = {
         "report": report,
-        "tiles": tiles(report),
-        "most_tiles": MAX_TILES,
-        "slower": _slower(report),
+        "verdict": judge(report),
+        "answers": answers(report),
+        "header": _header(report),
+        "resumable": [row for row in report.models if row.training_bytes],
+        "file_size": file_size,
+        "ap": ap,
+        "marks": _marks,
         "models": model_table(report),
         "tradeoffs": _tradeoffs(report),
         "classes": class_table(report.classes, compared=compared),
         "curves": [_drawn(draw_curve(curve)) for curve in curves],
         "left_out": len(report.curves) - len(curves),
-        "layers": _drawn(draw_layers(report.layers)) if report.layers else None,
+        "network": [
+            {"name": part.name, "kept": part.kept, "columns": part.columns, "svg": _drawn(part.svg)}
+            for part in (draw_network(report.layers) if report.layers else [])
+        ],
         "layer_table": layer_table(report.layers),
         "scales": _drawn(draw_scales(report.scales)) if report.scales else None,
     }
@@ -98,14 +108,29 @@ def _tradeoffs(report: Report) -> list[Markup]:
     return drawn
 
 
-def _slower(report: Report) -> list[str]:
-    """Settings in which the model after takes longer than the one before."""
-    if report.after is None:
-        return []
-    pairs = {s: (report.before.ms(s), report.after.ms(s)) for s in report.settings}
-    return [
-        s for s, (old, new) in pairs.items() if old is not None and new is not None and new > old
-    ]
+def _header(report: Report) -> list[Fact]:
+    """What the figures are of."""
+    facts = [("data", report.dataset), ("input", report.input_size)]
+    facts += [(row.label, row.training) for row in (report.before, report.after) if row]
+    return [Fact(name=name, value=value) for name, value in facts if value]
+
+
+def _marks(shown: Picture, other: str) -> Markup | None:
+    """Frames around the boxes of a picture that the other one has not."""
+    if not shown.marks:
+        return None
+    frames = []
+    for mark in shown.marks:
+        x1, y1, x2, y2 = mark.box
+        for layer in ("halo", "dash"):
+            width, height = x2 - x1 + 6, y2 - y1 + 6
+            frames.append(
+                element("rect", class_=layer, x=x1 - 3, y=y1 - 3, width=width, height=height)
+            )
+    names = "; ".join(mark.name for mark in shown.marks)
+    return _drawn(
+        picture(shown.width, shown.height, frames, title=f"Not found in {other}", description=names)
+    )
 
 
 def _shown(value: Any) -> Any:

@@ -11,7 +11,16 @@ from yolox.report.charts import draw_class
 from yolox.report.data import ClassRow, LayerBar, ModelRow, Report
 from yolox.report.formats import ap, change, count, file_size, milliseconds, share, speed_up
 
-__all__ = ["Cell", "Table", "Tile", "class_table", "layer_table", "model_table", "tiles"]
+__all__ = [
+    "Answer",
+    "Cell",
+    "Table",
+    "Tile",
+    "answers",
+    "class_table",
+    "layer_table",
+    "model_table",
+]
 
 ABSENT = "–"
 
@@ -43,12 +52,21 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A headline figure: what it is of, the figure after, how it relates to the one before."""
+    """A figure of the model after by that of the one before: how much, of what, the two values."""
 
-    name: str
     figure: str
+    name: str
     note: str
     tone: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a reader asks first, the figures that answer it, or why there are none."""
+
+    question: str
+    tiles: tuple[Tile, ...]
+    absent: str = ""
 
 
 _Column = tuple[str, Callable[[ModelRow], float | None], Callable[[float, float | None], Cell]]
@@ -75,21 +93,38 @@ def model_table(report: Report) -> Table:
     )
 
 
-def tiles(report: Report) -> list[Tile]:
-    """What the model after is, measured by the one before; empty where there is none."""
+def answers(report: Report) -> list[Answer]:
+    """How much smaller, how much faster, at what cost; empty where there is nothing to compare."""
     if report.after is None:
         return []
+    sizes, times, accuracies = _sizes(), _times(report), _accuracies()
+    return [
+        Answer(question="How much smaller?", tiles=_tiles(report, sizes, "of the {}")),
+        Answer(
+            question="How much faster?",
+            tiles=_tiles(report, times, "{}"),
+            absent="Not measured: no timings were given.",
+        ),
+        Answer(
+            question="What did it cost?",
+            tiles=_tiles(report, accuracies, "{}"),
+            absent="Not measured: without data there is no AP.",
+        ),
+    ]
+
+
+def _tiles(report: Report, columns: Sequence[_Column], name: str) -> tuple[Tile, ...]:
+    assert report.after is not None
     result = []
-    *costs, headline, _ = _columns(report)
-    for title, get, show in (headline, *costs):
+    for title, get, show in columns:
         before, after = get(report.before), get(report.after)
         if before is not None and after is not None:
-            cell = show(after, before)
-            was = show(before, None).text
+            cell, was = show(after, before), show(before, None).text
+            note = f"{cell.text}, was {was}"
             result.append(
-                Tile(name=title, figure=cell.text, note=f"{cell.note}, was {was}", tone=cell.tone)
+                Tile(figure=cell.note, name=name.format(title), note=note, tone=cell.tone)
             )
-    return result
+    return tuple(result)
 
 
 def class_table(classes: Sequence[ClassRow], *, compared: bool) -> Table:
@@ -125,14 +160,26 @@ def layer_table(layers: Sequence[LayerBar]) -> Table:
 
 
 def _columns(report: Report) -> list[_Column]:
-    def latency(setting: str) -> Callable[[ModelRow], float | None]:
-        return lambda row: row.ms(setting)
+    return [*_sizes(), *_times(report), *_accuracies()]
 
+
+def _sizes() -> list[_Column]:
     return [
         ("MACs", lambda row: row.macs, _size_cell(count)),
         ("parameters", lambda row: row.params, _size_cell(count)),
         ("file", lambda row: row.file_bytes, _size_cell(lambda value: file_size(int(value)))),
-        *((setting, latency(setting), _time_cell) for setting in report.settings),
+    ]
+
+
+def _times(report: Report) -> list[_Column]:
+    def latency(setting: str) -> Callable[[ModelRow], float | None]:
+        return lambda row: row.ms(setting)
+
+    return [(setting, latency(setting), _time_cell) for setting in report.settings]
+
+
+def _accuracies() -> list[_Column]:
+    return [
         ("AP50-95", lambda row: row.ap50_95, _ap_cell),
         ("AP50", lambda row: row.ap50, _ap_cell),
     ]

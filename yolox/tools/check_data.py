@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _is_path(args: argparse.Namespace) -> bool:
     """Whether the words are a place instead of the Exp's keys and values."""
-    return args.exp_file is None and args.name is None and len(args.opts) == 1
+    return not (args.exp_file or args.name) and bool(args.data) + len(args.opts) == 1
 
 
 def _from_path(args: argparse.Namespace) -> _Patient:
@@ -78,7 +78,7 @@ def _from_path(args: argparse.Namespace) -> _Patient:
         raise UserError("--augmented shows what a recipe trains on: name the Exp with -f")
     size = args.size or 640
     return _Patient(
-        splits=find_splits(Path(args.opts[0])),
+        splits=find_splits(args.data or Path(args.opts[0])),
         classes=None,
         input_size=(size, size),
         exp=None,

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 from loguru import logger
@@ -55,7 +56,7 @@ def load_exp(args: argparse.Namespace) -> Exp:
     else:
         file = args.exp_file or (DEFAULT_EXP if args.name is None else None)
         exp = get_exp(file, None if file else args.name)
-    if odd := [word for word in args.opts[::2] if not word.isidentifier()]:
+    if odd := [word for word in opts_fields(args) if not word.isidentifier()]:
         raise UserError(
             f"{' '.join(odd)}: no flag before it takes so many values, and no Exp field is called "
             "so (--help lists the flags)"
@@ -105,6 +106,11 @@ def tell_idle(*cases: tuple[str, object, str]) -> None:
             logger.warning(f"without effect: {flags}, since {cause}")
 
 
+def opts_fields(args: argparse.Namespace) -> dict[str, str]:
+    """The Exp fields at the end of a command line and their values, as they are written there."""
+    return dict(zip_longest(args.opts[::2], args.opts[1::2], fillvalue=""))
+
+
 def refuse_both(args: argparse.Namespace, *pairs: tuple[str, str]) -> None:
     """Raise `UserError` where a flag and the Exp field that it stands for are both given.
 
@@ -112,10 +118,9 @@ def refuse_both(args: argparse.Namespace, *pairs: tuple[str, str]) -> None:
         args: parsed.
         pairs: flag, as ``--test-conf``, and field. The flag's default is None.
     """
-    fields = args.opts[::2]
     for flag, field in pairs:
         value = getattr(args, flag.lstrip("-").replace("-", "_"))
-        if value is not None and field in fields:
+        if value is not None and field in opts_fields(args):
             raise UserError(f"{flag} and the field {field} are one: give one of them")
 
 

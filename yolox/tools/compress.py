@@ -20,11 +20,12 @@ from yolox.jobs.compress.run import run_stages
 from yolox.jobs.compress.settings import CompressSettings
 from yolox.jobs.compress.stage import Stage
 from yolox.jobs.compress.stages import Processes
+from yolox.jobs.compress.verdict import tell_verdicts
 from yolox.jobs.evaluate_files import Evaluation
 from yolox.jobs.measure import Measured
 from yolox.jobs.sensitivity import SensitivityOutcome
 from yolox.pruning import PruneRecord
-from yolox.report import Report
+from yolox.report import Report, summary_table
 from yolox.tools import bench, cli, eval, prunmodel, report, sensitivity
 from yolox.tools.flags import train as train_flags
 from yolox.tools.flags.compress import make_parser
@@ -50,10 +51,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         _show(stages, record, pipeline.folder)
         if args.dry_run:
             return
-        run_stages(stages, record, on_result=lambda stage, found: _tell(pipeline, stage, found))
-    verdict = pipeline.verdict()
-    if verdict.text:
-        logger.log("INFO" if verdict.met else "WARNING", verdict.text)
+        reports: list[Report] = []
+
+        def on_result(stage: Stage, found: object) -> None:
+            _tell(pipeline, stage, found)
+            if isinstance(found, Report):
+                reports.append(found)
+
+        run_stages(stages, record, on_result=on_result)
+    for made in reports:
+        cli.console().print(summary_table(made))
+    tell_verdicts(pipeline.verdict(), reports[0] if reports else None)
     logger.info(f"done: {pipeline.report} tells it all")
 
 
@@ -78,7 +86,7 @@ def _plan(args: argparse.Namespace) -> CompressPipeline:
         openvino_precision=args.openvino_precision,
     )
     _tell_idle(args)
-    fields = tuple(zip(args.opts[::2], args.opts[1::2], strict=True))
+    fields = tuple(cli.opts_fields(args).items())
     with cli.telling_whose_data(args, exp):
         return plan_compression(
             source,

@@ -19,7 +19,7 @@ from yolox.utils.logger import setup_logger
 # Subcommand: the module that does it, and what it does.
 COMMANDS = {
     "train": ("train", "train a model on your images, or continue a stopped run"),
-    "finetune": ("train", "train a pruned checkpoint further"),
+    "finetune": ("finetune", "train a pruned checkpoint further"),
     "prune": (
         "prunmodel",
         "remove channels from a checkpoint; list its layers; save a whole model",
@@ -86,8 +86,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif name in COMMANDS:
         run(COMMANDS[name][0], words[len(name.split()) :], called=f"yolox {name}")
     else:
-        near = difflib.get_close_matches(name, COMMANDS, n=3) or list(COMMANDS)
-        _fail(UserError(f"no command {name!r}: {', '.join(near)}; yolox --help lists them all"))
+        _fail(UserError(f"there is no command {name!r}{_near(words)} yolox --help lists them all"))
+
+
+def _near(words: Sequence[str]) -> str:
+    """What may have been meant by words that are no command; of one of two words, both."""
+    of_two = [name for name in COMMANDS if name.split()[0] == words[0]]
+    typed = " ".join(words[:2]) if of_two else words[0]
+    near = difflib.get_close_matches(typed, of_two or COMMANDS, n=3) or of_two
+    return f", did you mean {' or '.join(near)}?" if near else ":"
 
 
 def _help() -> str:

@@ -71,10 +71,12 @@ def export(args: argparse.Namespace) -> None:
 def _exp(args: argparse.Namespace) -> Exp | None:
     """The Exp where one is named, or is to tell where the checkpoint lies."""
     if not args.ckpt:
-        if "test_size" in args.opts[::2]:
+        if "test_size" in cli.opts_fields(args):
             raise UserError("--tsize sets the size that is exported: leave out test_size")
         return cli.load_exp(args)
-    if others := [name for name in args.opts[::2] if name not in ("data_dir", "class_names")]:
+    if others := [
+        name for name in cli.opts_fields(args) if name not in ("data_dir", "class_names")
+    ]:
         raise UserError(
             "a checkpoint holds all that export takes (--tsize sets the size), and of the Exp only "
             "data_dir is read, for images to compare on, and class_names of a checkpoint without: "

@@ -14,11 +14,12 @@ from pathlib import Path
 from yolox.tools.door import COMMANDS
 
 # What messages call by its Python name, and the module and words of the command that does it.
-_FUNCTIONS = {
+FUNCTIONS = {
     "yolox.train": "train",
     "yolox.export_model": "export",
     "yolox.compress": "compress",
     "yolox.data.doctor": "check_data",
+    "yolox.data.generate_demo_dataset": "quickstart",
     "yolox.data.convert": "convert_dota",
     "yolox.exp.follow.with_names": "prunmodel --mode save -o named.pth class_names NAME,NAME,…",
     "yolox.jobs.measure": "bench",
@@ -73,7 +74,7 @@ def speaker(parser: argparse.ArgumentParser) -> Callable[[str], str]:
 
 def _said(parser: argparse.ArgumentParser, found: re.Match[str]) -> str:
     name, value = found.groups()
-    functions = _FUNCTIONS | (parser.get_default("functions") or {})
+    functions = FUNCTIONS | (parser.get_default("functions") or {})
     if name in functions:
         module, *words = functions[name].split()
         return " ".join([called(module), *words])

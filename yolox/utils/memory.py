@@ -13,11 +13,12 @@ def available_memory() -> int | None:
 
     None where the system does not say.
     """
-    amounts = [*_of_machine(), *_of_cgroups()]
+    amounts = [*of_machine(), *of_cgroups()]
     return min(amounts) if amounts else None
 
 
-def _of_machine() -> list[int]:
+def of_machine() -> list[int]:
+    """What the system says is left, in bytes; nothing where it does not say."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
@@ -29,7 +30,7 @@ def _of_machine() -> list[int]:
         return []
 
 
-def _of_cgroups() -> list[int]:
+def of_cgroups() -> list[int]:
     """What the limits (cgroup v2) of this process's group and of those around it leave."""
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()

@@ -204,11 +204,12 @@ def _folders(data_dir: Path, image_sets: ImageSets) -> tuple[Path, list[Path]]:
             if any(root.glob("VOC*")):
                 problem += f"; {root} has {names_in(root, 'VOC*')}"
                 problem += "" if all(years) else _SPLIT_HINT
+    devkit = data_dir if data_dir.name == "VOCdevkit" else data_dir / "VOCdevkit"
     raise DataError(
-        f"{problem}. Expected a VOCdevkit folder such as {data_dir / 'VOCdevkit'} with "
+        f"{problem}. Expected a VOCdevkit folder such as {devkit} with "
         f"VOC{years[0] or '2007'}/{{Annotations,ImageSets/Main,JPEGImages}} in it, or these three "
-        f"in the data folder: put the data there, set data_dir to where it is, or make the "
-        f"built-in demo data with `make demo`"
+        f"in the data folder: put the data there, set data_dir to where it is, or begin with the "
+        f"built-in data of `yolox.data.generate_demo_dataset`"
     )
 
 

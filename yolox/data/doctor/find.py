@@ -61,7 +61,7 @@ def locate(path: Path) -> LocatedData:
     file a split; or one JSON file, which is the one that is read. A ``data.yaml``, or its folder:
     the splits that it names.
 
-    Raises DataError where none of these is there.
+    Raises DataError where none of these is there, or several are.
     """
     if path.suffix.lower() in _YAML and path.is_file():
         return _yolo(path)
@@ -69,22 +69,44 @@ def locate(path: Path) -> LocatedData:
         return _coco([path])
     if _main(path).is_dir():
         return _voc(path.parent if _is_year(path) else path, [path])
-    for root in (path, path / "VOCdevkit"):
-        if years := [year for year in sorted(root.glob("VOC*")) if _main(year).is_dir()]:
-            return _voc(root, years)
-    if files := _instances(path / "annotations"):
+    roots = (path, path / "VOCdevkit")
+    voc = next(((root, years) for root in roots if (years := _years(root))), None)
+    coco = _instances(path / "annotations") or sorted(path.glob(f"*/{_ROBOFLOW}"))
+    yolo = [file for name in _YAML if (file := path / f"data{name}").is_file()]
+    _check_one_layout(path, voc, coco, yolo)
+    if voc:
+        return _voc(*voc)
+    if yolo:
+        return _yolo(yolo[0])
+    if files := coco or _instances(path):
         return _coco(files)
-    if files := [file for name in _YAML if (file := path / f"data{name}").is_file()]:
-        return _yolo(files[0])
-    if files := sorted(path.glob(f"*/{_ROBOFLOW}")) or _instances(path):
-        return _coco(files)
-    there = "is there, but none of these" if path.exists() else "is not there"
+    there = "" if path.exists() else ", which is not there"
     raise DataError(
-        f"no data set at {path}, which {there}. Looked for: VOC<year>/ImageSets/Main in it, in "
+        f"no data set at {path}{there}. Looked for: VOC<year>/ImageSets/Main in it, in "
         f"{path / 'VOCdevkit'} and as a year itself, or ImageSets/Main; annotations/*.json (COCO), "
         f"*/{_ROBOFLOW} or a .json file; data.yaml (YOLO) or another .yaml file. Name one of "
         "these, or an Exp as `exp`"
     )
+
+
+def _check_one_layout(
+    path: Path, voc: tuple[Path, list[Path]] | None, coco: list[Path], yolo: list[Path]
+) -> None:
+    places = {}
+    if voc:
+        root, years = voc
+        places["VOC"] = years if root == path else [root]
+    if coco:
+        places["COCO"] = [coco[0].parent] if coco[0].name != _ROBOFLOW else coco
+    if yolo:
+        places["YOLO"] = yolo
+    if len(places) > 1:
+        found = "; ".join(f"{name}: {', '.join(map(str, of))}" for name, of in places.items())
+        raise DataError(f"{path} holds data in several layouts, {found}. Name one of these")
+
+
+def _years(root: Path) -> list[Path]:
+    return [year for year in sorted(root.glob("VOC*")) if _main(year).is_dir()]
 
 
 def _main(year: Path) -> Path:

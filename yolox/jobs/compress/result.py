@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from loguru import logger
-
 from yolox.jobs.compress.pipeline import CompressPipeline
 from yolox.jobs.compress.run import run_stages
 from yolox.jobs.compress.stage import Stage
-from yolox.jobs.compress.verdict import Verdict
+from yolox.jobs.compress.verdict import Verdict, tell_verdicts
 from yolox.jobs.evaluate import ap_of_checkpoint
 from yolox.models import load_model
 from yolox.report import Report
@@ -63,8 +61,7 @@ def run_compression(pipeline: CompressPipeline) -> CompressResult:
         run_stages(stages, pipeline.record(stages), on_result=keep)
     before, after = _aps(pipeline, reports)
     verdict = pipeline.verdict()
-    if verdict.text:
-        logger.log("INFO" if verdict.met else "WARNING", verdict.text)
+    tell_verdicts(verdict, reports[0] if reports else None)
     return CompressResult(
         checkpoint=pipeline.tuned,
         files={form: pipeline.exported(form) for form in pipeline.settings.formats},

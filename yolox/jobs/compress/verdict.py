@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from loguru import logger
 
 from yolox.models import load_model
 from yolox.pruning import PruneConfig
 from yolox.pruning.latency.plan import LATENCY_TOLERANCE
 from yolox.pruning.report import BUDGET_TOLERANCE
+from yolox.report import Report, below_the_cut, judge
 from yolox.utils.documents import read_json
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import count_macs, count_params
@@ -33,6 +35,22 @@ class Verdict:
     after: float
     met: bool
     text: str = ""
+
+
+def tell_verdicts(verdict: Verdict, report: Report | None) -> None:
+    """Say what came out: of the target, and where there is a report, of the accuracy."""
+    if verdict.text:
+        logger.log("INFO" if verdict.met else "WARNING", verdict.text)
+    judgement = judge(report) if report else None
+    if report is None or judgement is None:
+        return
+    failed = judgement.kind == "failed"
+    line = f"{judgement.label.lower()}: {judgement.sentence}"
+    if failed:
+        line += f". {judgement.remarks[0]}"
+    logger.log("WARNING" if failed else "INFO", line)
+    if warning := below_the_cut(report):
+        logger.warning(warning)
 
 
 def latency_verdict(target: str, runtime: str, measured: Path) -> Verdict:

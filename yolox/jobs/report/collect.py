@@ -13,7 +13,6 @@ from loguru import logger
 from torch import nn
 
 from yolox.bench.plan import file_bytes
-from yolox.data import DetectionDataset
 from yolox.evaluators import (
     Curves,
     EvalResult,
@@ -24,22 +23,18 @@ from yolox.evaluators import (
 from yolox.exp.follow import follow_checkpoint
 from yolox.exp.yolox_base import Exp
 from yolox.export import ExportedModel, is_exported, open_exported
+from yolox.jobs.report.certainty import Certainty, certainty_of
+from yolox.jobs.report.pairs import shown_pairs
 from yolox.jobs.report.provenance import pruning_facts, version_facts
 from yolox.jobs.report.structure import layer_bars, scale_histograms
+from yolox.jobs.report.training import training_bytes, training_facts
 from yolox.models import LoadedModel, ModelSpec, load_model
 from yolox.report import (
     ClassRow,
     Curve,
-    Difference,
     Fact,
     ModelRow,
-    Pair,
-    Picture,
     Report,
-    above_score,
-    differences,
-    draw_picture,
-    most_different,
 )
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import default_device
@@ -114,6 +109,11 @@ class _Model:
     detections: Sequence[ImageDetections] = ()
 
     @property
+    def ap(self) -> float | None:
+        """AP50-95, None where it is not known."""
+        return _figure(self.result.ap50_95) if self.result else None
+
+    @property
     def is_pruned(self) -> bool:
         """Whether it was, by its file."""
         if isinstance(self.network, ExportedModel):
@@ -159,19 +159,34 @@ def gather_report(
     if exp is not None:
         models = [_evaluated(*pair) for pair in zip(_followers(exp, models), models, strict=True)]
     first, last = models[0], models[-1] if len(models) > 1 else None
+    sure = certainty_of(
+        first.evaluator, [model.detections for model in models], [model.ap for model in models]
+    )
     ends = _checkpoints(first, models)
     return Report(
         title=settings.title or f"{exp.exp_name if exp else first.label}: model report",
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        models=_rows(models, settings.measured),
+        models=_rows(models, settings.measured, sure),
         measured_on=settings.measured_on,
         data=_data(first),
+        dataset=str(exp.data_dir or "") if exp is not None else "",
+        input_size=_sizes(models),
+        certainty=sure.text,
+        change_interval=sure.change,
         asked=(*settings.asked, *(pruning_facts(*ends) if ends else ())),
         classes=_classes(first, last),
         curves=_curves(first, last),
         layers=layer_bars(ends[0].model, ends[1].model) if ends else (),
         scales=scale_histograms(_ends(models)),
-        pairs=_pairs(first, last, settings) if last and settings.images else (),
+        pairs=shown_pairs(
+            first.evaluator.dataset,
+            (first.label, first.detections),
+            (last.label, last.detections),
+            most=settings.images,
+            score=settings.score,
+        )
+        if first.evaluator and last
+        else (),
         score=settings.score,
         commands=settings.commands,
         versions=tuple(version_facts({model.label: model.path for model in models})),
@@ -245,7 +260,14 @@ def _evaluated(exp: Exp, model: _Model) -> _Model:
     )
 
 
-def _rows(models: Sequence[_Model], measured: Sequence[ModelRow]) -> tuple[ModelRow, ...]:
+def _sizes(models: Sequence[_Model]) -> str:
+    """Height and width of the input, each once."""
+    return ", ".join(dict.fromkeys("×".join(map(str, model.spec.input_size)) for model in models))
+
+
+def _rows(
+    models: Sequence[_Model], measured: Sequence[ModelRow], sure: Certainty
+) -> tuple[ModelRow, ...]:
     latencies = {row.label: row.latencies for row in measured}
     checkpoints = {
         file_digest(model.path): model.loaded.model for model in models if model.loaded is not None
@@ -254,20 +276,24 @@ def _rows(models: Sequence[_Model], measured: Sequence[ModelRow]) -> tuple[Model
     roles[models[-1].label] = "after"
     roles[models[0].label] = "before"
     rows = []
-    for model in models:
+    for number, model in enumerate(models):
         network: nn.Module | None = model.network
         if isinstance(model.network, ExportedModel):
             network = checkpoints.get(model.network.info.checkpoint_sha256)
         image = torch.zeros(1, 3, *model.spec.input_size)
+        idle = training_bytes(model.loaded, model.path) if model.loaded else 0
         rows.append(
             ModelRow(
                 label=model.label,
                 role=roles[model.label],
                 params=None if network is None else count_params(network),
                 macs=None if network is None else count_macs(network, image)[""],
-                file_bytes=file_bytes(model.path),
-                ap50_95=_figure(model.result.ap50_95) if model.result else None,
+                file_bytes=file_bytes(model.path) - idle,
+                training_bytes=idle,
+                ap50_95=model.ap,
                 ap50=_figure(model.result.ap50) if model.result else None,
+                ap_interval=sure.intervals[number],
+                training=training_facts(model.loaded) if model.loaded else "",
                 latencies=latencies.get(model.label, ()),
             )
         )
@@ -327,41 +353,3 @@ def _curves(first: _Model, last: _Model | None) -> tuple[Curve, ...]:
 
     mean = [curve(f"mean of {len(present)} classes", present)] if len(present) > 1 else []
     return (*mean, *(curve(names[c], [c]) for c in present))
-
-
-def _pairs(first: _Model, last: _Model, settings: ReportSettings) -> tuple[Pair, ...]:
-    """The images that the two differ on most, as each sees them and as they are annotated."""
-    dataset = first.evaluator.dataset if first.evaluator else None
-    if not isinstance(dataset, DetectionDataset):
-        return ()
-    found = differences(first.detections, last.detections, score=settings.score)
-    return tuple(
-        _pair(dataset, index, found[index], (first, last), settings.score)
-        for index in most_different(found, settings.images)
-    )
-
-
-def _pair(
-    dataset: DetectionDataset,
-    index: int,
-    difference: Difference,
-    models: Sequence[_Model],
-    score: float,
-) -> Pair:
-    sample, image = dataset.samples[index], dataset.load_image(index)
-    pictures: list[Picture] = []
-    for model in models:
-        shown = above_score(model.detections[index], score)
-        boxes, scores, classes = shown.boxes, shown.scores, shown.classes
-        names = dataset.class_names
-        pictures.append(draw_picture(model.label, image, boxes, scores, classes, names))
-    pictures.append(
-        draw_picture("annotated", image, sample.boxes, None, sample.classes, dataset.class_names)
-    )
-    return Pair(
-        name=sample.name,
-        lost=difference.lost,
-        gained=difference.gained,
-        difference=difference.weight,
-        pictures=tuple(pictures),
-    )

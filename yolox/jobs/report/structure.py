@@ -22,7 +22,13 @@ def layer_bars(before: nn.Module, after: nn.Module) -> tuple[LayerBar, ...]:
     if old.keys() != new.keys() or old == new:
         return ()
     return tuple(
-        LayerBar(name=name, part=_part(name), before=row[1], after=new[name][1])
+        LayerBar(
+            name=name,
+            part=_part(name),
+            stage=_stage(name),
+            before=row[1],
+            after=new[name][1],
+        )
         for name, row in old.items()
     )
 
@@ -54,3 +60,11 @@ def _part(name: str) -> str:
     if name.startswith("backbone."):
         return "backbone" if name.startswith("backbone.backbone.") else "neck"
     return "head"
+
+
+def _stage(name: str) -> str:
+    """The column that a convolution stands in: a module of its part, in the head a stride."""
+    part, *path = name.split(".")
+    if part == "head" and len(path) > 1 and path[1].isdecimal():
+        return f"stride {8 * 2 ** int(path[1])}"
+    return path[1] if path[:1] == ["backbone"] and len(path) > 1 else path[0] if path else part

@@ -20,6 +20,33 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// Two pictures become one with a slider; without this they stand side by side, as on paper.
+for (const compare of document.querySelectorAll(".compare")) {
+  const label = compare.querySelector("label"), input = label.querySelector("input");
+  const name = compare.querySelector("figcaption").firstChild.textContent.trim();
+  const show = () => {
+    compare.style.setProperty("--at", `${input.value}%`);
+    input.setAttribute("aria-valuetext", `${input.value} % ${name}`);
+  };
+  input.addEventListener("input", show);
+  show();
+  label.hidden = false;
+  compare.classList.add("slides");
+}
+// A sign where a table or a drawing goes on beyond its frame.
+const signs = () => {
+  for (const frame of document.querySelectorAll(".frame")) {
+    const inner = frame.firstElementChild;
+    const right = inner.scrollWidth - inner.clientWidth - inner.scrollLeft;
+    const below = inner.scrollHeight - inner.clientHeight - inner.scrollTop;
+    frame.classList.toggle("right", right > 4);
+    frame.classList.toggle("below", below > 4);
+  }
+};
+document.addEventListener("scroll", signs, {capture: true, passive: true});
+document.addEventListener("toggle", signs, true);
+addEventListener("resize", signs);
+signs();
 // A closed list is not printed: open all of them while it is.
 const closed = () => document.querySelectorAll("details:not([open])");
 let opened = [];

@@ -53,6 +53,9 @@ def make_parser() -> argparse.ArgumentParser:
         help=("built-in Exp: yolox-nano, yolox-tiny, yolox-s, yolox-m, yolox-l, yolox-x or yolov3"),
     )
     group.add_argument(
+        "--data", type=Path, metavar="PATH", help="the same as PATH; with -n, as that model sees it"
+    )
+    group.add_argument(
         "opts",
         nargs="*",
         default=[],

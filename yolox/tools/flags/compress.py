@@ -17,7 +17,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = parts.make_parser(
         "Compress a trained checkpoint: (sparsity) → (sensitivity) → prune → fine-tune → export → "
         "evaluate → measure → report. The same command continues a stopped run.",
-        "python tools/compress.py -f exps/yolox_voc_s.py --target macs=0.5 --steps 2 --epochs 30",
+        "python tools/compress.py -f exps/yolox_voc_s.py --target macs=0.5 --epochs 30",
     )
     add = parser.add_argument
     add(
@@ -73,9 +73,16 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="measure the sensitivity of layers first, and keep sensitive layers whole",
     )
-    parts.add_steps(pruning, STEP_EPOCHS)
     training = parser.add_argument_group("training")
-    add = training.add_argument
+    training.add_argument(
+        "--epochs", type=parts.positive, default=TUNING_EPOCHS, help="epochs of fine-tuning"
+    )
+    tried = parts.experimental(
+        parser,
+        "one cut with refitting, and longer fine-tuning, did as well or better in our measurements",
+    )
+    parts.add_steps(tried, STEP_EPOCHS)
+    add = tried.add_argument
     add(
         "--sparsity",
         type=float,
@@ -87,7 +94,6 @@ def make_parser() -> argparse.ArgumentParser:
         default=SPARSITY_EPOCHS,
         help="epochs of sparsity training",
     )
-    add("--epochs", type=parts.positive, default=TUNING_EPOCHS, help="epochs of fine-tuning")
     add(
         "--distill",
         action=argparse.BooleanOptionalAction,

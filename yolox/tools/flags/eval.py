@@ -73,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--whole-images",
         action="store_true",
-        help="put the tiles of convert_dota.py together again, and count by VOC's area rule",
+        help="put the tiles of large images together again, and count by VOC's area rule",
     )
     output.add_argument(
         "--sort",

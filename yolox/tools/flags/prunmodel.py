@@ -55,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="RATIOS.json",
         help=(
-            "keep those layers whole for which tools/sensitivity.py found no acceptable "
+            "keep those layers whole for which a sensitivity analysis found no acceptable "
             "ratio (default: none)"
         ),
     )

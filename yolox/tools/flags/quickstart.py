@@ -10,7 +10,8 @@ from yolox.tools.flags import parts
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
-        "Train, prune, fine-tune and compare a small YOLOX on built-in data.", "make demo"
+        "Train, prune, fine-tune and compare a small YOLOX on built-in data.",
+        "python tools/quickstart.py",
     )
     parser.add_argument(
         "--ch-sparsity", type=float, default=0.4, help="fraction of the channels to remove"

@@ -36,11 +36,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--title", default="", help="title of the page (default: the Exp's name)")
     parser.add_argument(
-        "--bench", type=Path, help="JSON file with latencies, written by tools/bench.py --json"
+        "--bench",
+        type=Path,
+        help="JSON file with latencies, written by --json of the bench command",
     )
     parts.add_openvino_precision(parser)
     parser.add_argument(
-        "--compress", type=Path, help="compress.json of tools/compress.py, whose commands are shown"
+        "--compress", type=Path, help="compress.json of a compression, whose commands are shown"
     )
     parser.add_argument(
         "--images",
