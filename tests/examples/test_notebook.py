@@ -13,7 +13,7 @@ from tests.runs import REPO
 
 NOTEBOOK = REPO / "examples" / "quickstart.ipynb"
 SMALL = """\
-IMAGES, EPOCHS, FINETUNE_EPOCHS, RATIOS, CHOSEN = 20, 1, 1, (0.5,), 0.5
+IMAGES, EPOCHS, RATIOS, CHOSEN = 20, 1, (0.5,), 0.5
 OUTPUT = "out"
 """
 
