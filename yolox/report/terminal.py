@@ -22,7 +22,8 @@ def summary_table(report: Report) -> Table:
     table = Table(title="Before and after")
     for number in shown:
         name = escape(printable(content.columns[number]))
-        table.add_column(name, justify="right" if number else "left")
+        # A name that is cut in two reads like another one.
+        table.add_column(name, justify="right" if number else "left", no_wrap=not number)
     for cells in content.rows:
         words = []
         for number in shown:
