@@ -45,9 +45,10 @@ def test_help(tool: str, tmp_path: Path) -> None:
     assert "example:" in text
     assert "python tools/" in text or "make demo" in text
     flags = re.findall(r"^  (-[^\n]*)", done.stdout, re.MULTILINE)
-    assert len(flags) >= 2
+    assert len(flags) >= (1 if tool == "env" else 2)
     options = text.partition("options:")[2].partition("PATH | key value")[0]
-    assert options.count("(default:") == len(flags) - 1  # all but -h
+    told = options.count("(default:") + options.count("(required)")
+    assert told == len(flags) - 1  # all but -h
     assert tree(tmp_path) == {}
 
 

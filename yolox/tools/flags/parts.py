@@ -18,7 +18,14 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefa
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         told = action.default not in (None, False) and action.default not in ([], "")
-        return super()._get_help_string(action) if told else action.help
+        text = super()._get_help_string(action) if told else action.help
+        if not text or not action.option_strings or action.dest in ("help", "version"):
+            return text
+        if action.required:
+            return f"{text} (required)"
+        if "(default:" in text:
+            return text
+        return f"{text} (default: {'off' if action.nargs == 0 else 'none'})"
 
 
 class _Parser(argparse.ArgumentParser):

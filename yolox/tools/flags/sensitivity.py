@@ -80,8 +80,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--tolerance",
         type=_number(lambda value: 0 <= value < float("inf"), "at least 0"),
         help=(
-            f"what a layer may cost: a fall of AP (default: {AP_TOLERANCE}), or a rise of "
-            f"the loss as a fraction of it (default: {LOSS_TOLERANCE})"
+            "what a layer may cost: a fall of AP, or a rise of the loss as a fraction of it "
+            f"(default: {AP_TOLERANCE} of AP, {LOSS_TOLERANCE} of the loss)"
         ),
     )
     parts.add_exp_arguments(parser)
