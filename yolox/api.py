@@ -27,8 +27,9 @@ from yolox.jobs.compress.result import CompressResult, run_compression
 from yolox.jobs.compress.settings import CompressError, CompressSettings
 from yolox.jobs.evaluate import evaluate
 from yolox.jobs.export import evaluation_images, export_checkpoint, has_onnxslim, with_given_names
-from yolox.jobs.prune import SCORED_IMAGES, PruneJob, prepare_pruning, require_own
+from yolox.jobs.prune import PruneJob, prepare_pruning, require_own
 from yolox.jobs.prune_latency import LatencySettings
+from yolox.jobs.prune_run import SCORED_IMAGES
 from yolox.jobs.train import TrainOptions, build_trainer
 from yolox.models import load_model
 from yolox.pruning import CRITERIA, PruneConfig, PruneRecord, PruningError, PruningPlan

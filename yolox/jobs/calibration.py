@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from loguru import logger
@@ -23,6 +24,8 @@ from yolox.utils.progress import track
 
 Batch = tuple[Tensor, Tensor]
 
+_Images = TypeVar("_Images", bound="Calibration")
+
 CALIBRATION_BATCH_SIZE = 1  # a Taylor score is a mean of squares: single images tell most
 
 
@@ -30,16 +33,16 @@ CALIBRATION_BATCH_SIZE = 1  # a Taylor score is a mean of squares: single images
 class Calibration:
     """Training images with their targets, one a batch; each pass over them shows its progress."""
 
-    batches: Sequence[Batch] = ()
+    batches: Sequence[Any] = ()
     title: str = "Scoring"
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         return track(self.batches, self.title)
 
-    def first(self, count: int | None) -> Calibration:
+    def first(self: _Images, count: int | None) -> _Images:
         """The first images of them; all where no count is given."""
         return dataclasses.replace(self, batches=self.batches[:count])
 
@@ -55,12 +58,16 @@ class Calibration:
         """All images as one tensor (N, 3, H, W), None where there are none."""
         return torch.cat([images for images, _ in self.batches]) if self.batches else None
 
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """The detector's own training loss on a batch, where the model is."""
+        return total_loss(model, batch)
+
     @torch.no_grad()
     def mean_loss(self, model: nn.Module) -> float:
-        """Mean training loss over the images, batch norms in evaluation mode."""
+        """Mean training loss over the images of a model in evaluation mode."""
         shown = dataclasses.replace(self, title="Loss")
         twin = copy.deepcopy(model).to(default_device())
-        return sum(float(total_loss(twin, batch)) for batch in shown) / len(self)
+        return sum(float(self.loss(twin, batch)) for batch in shown) / len(self)
 
 
 def calibrate(

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from loguru import logger
-from torch import nn
+from torch import Tensor, nn
 
 from yolox.exp.follow import with_names
 from yolox.exp.yolox_base import Exp
 from yolox.jobs.calibration import Calibration, calibrate, probe
 from yolox.jobs.evaluate import ap_evaluation
 from yolox.jobs.prune_latency import LatencySettings, plan_for_latency, time_models
+from yolox.jobs.prune_run import SCORED_IMAGES, OnHint, PruneRun, cut_where_it_fits
 from yolox.models import LoadedModel, checkpoint_payload, load_model
 from yolox.pruning import (
     CRITERIA,
@@ -28,27 +27,19 @@ from yolox.pruning import (
     PruneResult,
     PruningError,
     PruningPlan,
-    Stage,
     ThresholdHint,
-    apply_plan,
-    measure_latency,
     plan_pruning,
     prune_model,
     trace_groups,
 )
+from yolox.pruning.pruner import cut
 from yolox.pruning.ratios import sensitive_layers
 from yolox.utils.checkpoint import (
-    CheckpointError,
     file_digest,
     tensor_bytes,
     write_checkpoint,
 )
-from yolox.utils.device import default_device, machine
 from yolox.utils.errors import UserError
-from yolox.utils.files import replacing_together
-
-SCORED_IMAGES = 64
-LATENCY_SECONDS = 20.0  # that timing before and after may take
 
 
 def prune(
@@ -82,13 +73,11 @@ def prune(
     model, count_input = loaded.model, torch.zeros(1, 3, *loaded.spec.input_size)
     if plan is None:
         plan = _plan(loaded, config, calibration.first(images), on_hint)
-    whole, device = calibration.images(), default_device()
-    cut = partial(prune_model, model, probe(), config, plan=plan, count_input=count_input)
-    try:
-        return cut(images=None if whole is None else whole.to(device))
-    except torch.OutOfMemoryError:
-        logger.warning("what the layers are refitted on is too large for the GPU: on the CPU now")
-        return cut(images=whole)
+
+    def carry_out(whole: Tensor | None) -> PruneResult:
+        return prune_model(model, probe(), config, plan=plan, count_input=count_input, images=whole)
+
+    return cut_where_it_fits(carry_out, calibration.images())
 
 
 def _plan(
@@ -109,171 +98,71 @@ def _plan(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneJob:
-    """A checkpoint to prune, and where the result goes.
+class PruneJob(PruneRun):
+    """A checkpoint to prune.
 
     Attributes:
-        loaded, source: the model and its file.
-        output: file to write; plan and report go beside it.
-        config: what to prune, by how much, on what grounds.
-        calibration: training images, or none.
-        images: how many of them to score on.
-        plan: carried out in place of one made here.
-        evaluate: AP and AP50 of a model, to be measured at each stage; None leaves it out.
-        time_it: measure latency before and after, in PyTorch unless `latency` names a runtime.
-        latency: what a latency is measured in; a target in latency needs it.
-        command: the line that does it again, for the record.
+        loaded: what is in `source`.
     """
 
     loaded: LoadedModel
-    source: Path
-    output: Path
-    config: PruneConfig
-    calibration: Calibration = field(default_factory=Calibration)
-    images: int = SCORED_IMAGES
-    plan: PruningPlan | None = None
-    evaluate: Callable[[nn.Module], tuple[float, float]] | None = None
-    time_it: bool = True
-    latency: LatencySettings | None = None
-    command: str = ""
 
     @property
-    def scored(self) -> Calibration:
-        """The images to score on."""
-        return self.calibration.first(self.images)
-
-    def make_plan(
-        self, on_hint: Callable[[ThresholdHint], None] | None = None
-    ) -> tuple[PruningPlan, LatencyRecord | None]:
-        """The plan, given or made, and what was measured for a target in latency.
-
-        Raises:
-            PruningError: see `yolox.pruning.plan_pruning` and `plan_for_latency`.
-        """
-        if self.plan is not None:
-            return self.plan, None
-        config = self.config
-        if config.target_kind() != "latency":
-            return _plan(self.loaded, config, self.scored, on_hint), None
-        if self.latency is None:
-            raise PruningError(f"target {config.target} needs a runtime that it is measured in")
-        groups = trace_groups(self.loaded.model, probe())
-        scorer = self.scored.scorer(config)
-        return plan_for_latency(self.loaded, groups, config, self.latency, scorer, on_hint=on_hint)
-
-    def run(self, on_hint: Callable[[ThresholdHint], None] | None = None) -> PruneRecord:
-        """Prune, verify, measure, and write checkpoint, plan and report.
-
-        Raises:
-            PruningError: see `prune`; nothing is written then.
-        """
-        hints: list[str] = []
-
-        def hinted(hint: ThresholdHint) -> None:
-            hints.extend(hint.lines())
-            if on_hint:
-                on_hint(hint)
-
-        stages = [self._stage("before", self.loaded.model)]
-        plan, timing = self.make_plan(hinted)
-        result = prune(self.loaded, self.config, self.calibration, plan=plan)
-        if self._measures and self._compensates:
-            # That the plan cuts rightly is verified already, on the compensated model.
-            model = self.loaded.model
-            cut = apply_plan(model, trace_groups(model, probe()), result.plan)
-            stages.append(self._stage("cut", cut))
-        stages.append(
-            self._stage("cut and compensated" if self._compensates else "cut", result.model)
-        )
-        if timing is None and self.latency is not None:
-            timing = time_models(self.loaded, result.model, self.latency)
-        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        record = PruneRecord(
-            report=result.report,
-            config=result.plan.config | self._compensation(),
-            command=self.command,
-            source=str(self.source),
-            output=str(self.output),
-            file_bytes=(self.source.stat().st_size, 0),
-            latency_ms=self._latency(result, timing),
-            latency=timing,
-            machine=machine(),
-            stages=tuple(stages) if self._measures else (),
-            hint=tuple(hints),
-            date=date,
-        )
-        return self._write(self._payload(result, date, timing), result.plan, record)
-
-    def _write(
-        self, payload: dict[str, Any], plan: PruningPlan, record: PruneRecord
-    ) -> PruneRecord:
-        """Checkpoint, plan and reports change together; the record with the checkpoint's size."""
-        endings = (".plan.json", ".report.json", ".report.md")
-        files = [self.output, *map(self.output.with_suffix, endings)]
-        with replacing_together(files, CheckpointError, tensor_bytes(payload)) as temporaries:
-            checkpoint, *texts = temporaries
-            write_checkpoint(checkpoint, payload)
-            sizes = (record.file_bytes[0], checkpoint.stat().st_size)
-            record = dataclasses.replace(record, file_bytes=sizes)
-            contents = (plan.to_json(), record.to_json(), record.to_markdown())
-            for file, content in zip(texts, contents, strict=True):
-                file.write_text(content, encoding="utf-8", errors="surrogateescape")
-        return record
-
-    def _latency(
-        self, result: PruneResult, timing: LatencyRecord | None
-    ) -> tuple[float, float] | None:
-        """Milliseconds before and after."""
-        if timing is not None:
-            return timing.parent_ms, timing.result_ms
-        if not self.time_it:
-            return None
-        image = 255 * torch.rand(1, 3, *self.loaded.spec.input_size)
-        models = [self.loaded.model, result.model]
-        old, new = measure_latency(models, image, at_most=LATENCY_SECONDS)
-        return old, new
+    def whole(self) -> nn.Module:
+        """See `PruneRun`."""
+        return self.loaded.model
 
     @property
-    def _measures(self) -> bool:
-        return bool(len(self.calibration)) or self.evaluate is not None
+    def example(self) -> Tensor:
+        """See `PruneRun`."""
+        return 255 * torch.rand(1, 3, *self.loaded.spec.input_size)
 
-    @property
-    def _compensates(self) -> bool:
-        config = self.config
-        return config.absorb or config.reconstruct > 0 or config.bn_recalibrate > 0
+    def counted_plan(self, on_hint: OnHint | None) -> PruningPlan:
+        """See `PruneRun`."""
+        return _plan(self.loaded, self.config, self.scored, on_hint)
 
-    def _compensation(self) -> dict[str, Any]:
-        """What was done after the cut; a replayed plan tells of its own."""
-        names = ("absorb", "reconstruct", "bn_recalibrate")
-        return {name: getattr(self.config, name) for name in names}
+    def latency_plan(
+        self, settings: LatencySettings, on_hint: OnHint | None
+    ) -> tuple[PruningPlan, LatencyRecord]:
+        """See `PruneRun`."""
+        groups = trace_groups(self.whole, probe())
+        scorer = self.scored.scorer(self.config)
+        return plan_for_latency(self.loaded, groups, self.config, settings, scorer, on_hint=on_hint)
 
-    def _stage(self, label: str, model: nn.Module) -> Stage:
-        scored = self.scored
-        loss = scored.mean_loss(model) if len(scored) else None
-        ap, ap50 = (None, None) if self.evaluate is None else self.evaluate(model)
-        return Stage(label=label, loss=loss, ap50_95=ap, ap50=ap50)
+    def cut(self, plan: PruningPlan) -> PruneResult:
+        """See `PruneRun`."""
+        return prune(self.loaded, self.config, self.calibration, plan=plan)
 
-    def _payload(
-        self, result: PruneResult, date: str, timing: LatencyRecord | None
-    ) -> dict[str, Any]:
-        """What the checkpoint holds."""
+    def cut_bare(self, plan: PruningPlan) -> nn.Module:
+        """See `PruneRun`."""
+        return cut(self.whole, trace_groups(self.whole, probe()), plan, probe())
+
+    def time(self, pruned: nn.Module, settings: LatencySettings) -> LatencyRecord:
+        """See `PruneRun`."""
+        return time_models(self.loaded, pruned, settings)
+
+    def file_of(
+        self, result: PruneResult, record: PruneRecord
+    ) -> tuple[int, Callable[[Path], object]]:
+        """See `PruneRun`."""
         entry = {
             "plan": result.plan.to_dict(),
-            "compensation": self._compensation(),
+            "compensation": self.compensation(),
             "report": result.report.to_dict(),
             "source": str(self.source),
             "source_sha256": file_digest(self.source),
             "recipe": self.loaded.recipe,
-            "date": date,
+            "date": record.date,
         }
-        if timing is not None:
+        if record.latency is not None:
             entry["latency"] = {
-                "setting": timing.setting,
-                "parent_ms": timing.parent_ms,
-                "result_ms": timing.result_ms,
+                "setting": record.latency.setting,
+                "parent_ms": record.latency.parent_ms,
+                "result_ms": record.latency.result_ms,
             }
         loaded = self.loaded
-        return checkpoint_payload(result.model, loaded.spec, [*loaded.pruning, entry])
+        payload = checkpoint_payload(result.model, loaded.spec, [*loaded.pruning, entry])
+        return tensor_bytes(payload), partial(write_checkpoint, payload=payload)
 
 
 def prepare_pruning(

@@ -162,7 +162,7 @@ def _prune(
 ) -> None:
     job = _make_job(args, exp, loaded, source, output, argv)
     if args.dry_run:
-        _write_plan(job)
+        job.write_plan(show_hint)
         return
     if args.steps > 1:
         fabric = make_fabric(devices=1)
@@ -220,19 +220,6 @@ def _make_job(
         latency=latency_settings(args),
         optional=not (args.reconstruct or args.bn_recalibrate or args.eval),
         command=command_line("prunmodel", *argv),
-    )
-
-
-def _write_plan(job: PruneJob) -> None:
-    plan, timing = job.make_plan(show_hint)
-    path = job.output.with_suffix(".plan.json")
-    plan.save(path)
-    if timing:
-        logger.info(f"{timing.setting}: {timing.outcome}")
-    slots = sum(map(len, plan.removed.values()))
-    logger.info(
-        f"nothing cut: the plan to remove {slots} channels from {len(plan.removed)} groups is in "
-        f"{path}; carry it out with --plan {path}"
     )
 
 

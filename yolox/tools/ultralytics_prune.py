@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from loguru import logger
 
@@ -20,11 +20,8 @@ from yolox.tools.words import command_line
 from yolox.ultralytics.installed import NOTICE, require_ultralytics
 from yolox.utils.locks import claimed
 
-if TYPE_CHECKING:  # the job imports Ultralytics, which may not be here
-    from yolox.ultralytics.detector import Detector
-    from yolox.ultralytics.job import DetectorJob
-
 DEFAULT_SIDE = 640
+EVAL_BATCH = 16
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise PruningError("--eval measures AP on a data set: give --data my.yaml")
     logger.info(f"Ultralytics {require_ultralytics(safely=True)}: {NOTICE}")
     # Only now: all of these import Ultralytics.
-    from yolox.ultralytics.data import calibrate
+    from yolox.ultralytics.data import average_precision, calibrate
     from yolox.ultralytics.detector import Detector
     from yolox.ultralytics.files import read_detector
     from yolox.ultralytics.job import DetectorJob
@@ -52,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         config, calibration = calibrate(
             model, args.data, config, args.images, side, scores=args.plan is None
         )
+        evaluate = None
+        if args.eval:
+            evaluate = partial(average_precision, source=args.data, size=side, batch=EVAL_BATCH)
         job = DetectorJob(
             model=model,
             source=args.model,
@@ -60,14 +60,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             calibration=calibration,
             images=args.images,
             size=(side, side),
-            data=args.data if args.eval else None,
+            evaluate=evaluate,
             plan=None if args.plan is None else PruningPlan.load(args.plan),
             time_it=args.latency,
             latency=latency_settings(args),
             command=command_line("ultralytics_prune", *(sys.argv[1:] if argv is None else argv)),
         )
         if args.dry_run:
-            _write_plan(job, Detector(model))
+            job.write_plan(show_hint)
             return
         show(job.run(show_hint))
     _tell_next(args, output)
@@ -89,19 +89,6 @@ def _require_output(output: Path, source: Path) -> None:
         raise PruningError(f"{output} is the model to prune: name another file with -o")
     if output.is_dir():
         raise PruningError(f"{output} is a folder: name a file in it with -o")
-
-
-def _write_plan(job: DetectorJob, detector: Detector) -> None:
-    plan, timing = job.make_plan(detector, show_hint)
-    path = job.output.with_suffix(".plan.json")
-    plan.save(path)
-    if timing:
-        logger.info(f"{timing.setting}: {timing.outcome}")
-    slots = sum(map(len, plan.removed.values()))
-    logger.info(
-        f"nothing cut: the plan to remove {slots} channels from {len(plan.removed)} groups is in "
-        f"{path}; carry it out with --plan {path}"
-    )
 
 
 def _tell_next(args: argparse.Namespace, output: Path) -> None:

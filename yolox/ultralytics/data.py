@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from loguru import logger
-from torch import Tensor
+from torch import Tensor, nn
 from ultralytics.cfg import get_cfg
 from ultralytics.data import build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER
 
+from yolox.jobs.calibration import Calibration
 from yolox.pruning import CRITERIA, PruneConfig, PruningError
 from yolox.ultralytics.detector import Batch, detection_loss
 from yolox.utils.device import default_device
@@ -80,21 +81,8 @@ def _few(names: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrationImages:
-    """Training images with their labels, one a batch, uint8; each pass shows its progress."""
-
-    batches: Sequence[Batch] = ()
-    title: str = "Scoring"
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return track(self.batches, self.title)
-
-    def first(self, count: int) -> CalibrationImages:
-        """The first images of them."""
-        return replace(self, batches=self.batches[:count])
+class CalibrationImages(Calibration):
+    """Training images with their labels as Ultralytics' loader gives them, uint8, one a batch."""
 
     def images(self) -> Tensor | None:
         """All images (N, 3, H, W) in [0, 1], None where there are none."""
@@ -102,12 +90,9 @@ class CalibrationImages:
             return None
         return torch.cat([batch["img"] for batch in self.batches]).float() / 255
 
-    @torch.no_grad()
-    def mean_loss(self, model: Any) -> float:
-        """Mean training loss over the images, batch norms in evaluation mode."""
-        twin = copy.deepcopy(model).to(default_device()).eval()
-        shown = replace(self, title="Loss")
-        return sum(float(detection_loss(twin, batch)) for batch in shown) / len(self)
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Ultralytics' own training loss."""
+        return detection_loss(model, batch)
 
 
 def read_calibration(

@@ -21,6 +21,7 @@ from yolox.pruning import (
     PruningPlan,
     ThresholdHint,
     apply_and_verify,
+    apply_plan,
     compensate_cut,
     plan_pruning,
     trace_groups,
@@ -147,6 +148,10 @@ class Detector:
         model.yaml = pruned_yaml(self.original, plan)
         model.args = copy.deepcopy(self.original.args)
         return replace(result, model=model)
+
+    def cut_bare(self, plan: PruningPlan) -> Any:
+        """The pruned model as the plan leaves it, neither compensated nor verified."""
+        return as_ordinary(apply_plan(self._model, self.groups, plan))
 
     def _whole(self) -> str:
         """What attention keeps, for a message."""
