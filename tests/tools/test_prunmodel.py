@@ -11,9 +11,12 @@ import torch
 from torch import nn
 
 from tests.runs import command, differences, error_lines, read, tree
+from yolox.jobs.calibration import probe
 from yolox.models import load_model
-from yolox.pruning import PruningPlan, prune_model
-from yolox.tools import prunmodel
+from yolox.models.network_blocks import ChannelShift
+from yolox.pruning import PruningPlan, prune_model, trace_groups
+from yolox.pruning.blocks import find_blocks
+from yolox.tools import export, prunmodel
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.model_utils import count_macs, count_params
 
@@ -98,6 +101,29 @@ def test_a_plan_is_written_edited_and_replayed(tiny_exp: Path, best: Path, tmp_p
     after = widths(edited)
     assert {n for n, w in widths(best).items() if after[n] != w} == {"head.stems.0.conv"}
     assert after["head.stems.0.conv"] == widths(best)["head.stems.0.conv"] - 2
+
+
+def test_a_plan_that_empties_a_block_is_measured_written_and_exported(
+    tiny_exp: Path, best: Path, tmp_path: Path
+) -> None:
+    output, plan = tmp_path / "p.pth", tmp_path / "p.plan.json"
+    flags = ("--ch-sparsity", 0.3, "--allow-empty-blocks")
+    assert prune(tiny_exp, best, output, *flags, "--dry-run") == 0
+    whole = load_model(best).model
+    name, block = next(iter(find_blocks(whole, trace_groups(whole, probe()), probe()).items()))
+    content = json.loads(plan.read_text())
+    for group in content["groups"]:
+        if group["name"] == name:
+            group["remove"] = list(range(group["size"]))
+    plan.write_text(json.dumps(content))
+
+    assert prune(tiny_exp, best, output, "--plan", plan) == 0
+    small = load_model(output)
+    assert isinstance(small.model.get_submodule(block), ChannelShift)
+    stages = json.loads(output.with_suffix(".report.json").read_text())["stages"]
+    assert [stage["label"] for stage in stages] == ["before", "cut", "cut and compensated"]
+    words = ("-c", output, "--format", "torchscript", "-o", tmp_path / "p.torchscript")
+    assert command(export.main, *words, "-f", tiny_exp) == 0
 
 
 def test_replaying_a_plan_without_some_layers(tiny_exp: Path, best: Path, tmp_path: Path) -> None:
