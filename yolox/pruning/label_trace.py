@@ -9,6 +9,7 @@ pins it: that channel stays.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,31 @@ from yolox.pruning.labels import (
 MODEL_INPUT, MODEL_OUTPUT = "the model's input", "the model's output"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """An operation as it was called, the tensors among its arguments, and its result."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: list[Tensor]
+    out: Any
+
+    @property
+    def op(self) -> str:
+        """The operation's name."""
+        return str(self.func.overloadpacket.__name__)
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """The tensors of the result."""
+        return list(tensors_of(self.out))
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument that may be given by its place or its name."""
+        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+
+
 class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the channels of a model as it runs within this context, in evaluation mode.
 
@@ -60,7 +86,7 @@ class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._channels = channels
         self._layers = {name: model.get_submodule(name) for name, _ in channels.ports}
         self._owners: dict[int, str] = {}  # by the address of a weight
-        self._op = ""
+        self._op = ""  # that is followed
         for name, layer in self._layers.items():
             out = torch.from_numpy(channels.ports[name, "out"])
             if isinstance(layer, PRODUCERS):
@@ -80,61 +106,50 @@ class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        self._op = func.overloadpacket.__name__
         inputs = list(tensors_of((args, kwargs)))
         if any(label_of(tensor) is not None or self._owner(tensor) for tensor in inputs):
-            self._follow(func, args, kwargs or {}, inputs, out)
+            call = _Call(func=func, args=args, kwargs=kwargs or {}, inputs=inputs, out=out)
+            self._op = call.op
+            self._follow(call)
         return out
 
     def _owner(self, tensor: Tensor) -> str:
         """The layer whose weight or bias a tensor is, or is a view of."""
         return self._owners.get(tensor.untyped_storage().data_ptr(), "")
 
-    def _follow(
-        self,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        inputs: list[Tensor],
-        out: Any,
-    ) -> None:
-        op = self._op
+    def _follow(self, call: _Call) -> None:
+        op, inputs, out = call.op, call.inputs, call.out
         if op in UNREAD:
             return
-        if op == "convolution" and self._convolve(*args, output=out):
+        if op == "convolution" and self._convolve(*call.args, output=out):
             return
-        if op in ("addmm", "mm") and self._multiply(args, out):
+        if op in ("addmm", "mm") and self._multiply(call.args, out):
             return
         if not shares_storage(inputs, out):
             for name in {self._owner(tensor) for tensor in inputs} - {""}:
                 self._pin_layer(name)  # something reads a weight that is not its layer
         if op in COPIES:
-            put_label(next(tensors_of(out)), label_of(inputs[0]))
-        elif torch.Tag.pointwise in func.tags or op in ELEMENTWISE:
-            for tensor in tensors_of(out):
+            put_label(call.outputs[0], label_of(inputs[0]))
+        elif torch.Tag.pointwise in call.func.tags or op in ELEMENTWISE:
+            for tensor in call.outputs:
                 self._note(inputs)
                 put_label(tensor, self._meet(inputs, tensor.dim()))
         elif op in MOVES:
-            self._move(func, args, kwargs, inputs, out)
+            self._move(call)
         elif op == "constant_pad_nd":
             rank = inputs[0].dim()
-            padded = [rank - 1 - place // 2 for place, width in enumerate(args[1]) if width]
-            self._reduce(inputs[0], padded or [-1], out, keepdim=True)
+            padded = [rank - 1 - place // 2 for place, width in enumerate(call.args[1]) if width]
+            self._reduce(call, padded or [-1])
         elif op == "pixel_shuffle":
             self._shuffle_pixels(inputs[0], out)
         elif op in ("channel_shuffle", "native_channel_shuffle"):
-            self._shuffle_channels(inputs[0], args[1], out)
+            self._shuffle_channels(inputs[0], call.args[1], out)
         elif op in WINDOWS:
-            self._reduce(inputs[0], range(-WINDOWS[op], 0), out, keepdim=True)
+            self._reduce(call, range(-WINDOWS[op], 0))
         elif op in REDUCTIONS:
-            position = REDUCTIONS[op]
-            dims = args[position] if len(args) > position else kwargs.get("dim")
-            keepdim = args[0].dim() == next(tensors_of(out)).dim()
-            self._reduce(args[0], dims, out, keepdim=keepdim)
+            self._reduce(call, call.argument(REDUCTIONS[op], "dim"))
         elif op in ALONG:
-            position = ALONG[op]
-            dims = args[position] if len(args) > position else kwargs.get("dim", -1)
-            self._reduce(args[0], dims, out, keepdim=True)
+            self._reduce(call, call.argument(ALONG[op], "dim", -1))
         elif "batch_norm" in op:
             self._normalize(inputs, out)
         else:
@@ -228,43 +243,37 @@ class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._channels.pin(np.concatenate((a[b == CONSTANT], b[a == CONSTANT])), self._op)
         return compact(torch.where(left == CONSTANT, right, left))
 
-    def _move(
-        self,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        inputs: list[Tensor],
-        out: Any,
-    ) -> None:
+    def _move(self, call: _Call) -> None:
         """Run what moves data on the labels."""
-        moved = inputs if self._op in ("cat", "stack") else inputs[:1]
+        joins = call.op in ("cat", "stack")
+        moved = call.inputs if joins else call.inputs[:1]
         label = label_of(moved[0])
-        if any(label_of(tensor) is not None for tensor in inputs[len(moved) :]) or (
-            label is not None and not self._follows(args, kwargs, label, moved[0])
+        if any(label_of(tensor) is not None for tensor in call.inputs[len(moved) :]) or (
+            label is not None and not self._follows(call, label)
         ):
-            for tensor in inputs:
+            for tensor in call.inputs:
                 self._pin(tensor)
             return
-        rank = moved[0].dim()
-        dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) if len(moved) > 1 else 0
-        if self._op == "cat":
-            moved = [tensor for tensor in moved if tensor.dim() == rank]
-            spread = spread_for_cat(moved, dim % rank)
+        if joins:
+            result = call.func(self._joined(call, moved), *call.args[1:], **call.kwargs)
+        elif call.op in VIEWS:  # labels that are spread need not lie as a view wants them to
+            result = spread_label(moved[0]).reshape(call.args[1])
         else:
-            spread = [spread_label(tensor) for tensor in moved]
-        if len(moved) > 1:
-            spread = self._beside(spread, dim % rank if self._op == "cat" else None)
-        if self._op in VIEWS:  # labels that are spread need not lie as a view wants them to
-            result = spread[0].reshape(args[1])
-        else:
-            first = spread if self._op in ("cat", "stack") else spread[0]
-            result = func(first, *args[1:], **kwargs)
-        outputs = list(tensors_of(out))
-        for tensor, own in zip(outputs, tensors_of(result), strict=True):
+            result = call.func(spread_label(moved[0]), *call.args[1:], **call.kwargs)
+        for tensor, own in zip(call.outputs, tensors_of(result), strict=True):
             put_label(tensor, compact(own))
         self._note(moved)
         if label is not None:
-            self._hold_parts(label, args, kwargs, outputs)
+            self._hold_parts(call, label)
+
+    def _joined(self, call: _Call, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Labels of tensors that are laid beside each other, in shapes that fit."""
+        if call.op == "stack":
+            return self._beside([spread_label(tensor) for tensor in tensors], None)
+        rank = tensors[0].dim()
+        dim = call.argument(1, "dim", 0) % rank
+        same = [tensor for tensor in tensors if tensor.dim() == rank]  # not the empty one of old
+        return self._beside(spread_for_cat(same, dim), dim)
 
     def _beside(self, spread: list[Tensor], dim: int | None) -> list[Tensor]:
         """Tie channels that do not lie along the dimension on which tensors are joined.
@@ -283,56 +292,51 @@ class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return spread
         return [joint.expand(own.shape) for own in spread]
 
-    def _follows(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], label: Tensor, x: Tensor
-    ) -> bool:
+    def _follows(self, call: _Call, label: Tensor) -> bool:
         """Whether an operation may follow its input's channels: its arguments do not count them."""
-        varying, rank = varying_dims(label), x.dim()
-        if self._op in ("roll", "select", "unbind", "index_select", "unfold"):
-            position = 2 if self._op == "roll" else 1
-            dims = args[position] if len(args) > position else kwargs.get("dim", 0)
+        varying, rank = varying_dims(label), label.dim()
+        if call.op in ("roll", "select", "unbind", "index_select", "unfold"):
+            dims = call.argument(2 if call.op == "roll" else 1, "dim", 0)
             return not varying & dims_of(dims, rank)
-        if self._op == "index":
-            used = {dim: index for dim, index in enumerate(args[1]) if index is not None}
+        if call.op == "index":
+            used = {dim: index for dim, index in enumerate(call.args[1]) if index is not None}
             masks = any(index.dtype in (torch.bool, torch.uint8) for index in used.values())
             return not (masks or varying & used.keys())
-        if self._op == "view":
-            return not isinstance(args[1], torch.dtype)
-        return not (self._op == "pixel_unshuffle" and varying - {rank - 3})
+        if call.op == "view":
+            return not isinstance(call.args[1], torch.dtype)
+        return not (call.op == "pixel_unshuffle" and varying - {rank - 3})
 
-    def _hold_parts(
-        self, label: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: list[Tensor]
-    ) -> None:
+    def _hold_parts(self, call: _Call, label: Tensor) -> None:
         """What lays channels apart needs as many of them in each part."""
-        varying = varying_dims(label)
-        ids = label.flatten().numpy()
-        if self._op in VIEWS:
-            own = label_of(outputs[0])
-            if own is not None and len(varying_dims(own)) > len(varying):
-                # Which of the new dimensions a cut narrows is not known: all but the last stay.
-                last = max(varying_dims(own))
-                rows = own.movedim(last, -1).reshape(-1, own.shape[last]).numpy()
-                for row in rows[1:]:
-                    self._channels.tie(rows[0], row)
-                self._channels.positional.append(ids)
+        if call.op in VIEWS:
+            self._hold_rows(label, label_of(call.outputs[0]))
+        elif call.op == "slice" or "split" in call.op:
+            dim = call.argument(1 if call.op == "slice" else 2, "dim", 0) % label.dim()
+            if dim in varying_dims(label):
+                self._hold_split(call, label, dim)
+
+    def _hold_rows(self, label: Tensor, own: Tensor | None) -> None:
+        """Two dimensions made of one: which of them a cut narrows is not known, so the last."""
+        if own is None or len(varying_dims(own)) <= len(varying_dims(label)):
             return
-        if not (self._op == "slice" or "split" in self._op):
+        last = max(varying_dims(own))
+        rows = own.movedim(last, -1).reshape(-1, own.shape[last]).numpy()
+        for row in rows[1:]:
+            self._channels.tie(rows[0], row)
+        self._channels.positional.append(label.flatten().numpy())
+
+    def _hold_split(self, call: _Call, label: Tensor, dim: int) -> None:
+        size, ids = label.shape[dim], label.flatten().numpy()
+        widths = {tensor.shape[dim] for tensor in call.outputs}
+        if widths == {size}:
             return
-        dim = args[1] if self._op == "slice" and len(args) > 1 else kwargs.get("dim", 0)
-        if "split" in self._op and len(args) > 2:
-            dim = args[2]
-        dim %= label.dim()
-        size = label.shape[dim]
-        if dim not in varying or (len(outputs) == 1 and outputs[0].shape[dim] == size):
-            return
-        width = outputs[0].shape[dim]
-        even = width and size % width == 0 and all(t.shape[dim] == width for t in outputs)
-        if self._op == "slice":
-            start = args[2] if len(args) > 2 and args[2] is not None else 0
-            step = args[4] if len(args) > 4 else 1
+        width = min(widths)
+        even = len(widths) == 1 and width > 0 and size % width == 0
+        if call.op == "slice":
+            start, step = call.argument(2, "start") or 0, call.argument(4, "step", 1)
             even = even and step == 1 and start % width == 0
-        if not even or len(varying) > 1 or (ids == CONSTANT).any():
-            self._channels.pin(ids, self._op)
+        if not even or len(varying_dims(label)) > 1 or (ids == CONSTANT).any():
+            self._channels.pin(ids, call.op)
             return
         parts = list(ids.reshape(-1, width))
         known = (other for other in self._channels.parts if len(other) == len(parts))
@@ -365,15 +369,16 @@ class LabelTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         moved = torch.from_numpy(rows.T.reshape(-1).copy())
         put_label(out, moved.reshape(1, -1, *[1] * (x.dim() - 2)))
 
-    def _reduce(self, x: Tensor, dims: Any, out: Any, *, keepdim: bool) -> None:
+    def _reduce(self, call: _Call, dims: Any) -> None:
         """Something is taken over, or along, dimensions: labels may not change on them."""
+        x = call.inputs[0]
         label = label_of(x)
         over = dims_of(dims, x.dim())
         if label is None or varying_dims(label) & over:
             self._pin(x)
             return
-        for tensor in tensors_of(out):
-            if keepdim and tensor.dim() == x.dim():
+        for tensor in call.outputs:
+            if tensor.dim() == x.dim():
                 put_label(tensor, label)
             elif tensor.dim() == x.dim() - len(over):
                 sizes = [size for dim, size in enumerate(label.shape) if dim not in over]
