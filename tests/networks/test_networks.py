@@ -19,7 +19,7 @@ from yolox.pruning import (
     prune_model,
     trace_groups,
 )
-from yolox.pruning.verify import verify_plan
+from yolox.pruning.proof.verify import verify_plan
 from yolox.utils.model_utils import count_macs
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.pruning.helpers import enliven, plan_of, random_plan
 from yolox.pruning import Group, PruningError, trace_groups
 from yolox.pruning.balance import bundles
-from yolox.pruning.verify import verify_plan
+from yolox.pruning.proof.verify import verify_plan
 
 X = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 C = 12

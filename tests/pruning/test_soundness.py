@@ -178,7 +178,7 @@ HELD = [
 def test_large_layers_prove_as_much_without_being_run(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("yolox.pruning.held.LARGE_WEIGHT", 1)
+    monkeypatch.setattr("yolox.pruning.proof.held.LARGE_WEIGHT", 1)
     if name in RIGHT:
         test_what_a_trace_follows_is_pruned_right(name)
     else:
@@ -211,7 +211,7 @@ class Hooked(nn.Module):
 def test_hooks_and_other_readers_of_a_weight_are_seen(
     how: str, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("yolox.pruning.held.LARGE_WEIGHT", large)
+    monkeypatch.setattr("yolox.pruning.proof.held.LARGE_WEIGHT", large)
     torch.manual_seed(0)
     model = Hooked(how).eval()
     if how in ("keyword", "input", "weight as it trains"):

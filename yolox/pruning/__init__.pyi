@@ -8,6 +8,7 @@ from .importance import RandomScorer, TaylorScorer, WeightScorer, make_scorer
 from .latency.measure import measure_latency
 from .latency.record import LatencyRecord
 from .plan import PruningPlan
+from .proof.verify import verify_plan
 from .pruner import PruneResult, apply_and_verify, compensate_cut, plan_pruning, prune_model
 from .report import (
     ModelFigures,
@@ -19,8 +20,7 @@ from .report import (
 )
 from .sparsity import Sparsity, SparsityConfig, make_sparsity
 from .surgery import apply_plan, mask_plan
-from .trace import trace_groups
-from .verify import verify_plan
+from .tracing.trace import trace_groups
 
 __all__ = [
     "CRITERIA",

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from yolox.models.network_blocks import ChannelShift
-from yolox.pruning.apart import flatten, outputs_apart
 from yolox.pruning.balance import bundles
 from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
-from yolox.pruning.redraw import redraw
+from yolox.pruning.proof.apart import flatten, outputs_apart
+from yolox.pruning.proof.redraw import redraw
+from yolox.pruning.proof.twins import WORST_TOLERANCE
 from yolox.pruning.surgery import Removed, removed_channels, silence
-from yolox.pruning.twins import WORST_TOLERANCE
 from yolox.pruning.watch import one_line
 from yolox.utils.threads import single_threaded
 

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from yolox.pruning.allocate import Costs, allocate
-from yolox.pruning.apart import CutRefusedError
 from yolox.pruning.blocks import empty_blocks, find_blocks, plan_of_rest
 from yolox.pruning.compensate import absorb_constants, refit
 from yolox.pruning.config import PruneConfig, PruningError
@@ -18,11 +17,12 @@ from yolox.pruning.groups import Group
 from yolox.pruning.hint import ThresholdHint, threshold_hint
 from yolox.pruning.importance import Loss, Scorer, make_scorer
 from yolox.pruning.plan import PruningPlan, make_plan
+from yolox.pruning.proof.apart import CutRefusedError
+from yolox.pruning.proof.verify import find_culprits, verify_plan
 from yolox.pruning.report import PruneReport, report_change
 from yolox.pruning.select import select_groups
 from yolox.pruning.surgery import apply_plan, mask_plan
-from yolox.pruning.trace import trace_groups
-from yolox.pruning.verify import find_culprits, verify_plan
+from yolox.pruning.tracing.trace import trace_groups
 
 
 @dataclass(frozen=True, kw_only=True)

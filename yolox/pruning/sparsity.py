@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from yolox.pruning.groups import Group
-from yolox.pruning.trace import trace_groups
+from yolox.pruning.tracing.trace import trace_groups
 from yolox.utils.choices import FORMS, SCHEDULES
 from yolox.utils.errors import UserError
 

@@ -15,13 +15,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from yolox.pruning.apart import CutRefusedError, Probe, differs
 from yolox.pruning.balance import bundles
 from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
+from yolox.pruning.proof.apart import CutRefusedError, Probe, differs
+from yolox.pruning.proof.twins import Twins
 from yolox.pruning.surgery import apply_plan
-from yolox.pruning.twins import Twins
 from yolox.utils.threads import single_threaded
 
 MAX_CULPRITS = 3

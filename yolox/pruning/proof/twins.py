@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yolox.pruning.apart import (
+from yolox.pruning.groups import Group
+from yolox.pruning.plan import PruningPlan
+from yolox.pruning.proof.apart import (
     FAINT_RATIO,
     TOLERANCE,
     CutRefusedError,
@@ -21,13 +23,11 @@ from yolox.pruning.apart import (
     flatten,
     outputs_apart,
 )
-from yolox.pruning.channels import Axis
-from yolox.pruning.groups import Group
-from yolox.pruning.held import LargeLayers, channel_dim
-from yolox.pruning.ops import SEED, Ops, same_chance
-from yolox.pruning.plan import PruningPlan
-from yolox.pruning.redraw import noise, random_images, redraw
+from yolox.pruning.proof.held import LargeLayers, channel_dim
+from yolox.pruning.proof.ops import SEED, Ops, same_chance
+from yolox.pruning.proof.redraw import noise, random_images, redraw
 from yolox.pruning.surgery import AXIS_DIMS, copy_kept, kept_channels, removed_channels, silence
+from yolox.pruning.tracing.channels import Axis
 from yolox.pruning.watch import describe, one_line, watch_calls
 
 # Over its whole depth a model magnifies rounding itself: so many times what the last bit of its

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from yolox.pruning.channels import CONSTANT, Channels, Indices
 from yolox.pruning.groups import PRODUCERS
-from yolox.pruning.label_rules import (
+from yolox.pruning.tracing.channels import CONSTANT, Channels, Indices
+from yolox.pruning.tracing.label_rules import (
     ALONG,
     COPIES,
     ELEMENTWISE,
@@ -29,7 +29,7 @@ from yolox.pruning.label_rules import (
     VIEWS,
     WINDOWS,
 )
-from yolox.pruning.labels import (
+from yolox.pruning.tracing.labels import (
     compact,
     dims_of,
     filled_dims,

@@ -1,0 +1,1 @@
+"""Which channels belong together: labels that travel with the tensors of a run, and their groups."""
