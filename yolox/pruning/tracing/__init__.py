@@ -1,1 +1,1 @@
-"""Which channels belong together: labels that travel with the tensors of a run, and their groups."""
+"""Which channels belong together: labels that travel with a run's tensors, and groups of them."""
