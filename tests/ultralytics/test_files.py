@@ -14,6 +14,7 @@ from torch import nn
 
 from tests.ultralytics.helpers import SIDE, make_detector, raw, shapes
 from yolox import ultralytics as adapter
+from yolox.utils.checkpoint import CheckpointError, load_checkpoint
 from yolox.utils.errors import UserError
 
 STOCK = """
@@ -76,6 +77,24 @@ def test_a_malicious_file_is_refused_and_nothing_in_it_runs(whole: Path, tmp_pat
     assert not marker.exists()
     torch.load(path, weights_only=False)
     assert marker.exists()  # it would have
+
+
+def test_reading_a_file_allows_the_process_nothing_more(whole: Path) -> None:
+    before = set(torch.serialization.get_safe_globals())
+    adapter.read_detector(whole)
+    assert set(torch.serialization.get_safe_globals()) == before
+    with torch.serialization.safe_globals([print]):
+        adapter.read_detector(whole)
+        assert print in torch.serialization.get_safe_globals()
+
+
+def test_a_file_of_theirs_is_refused_as_ours_whatever_was_read_before(whole: Path) -> None:
+    from ultralytics.nn.tasks import torch_safe_load
+
+    torch_safe_load(str(whole), safe_only=True)  # as their own programs do
+    assert torch.serialization.get_safe_globals()
+    with pytest.raises(CheckpointError, match="holds pickled Python objects"):
+        load_checkpoint(whole)
 
 
 def test_an_activation_that_is_code_is_refused_and_not_evaluated(tmp_path: Path) -> None:

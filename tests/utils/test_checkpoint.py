@@ -281,6 +281,21 @@ def test_a_pickled_module_is_refused(path: Path) -> None:
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_the_process_allows_to_unpickle_is_refused(path: Path, legacy: bool) -> None:
+    """Other libraries allow classes for the whole process: here they are as strange as before."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    torch.save({"model": model}, path, _use_new_zipfile_serialization=not legacy)
+    allowed = [nn.Sequential, nn.Conv2d, set, (getattr, "builtins.getattr")]
+    with torch.serialization.safe_globals(allowed):
+        before = torch.serialization.get_safe_globals()
+        if not legacy:
+            assert isinstance(torch.load(path, weights_only=True)["model"], nn.Sequential)
+        with pytest.raises(CheckpointError, match="holds pickled Python objects"):
+            load_checkpoint(path)
+        assert set(torch.serialization.get_safe_globals()) == set(before)
+
+
 @pytest.mark.parametrize(
     ("content", "got"),
     [

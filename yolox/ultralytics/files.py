@@ -22,6 +22,7 @@ from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from yolox.pruning import PruningError, PruningPlan
+from yolox.utils.checkpoint import allowed_globals_aside
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
 from yolox.utils.printable import printable
@@ -77,7 +78,8 @@ def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, Any]]:
     if path.is_dir():
         raise UserError(f"{path} is a folder: expected a .pt file of Ultralytics")
     try:
-        checkpoint, file = torch_safe_load(str(path), safe_only=True)
+        with allowed_globals_aside():  # theirs adds the file's classes for the whole process
+            checkpoint, file = torch_safe_load(str(path), safe_only=True)
     except FileNotFoundError as error:
         raise UserError(f"no file {path}") from error
     except Exception as error:  # whatever a damaged file leads to

@@ -5,9 +5,11 @@ from __future__ import annotations
 import collections
 import hashlib
 import pickle
+import threading
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ _MAX_REASON_LENGTH = 150  # letters
 FORMAT = "yolox-checkpoint"
 VERSION = 1
 _ZIP_MAGIC = b"PK\x03\x04"  # what a zip archive begins with
+_SETTING_ASIDE = threading.RLock()
 
 
 class CheckpointError(UserError):
@@ -53,7 +56,8 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     """Read a checkpoint of ours or an official ``{"model": state_dict}`` file.
 
     The checksums that the file holds are compared first, which PyTorch does not do; files of its
-    format before 1.6 hold none.
+    format before 1.6 hold none. Classes that the process has allowed PyTorch to unpickle are not
+    allowed here.
 
     Raises:
         CheckpointError: missing, damaged, holding pickled code, or of another format.
@@ -66,7 +70,7 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
         )
     _require_undamaged(path)
     try:
-        with warnings.catch_warnings():
+        with allowed_globals_aside(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd bytes, before the error that they lead to
             content = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -81,6 +85,24 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
         raise _damaged(path, error) from error
     _require_format(path, content)
     return dict(content)
+
+
+@contextmanager
+def allowed_globals_aside() -> Iterator[None]:
+    """Have ``torch.load(weights_only=True)`` take what PyTorch itself takes, and nothing more.
+
+    Libraries add classes by `torch.serialization.add_safe_globals` for the whole process, so that
+    what one of them reads decides how strict all others are. At the end the list is as it was
+    before, without what was added meanwhile. It is one for all threads.
+    """
+    with _SETTING_ASIDE:
+        allowed = torch.serialization.get_safe_globals()
+        torch.serialization.clear_safe_globals()
+        try:
+            yield
+        finally:
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals(allowed)
 
 
 def _require_format(path: Path, content: Any) -> None:
