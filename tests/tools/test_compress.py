@@ -22,7 +22,9 @@ from yolox.exp import Exp, get_exp
 from yolox.jobs.calibration import probe
 from yolox.jobs.compress.pipeline import plan_compression
 from yolox.jobs.compress.recipe import Recipe, origin_of
+from yolox.jobs.compress.record import Record
 from yolox.jobs.compress.settings import CompressSettings
+from yolox.jobs.compress.stage import Stage
 from yolox.jobs.compress.stages import Processes, Training
 from yolox.jobs.compress.verdict import Verdict, latency_verdict, tell_verdicts
 from yolox.jobs.train import TrainOptions, official_args
@@ -227,6 +229,29 @@ def test_a_plan_names_every_stage_and_touches_nothing(
     ):  # fmt: skip
         assert part in plan, part
     assert not folder.exists()
+
+
+def test_lines_are_of_the_program_that_was_called(
+    tiny_exp: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def begun(stages: list[Stage], record: Record, **_: object) -> None:
+        record.begin(stages[0], "mark")
+        raise UserError("begun")
+
+    monkeypatch.setattr(compress, "run_stages", begun)
+    starts = {"yolox": "yolox prune ", "compress.py": "python tools/prunmodel.py "}
+    for program, pruning in starts.items():
+        monkeypatch.setattr(sys, "argv", [program])
+        folder = tmp_path / program
+        words = ("-c", trained / "best_ckpt.pth", "-o", folder, "-f", tiny_exp, *QUICK)
+        assert command(compress.main, *words) == 1
+        line = stages(folder)["pruning"]["command"]
+        assert line.startswith(pruning)
+        assert line in capsys.readouterr().out.splitlines()
 
 
 def test_everything_is_measured_at_the_size_of_the_training(

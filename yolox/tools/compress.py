@@ -99,6 +99,7 @@ def _plan(args: argparse.Namespace) -> CompressPipeline:
                 launch=_launch,
                 log_to=lambda folder: setup_logger(folder, get_rank()),
             ),
+            write_line=command_line,
         )
 
 
@@ -129,8 +130,7 @@ def _show(stages: Sequence[Stage], record: Record, folder: Path) -> None:
     console = cli.console()
     console.print(table)
     for stage in stages:  # whole lines, to be copied
-        line = command_line(stage.tool, *stage.words())
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(stage.line(), soft_wrap=True, highlight=False, markup=False)
 
 
 def _tell(pipeline: CompressPipeline, stage: Stage, found: object) -> None:

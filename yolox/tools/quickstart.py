@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = (
         command_line("train", "-f", DEFAULT_EXP),
         command_line("prunmodel", "--mode", "global", "--ch-sparsity", 0.4),
-        command_line("train", "-f", DEFAULT_EXP, "-c", "YOLOX_outputs/yolox_voc_s/pruned.pth"),
+        command_line("finetune", "-f", DEFAULT_EXP, "-c", "YOLOX_outputs/yolox_voc_s/pruned.pth"),
     )
     logger.info(
         f"done. The trained model is {trained}, the pruned and fine-tuned one {tuned}.\n"

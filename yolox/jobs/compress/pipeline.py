@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from loguru import logger
@@ -16,7 +16,7 @@ from yolox.export.settings import SUFFIXES
 from yolox.jobs.compress.recipe import Recipe, origin_of
 from yolox.jobs.compress.record import Record
 from yolox.jobs.compress.settings import CompressSettings
-from yolox.jobs.compress.stage import Stage
+from yolox.jobs.compress.stage import Stage, script_line
 from yolox.jobs.compress.stages import (
     Export,
     FileEvaluation,
@@ -53,6 +53,7 @@ class CompressPipeline:
         time: what things take here.
         origin: a digest of what everything follows from.
         processes: how trainings are run.
+        write_line: see `Stage`.
     """
 
     settings: CompressSettings
@@ -63,6 +64,7 @@ class CompressPipeline:
     time: Forecast
     origin: str
     processes: Processes = field(default_factory=Processes)
+    write_line: Callable[..., str] = script_line
 
     @property
     def tuned(self) -> Path:
@@ -113,7 +115,7 @@ class CompressPipeline:
 
     def stages(self) -> list[Stage]:
         """In order; each reads what those before it wrote."""
-        return list(self._stages())
+        return [replace(stage, write_line=self.write_line) for stage in self._stages()]
 
     def _stages(self) -> Iterator[Stage]:
         settings, current = self.settings, self.source
@@ -322,6 +324,7 @@ def plan_compression(
     folder: Path | None = None,
     origin: Path | str | None = None,
     processes: Processes | None = None,
+    write_line: Callable[..., str] = script_line,
 ) -> CompressPipeline:
     """The pipeline of a checkpoint; a few passes of the model tell how long it takes.
 
@@ -332,6 +335,7 @@ def plan_compression(
         folder: to write into; ``<exp_name>_compress`` beside the Exp's own by default.
         origin: Exp file, or another name of the recipe, that a resumed run has to agree in.
         processes: how trainings are run; in this process, on one device, by default.
+        write_line: see `Stage`.
 
     Raises:
         UserError: what cannot work, before anything is written.
@@ -351,6 +355,7 @@ def plan_compression(
         time=forecast(exp, loaded),
         origin=origin_of(exp, source, recipe.origin if origin is None else origin),
         processes=processes or Processes(),
+        write_line=write_line,
     )
 
 

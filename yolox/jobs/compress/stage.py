@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+
+def script_line(tool: str, *words: str) -> str:
+    """The line of a script of tools/ and its words."""
+    return f"python tools/{tool}.py {shlex.join(words)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +25,7 @@ class Stage(ABC):
         folders: its own, removed before it is begun anew.
         seconds: that it is expected to take.
         checkpoint: where this is there, a stage that was cut off is resumed from it.
+        write_line: a command's name and words as a line, the way that the person calls commands.
     """
 
     tool: ClassVar[str]  # name of the command's file in tools/, for the line
@@ -29,6 +36,7 @@ class Stage(ABC):
     folders: tuple[Path, ...] = ()
     seconds: float = 0.0
     checkpoint: Path | None = None
+    write_line: Callable[..., str] = script_line
 
     @abstractmethod
     def run(self, *, resumes: bool = False) -> object:
@@ -53,4 +61,4 @@ class Stage(ABC):
 
     def line(self) -> str:
         """The command as a person would type it."""
-        return f"python tools/{self.tool}.py {shlex.join(self.words())}"
+        return self.write_line(self.tool, *self.words())
