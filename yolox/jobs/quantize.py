@@ -30,6 +30,7 @@ from yolox.export.quantize_onnx import OnnxQuantizer
 from yolox.export.quantize_openvino import OpenvinoQuantizer
 from yolox.export.settings import SUFFIXES
 from yolox.models import LoadedModel
+from yolox.utils.choices import CALIBRATION_IMAGES
 from yolox.utils.files import require_writable
 from yolox.utils.scratch import scratch_folder
 from yolox.utils.timing import compared, interleave, tell_unsteady
@@ -102,7 +103,7 @@ class QuantizeRecord:
         return table
 
 
-def calibration_images(exp: Exp, count: int) -> list[Tensor]:
+def calibration_images(exp: Exp, count: int = CALIBRATION_IMAGES) -> list[Tensor]:
     """Training images of an Exp, letterboxed as in evaluation, float32 (1, 3, H, W) each.
 
     Raises:

@@ -16,3 +16,4 @@ LATENCY_RUNTIME = "onnxruntime"  # that a target in latency is met in where none
 FORMS = ("l1", "group")
 SCHEDULES = ("constant", "linear", "step")
 SPARSITY_EPOCHS, STEP_EPOCHS, TUNING_EPOCHS = 20, 5, 20  # of a compression's trainings
+CALIBRATION_IMAGES = 128  # that quantization measures ranges on

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from yolox.export.settings import METHODS
 from yolox.tools.flags import parts
+from yolox.utils.choices import CALIBRATION_IMAGES
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -36,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--calibration-images",
         type=parts.positive,
-        default=128,
+        default=CALIBRATION_IMAGES,
         help="number of training images to measure ranges on",
     )
     methods = "; ".join(f"{name}: {', '.join(able)}" for name, able in METHODS.items())
