@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.runs import command, differences, read, tree
+from tests.runs import command, differences, error_lines, read, tree
 from yolox.models import load_model
 from yolox.pruning import PruningPlan, trace_groups
 from yolox.tools import cli, compare, demo, eval, prunmodel, train
@@ -71,6 +72,25 @@ def test_save_writes_structure_and_weights_only(
     assert differences(content["model"], source["model"]) == []
     assert content["spec"] == source["spec"]
     assert output.stat().st_size < latest.stat().st_size / 2
+
+
+def test_save_replaces_only_the_same_model_unless_told_to(
+    tiny_exp: Path, trained: Path, pruned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, resumable = tmp_path / "whole.pth", tmp_path / "latest.pth"
+    shutil.copy(trained / "latest_ckpt.pth", resumable)
+    assert _prune(tiny_exp, resumable, output, "--mode", "save") == 0
+    assert _prune(tiny_exp, resumable, output, "--mode", "save") == 0
+    before = tree(tmp_path)
+    for source, place in ((pruned, output), (resumable, resumable)):
+        capsys.readouterr()
+        assert _prune(tiny_exp, source, place, "--mode", "save") == 1
+        (line,) = error_lines(capsys.readouterr().err)
+        assert f"{place} is there" in line
+        assert line.endswith("name another file as -o, or replace it with --overwrite")
+    assert tree(tmp_path) == before
+    assert _prune(tiny_exp, pruned, output, "--mode", "save", "--overwrite") == 0
+    assert load_model(output).is_pruned
 
 
 def test_list_shows_every_prunable_convolution(

@@ -43,8 +43,9 @@ from yolox.tools import cli
 from yolox.tools.flags.prunmodel import STEP_EPOCHS, make_parser
 from yolox.tools.prune_args import latency_settings, prune_config
 from yolox.tools.words import command_line
-from yolox.utils.checkpoint import save_checkpoint
+from yolox.utils.checkpoint import load_checkpoint, save_checkpoint
 from yolox.utils.download import resolve_weights
+from yolox.utils.errors import UserError
 from yolox.utils.locks import claimed
 from yolox.utils.model_utils import count_macs, count_params
 from yolox.utils.timing import compared
@@ -131,7 +132,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.mode == "save":
         if "class_names" in exp.given:
             loaded = with_names(loaded, exp)
-        output = save_whole_model(loaded, args.output or folder / "whole_model.pth")
+        output = args.output or folder / "whole_model.pth"
+        if output.is_file() and not (args.overwrite or _is_saved(output, loaded)):
+            raise PruningError(
+                f"{output} is there, and does not hold this model: name another file as `output`, "
+                "or replace it with `overwrite=True`"
+            )
+        save_whole_model(loaded, output)
         logger.info(f"whole model ({count_params(loaded.model):,} parameters) in {output}")
         return
     if args.mode == "list":
@@ -179,8 +186,25 @@ def _prune(
         record = job.run(show_hint)
     show(record)
     kept = ("finetune_act", "") if is_spoilt_by_tuning(job.config, exp, loaded) else ()
-    line = command_line("train", *cli.recipe_words(args), "-c", output, *kept)
+    line = command_line("finetune", *cli.recipe_words(args), "-c", output, *kept)
     logger.info(f"fine-tune it: {line}")
+
+
+def _is_saved(output: Path, loaded: LoadedModel) -> bool:
+    """Whether a file holds this model and nothing else."""
+    payload = checkpoint_payload(loaded.model, loaded.spec, loaded.pruning)
+    try:
+        there = load_checkpoint(output)
+    except UserError:
+        return False
+    if there.keys() != {"format", "version", *payload}:
+        return False
+    own, weights = payload.pop("model"), there["model"]
+    return (
+        all(there[name] == value for name, value in payload.items())
+        and weights.keys() == own.keys()
+        and all(torch.equal(weights[name], own[name]) for name in own)
+    )
 
 
 def _tell_idle(args: argparse.Namespace, exp: Exp) -> None:

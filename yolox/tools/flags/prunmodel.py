@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--overwrite",
         action="store_true",
-        help="replace a file that was pruned from another checkpoint (default: refuse)",
+        help="replace a file that holds another model or was pruned from one (default: refuse)",
     )
 
     add = add_pruning(parser).add_argument
