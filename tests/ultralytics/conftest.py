@@ -25,6 +25,7 @@ def ultralytics_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "YOLO_CONFIG_DIR": str(folder),
+            "YOLOX_CACHE": str(folder / "cache"),
             "YOLO_OFFLINE": "true",
             "YOLO_AUTOINSTALL": "false",
             "YOLO_VERBOSE": "false",

@@ -39,7 +39,6 @@ def test_prune_writes_model_plan_and_report(
     args = (whole, "--data", data, "--target", "macs=0.5", "-o", output, "--eval", "--images", 2)
     assert command(ultralytics_prune.main, *args, *FAST) == 0
     said = capsys.readouterr()
-    assert "AGPL" in said.err
     assert f"tools/ultralytics_train.py {output} data={data} epochs=100" in said.err
     assert "AP50-95" in said.out
     record = json.loads(output.with_suffix(".report.json").read_text())
@@ -164,6 +163,51 @@ def test_another_version_or_none_is_told_with_the_line_that_installs_it(
     assert command(ultralytics_train.main, "model.pt") == 1
     (line,) = error_lines(capsys.readouterr().err)
     assert 'pip install "ultralytics>=8.4.190,<8.5"' in line
+
+
+def test_the_licence_is_told_once_to_a_user(
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("YOLOX_CACHE", str(tmp_path / "cache"))
+    told = []
+    for _ in range(2):
+        assert command(ultralytics_prune.main, whole, "--mode", "list") == 0
+        told.append("AGPL" in capsys.readouterr().err)
+    assert told == [True, False]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("YOLOX_CACHE", str(tmp_path / "file"))
+    for _ in range(2):  # nothing can be remembered there
+        assert command(ultralytics_prune.main, whole, "--mode", "list") == 0
+        assert "AGPL" in capsys.readouterr().err
+
+
+def test_flags_in_place_of_their_settings_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(ultralytics_train.main, "best.pt", "--data", "my.yaml", "--epochs", 3) == 1
+    (line,) = error_lines(capsys.readouterr().err)
+    assert "--data my.yaml --epochs 3" in line
+    assert "as data=my.yaml" in line
+
+
+@pytest.mark.parametrize("module", ["prunmodel", "train", "eval", "export", "demo", "quantize"])
+def test_our_own_commands_name_those_that_take_their_files(
+    module: str,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["yolox"])
+    main = importlib.import_module(f"yolox.tools.{module}").main
+    recipe = ("-n", "yolox-nano") if module != "demo" else (tmp_path,)
+    assert command(main, "-c", whole, *recipe) == 1
+    (line,) = error_lines(capsys.readouterr().err)
+    for part in (str(whole), "yolox ultralytics prune", "yolox ultralytics train", "yolo val"):
+        assert part in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unsafe_ultralytics_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

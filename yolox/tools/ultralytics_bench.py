@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loguru import logger
-
 from yolox.jobs.prune_latency import LatencySettings
 from yolox.pruning import comparison_table
 from yolox.tools import cli
 from yolox.tools.flags.ultralytics_bench import make_parser
 from yolox.tools.ultralytics_prune import trained_side
-from yolox.ultralytics.installed import NOTICE, require_ultralytics
+from yolox.ultralytics.installed import begin_safely
 from yolox.utils.errors import UserError
 from yolox.utils.files import short_names
 
@@ -21,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     if args.openvino_precision != "f32" and args.runtime != "openvino":
         raise UserError("--openvino-precision is of a measurement in --runtime openvino")
-    logger.info(f"Ultralytics {require_ultralytics(safely=True)}: {NOTICE}")
+    begin_safely()
     # Only now: it imports Ultralytics.
     from yolox.ultralytics.compare import compare_files
     from yolox.ultralytics.files import read_detector

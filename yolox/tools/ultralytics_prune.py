@@ -17,7 +17,7 @@ from yolox.tools.flags.ultralytics_prune import make_parser
 from yolox.tools.prune_args import latency_settings, prune_config
 from yolox.tools.prunmodel import list_layers, show
 from yolox.tools.words import command_line
-from yolox.ultralytics.installed import NOTICE, require_ultralytics
+from yolox.ultralytics.installed import begin_safely
 from yolox.utils.locks import claimed
 
 DEFAULT_SIDE = 640
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = prune_config(args, args.seed) if args.mode != "list" else PruneConfig()
     if args.eval and args.data is None:
         raise PruningError("--eval measures AP on a data set: give --data my.yaml")
-    logger.info(f"Ultralytics {require_ultralytics(safely=True)}: {NOTICE}")
+    begin_safely()
     # Only now: all of these import Ultralytics.
     from yolox.ultralytics.data import average_precision, calibrate
     from yolox.ultralytics.detector import Detector

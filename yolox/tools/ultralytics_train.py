@@ -10,7 +10,7 @@ from yolox.pruning import SparsityConfig
 from yolox.tools import cli
 from yolox.tools.flags.ultralytics_train import make_parser
 from yolox.tools.words import command_line
-from yolox.ultralytics.installed import NOTICE, require_ultralytics
+from yolox.ultralytics.installed import begin_safely
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sparsity = SparsityConfig(
             strength=args.sparsity, form=args.form, schedule=args.schedule, warmup=args.warmup
         )
-    logger.info(f"Ultralytics {require_ultralytics(safely=True)}: {NOTICE}")
+    begin_safely()
     # Only now: it imports Ultralytics.
     from yolox.ultralytics.trainer import train
 

@@ -25,6 +25,8 @@ FUNCTIONS = {
     "yolox.jobs.measure": "bench",
     "yolox.pruning.trace_groups": "prunmodel --mode list",
     "yolox.prune": "prunmodel",
+    "yolox.ultralytics.PrunedTrainer": "ultralytics_train",
+    "yolox.ultralytics.prune_detector": "ultralytics_prune",
 }
 # Arguments whose flags are called otherwise: their places in a parsed command line, the first
 # that a command has.

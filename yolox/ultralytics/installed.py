@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
+from loguru import logger
+
+from yolox.utils.cache_folder import cache_folder
 from yolox.utils.errors import UserError
 from yolox.utils.extras import import_extra
 
@@ -52,6 +56,25 @@ def require_ultralytics(*, safely: bool = False) -> str:
             "variable ULTRALYTICS_SAFE_LOAD=true"
         )
     return found
+
+
+def begin_safely() -> None:
+    """`require_ultralytics` for a command: safely, and its version is told.
+
+    So is its licence, at the first time that this user runs such a command here: a file in the
+    cache folder remembers it. Where none can be written, it is told each time.
+
+    Raises:
+        UserError: see `require_ultralytics`.
+    """
+    found = require_ultralytics(safely=True)
+    mark = cache_folder() / "ultralytics_licence_told"
+    is_first = not mark.exists()
+    logger.info(f"Ultralytics {found}{f': {NOTICE}' if is_first else ''}")
+    if is_first:
+        with suppress(OSError):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
 
 
 def _numbers(text: str) -> tuple[int, ...]:

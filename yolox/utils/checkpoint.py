@@ -76,6 +76,13 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     except pickle.UnpicklingError as error:
         if not zipfile.is_zipfile(path) and _is_damaged(path):
             raise _damaged(path, error) from error
+        if _is_of_ultralytics(path):
+            raise CheckpointError(
+                f"{path} is a model of Ultralytics: prune it with "
+                "`yolox.ultralytics.prune_detector`, train it with "
+                "`yolox.ultralytics.PrunedTrainer`, and evaluate, run and export it with their own "
+                "program (yolo val, yolo predict, yolo export)"
+            ) from error
         raise CheckpointError(
             f"{path} holds pickled Python objects and was not read, since unpickling can run any "
             "code: where it was made and is trusted, save its weights as "
@@ -176,6 +183,16 @@ def file_digest(path: str | Path) -> str:
 def _is_damaged(path: Path) -> bool:
     """Whether a file that is no zip archive does not look like an old-style pickle either."""
     return _first_bytes(path)[:1] != b"\x80"
+
+
+def _is_of_ultralytics(path: Path) -> bool:
+    """Whether a file names their classes."""
+    try:
+        with allowed_globals_aside():
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # no archive, or damaged in one of many ways
+        return False
+    return any(name.startswith("ultralytics.") for name in names)
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -31,11 +31,14 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefa
 class _Parser(argparse.ArgumentParser):
     """Flags and words in any order: a word too many leaves the flags behind it flags."""
 
+    stray = ""  # what is said of flags that there are not
+
     def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         return self.parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists the flags)")
+        hint = f": {self.stray}" if self.stray and message.startswith("unrecognized") else ""
+        raise UserError(f"{message}{hint} (--help lists the flags)")
 
 
 def positive(text: str) -> int:
@@ -78,11 +81,19 @@ def side(text: str) -> int:
     return value
 
 
-def make_parser(description: str, example: str) -> argparse.ArgumentParser:
-    """A parser with an example at the end of its help, whose errors are `UserError`."""
-    return _Parser(
+def make_parser(description: str, example: str, *, stray: str = "") -> argparse.ArgumentParser:
+    """A parser whose errors are `UserError`.
+
+    Args:
+        description: what the command does.
+        example: at the end of its help.
+        stray: what is said of flags that there are not, beside their names.
+    """
+    parser = _Parser(
         description=description, epilog=f"example:\n  {example}", formatter_class=_HelpFormatter
     )
+    parser.stray = stray
+    return parser
 
 
 def add_exp_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ def make_parser() -> argparse.ArgumentParser:
         "Train in Ultralytics' own trainer: a pruned .pt keeps its structure, and any model can be "
         "trained for sparse channels.",
         "python tools/ultralytics_train.py pruned.pt data=my.yaml epochs=100",
+        stray="Ultralytics' settings have no dashes and an equals sign, as data=my.yaml",
     )
     add = parser.add_argument
     add("model", help=".pt file of Ultralytics, pruned or not, or one of its YAML files")
