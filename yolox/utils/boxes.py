@@ -140,9 +140,12 @@ def postprocess(
     keep = batched_nms(boxes, score_BA[image_P, anchor_P], rivals, nms_thre)
     keep = keep[torch.argsort(image_P[keep], stable=True)]
     columns = [boxes, rows[:, 4:5], prob[:, None], classes[:, None].to(boxes.dtype)]
-    counts = torch.bincount(image_P[keep], minlength=len(prediction)).tolist()
-    found = torch.cat(columns, dim=1)[keep].split(counts)
-    return [detections if len(detections) else None for detections in found]
+    found = torch.cat(columns, dim=1)[keep]
+    ends = torch.bincount(image_P[keep], minlength=len(prediction)).cumsum(0).tolist()
+    return [
+        found[start:end] if end > start else None
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]
 
 
 def _highest(score_P: torch.Tensor, image_P: torch.Tensor, most: int) -> torch.Tensor:

@@ -199,7 +199,8 @@ class _Scene:
         width -= np.maximum(self.x1.take(a), self.x1.take(b))
         inter = np.maximum(width, 0) * height.take(meet)
         union = self.area.take(a) + self.area.take(b) - inter
-        return meet[inter > self.threshold * union]
+        over: Numbers = meet[inter > self.threshold * union]
+        return over
 
 
 def _sortable(values: Floats, classes_N: Numbers) -> npt.NDArray[np.int64]:
@@ -262,9 +263,10 @@ def _kept_on_device(boxes_N4: Tensor, classes_N: Tensor, iou_threshold: float) -
         if len(left):
             here = boxes[alive & (classes == classes[-1])]
             same = left[classes_N[left] == classes[-1]]
+            step = max(1, _ACCELERATOR_PAIRS // max(1, len(here)))
             beaten = [
-                _overlaps(here, boxes_N4[part], iou_threshold).any(dim=0)
-                for part in same.split(max(1, _ACCELERATOR_PAIRS // max(1, len(here))))
+                _overlaps(here, boxes_N4[same[start : start + step]], iou_threshold).any(dim=0)
+                for start in range(0, len(same), step)
             ]
             if beaten:
                 left = torch.cat([same[~torch.cat(beaten)], left[len(same) :]])
@@ -280,7 +282,8 @@ def _overlaps(boxes_K4: Tensor, boxes_M4: Tensor, iou_threshold: float) -> Tenso
     inter_KM = width_KM * height_KM
     area_K1 = (x2_K1 - x1_K1).clamp(min=0) * (y2_K1 - y1_K1).clamp(min=0)
     area_M = (x2_M - x1_M).clamp(min=0) * (y2_M - y1_M).clamp(min=0)
-    return inter_KM > (area_K1 + area_M - inter_KM) * iou_threshold
+    over_KM: Tensor = inter_KM > (area_K1 + area_M - inter_KM) * iou_threshold
+    return over_KM
 
 
 @functools.cache
