@@ -26,6 +26,7 @@ from yolox.core.statistics import RecentImages, retake_statistics
 from yolox.core.step import NonFiniteLossError, forward_losses
 from yolox.models import YOLOX, ModelSpec, checkpoint_payload
 from yolox.utils.checkpoint import CheckpointError
+from yolox.utils.contention import ContentionWatch
 from yolox.utils.dist import from_first_process, take_buffers_of_first_process
 from yolox.utils.ema import ModelEMA
 from yolox.utils.locks import claimed
@@ -139,6 +140,7 @@ class Trainer:
             best = dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50)
             self._report_resume(self._epoch, self.resume["recipe"])
         self._watch = self._watch_penalty()
+        self._contention = ContentionWatch() if self.fabric.device.type == "cpu" else None
         with self._run_loggers() as loggers:
             while self._epoch < settings.max_epoch:
                 losses = self._train_epoch(self._epoch, loggers)
@@ -279,6 +281,8 @@ class Trainer:
             f"eta {duration_text(left * seconds)}"
             + (f"  {self.regularizer.text()}" if self.regularizer else "")
         )
+        if self._contention and (advice := self._contention.advice()):
+            logger.warning(advice)
         loggers.scalars(
             epoch * steps + number,
             {f"train/{name}": value for name, value in means.items()}

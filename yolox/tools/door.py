@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from loguru import logger
 
 from yolox import __version__
+from yolox.utils.cores import limit_threads_to_share
 from yolox.utils.errors import UserError
 from yolox.utils.logger import setup_logger
 
@@ -69,6 +70,7 @@ def run(module: str, argv: Sequence[str] | None = None, *, called: str = "") -> 
     if module == "env":  # it also tells where what the other commands import is broken
         importlib.import_module("yolox.tools.env").main(words)
         return
+    limit_threads_to_share()
     cli = importlib.import_module("yolox.tools.cli")
     cli.entry(importlib.import_module(f"yolox.tools.{module}").main, make_parser, words)
 
