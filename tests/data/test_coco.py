@@ -10,6 +10,7 @@ import pytest
 
 from tests.data.helpers import Picture, coco_json, write_coco, write_image
 from yolox.data import COCODataset, DataError, build_samples, read_coco, resolve_class_list
+from yolox.data.datasets import coco_content
 from yolox.data.datasets.records import BAD_ANNOTATION, BAD_CLASS_LIST, BAD_ENTRY
 
 CLASSES = ("ant", "bee")
@@ -435,3 +436,76 @@ def test_faults_of_a_list_that_is_not_taken_and_copies_are_told(tmp_path, log):
     told = "\n".join(log("WARNING"))
     assert "the id 1 is taken by 'dog'" in told
     assert "objects that are there twice" in told
+
+
+@pytest.fixture
+def cached(monkeypatch, tmp_path) -> Path:
+    """The folder of what was read of large files, which all are here."""
+    monkeypatch.setenv("YOLOX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(coco_content, "_LARGE", 1)
+    return tmp_path / "cache" / "annotations"
+
+
+def streamed(monkeypatch) -> list[Path]:
+    """The files that are read from now on."""
+    read_whole, files = coco_content._streamed, []
+    monkeypatch.setattr(coco_content, "_streamed", lambda p: (files.append(p), read_whole(p))[1])
+    return files
+
+
+def test_a_large_file_is_read_once_until_it_changes(root, cached, monkeypatch, log):
+    files = streamed(monkeypatch)
+    first, second = read(root), read(root)
+    assert len(files) == 1
+    assert first.records.records == second.records.records
+    assert first.class_ids == second.class_ids
+    assert first.samples[0].boxes.tolist() == second.samples[0].boxes.tolist()
+    assert any("are those read before" in line for line in log("INFO"))
+    rewrite(root, lambda content: content["annotations"].pop())
+    assert len(read(root).samples[0].boxes) == 1
+    assert len(files) == 2
+
+
+def test_what_was_read_is_not_believed_where_it_is_damaged(root, cached, monkeypatch):
+    read(root)
+    (kept,) = cached.glob("*.pt")
+    kept.write_bytes(kept.read_bytes()[:200])
+    files = streamed(monkeypatch)
+    assert len(read(root).samples) == 2
+    assert len(files) == 1
+
+
+def test_a_file_with_faults_is_read_again(root, cached):
+    rewrite(root, lambda content: content["annotations"][0].update(bbox=[1]))
+    assert problems(root) == problems(root) != []
+    assert not list(cached.glob("*.pt"))
+
+
+def test_without_a_cache_folder_it_is_read_each_time(root, cached, monkeypatch):
+    cached.parent.write_text("no folder")
+    files = streamed(monkeypatch)
+    assert len(read(root).samples) == len(read(root).samples) == 2
+    assert len(files) == 2
+
+
+def test_objects_come_in_the_order_of_the_file_however_they_are_written(root):
+    def mixed(content):
+        content["annotations"] = [
+            {"image_id": image, "category_id": 6, "bbox": [i, 0, 5, 5]}
+            for i, image in enumerate([10, "10", 20, 10.0, 10])
+        ]
+
+    rewrite(root, mixed)
+    first, second = read(root).samples
+    assert first.boxes[:, 0].tolist() == [0, 1, 3, 4]
+    assert second.boxes[:, 0].tolist() == [2]
+
+
+def test_sides_and_numbers_beyond_any_array_are_no_crash(root):
+    def huge(content):
+        content["images"][0].update(height=1e300)
+        content["annotations"][0].update(bbox=[10**400, 0, 1, 1])
+        content["annotations"][1].update(image_id=2**70)
+
+    rewrite(root, huge)
+    assert [kind for kind, _, _ in problems(root)] == [BAD_ANNOTATION] * 2

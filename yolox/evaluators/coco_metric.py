@@ -107,18 +107,17 @@ def evaluate_coco(
         ValueError: for an entry whose image is not among ``samples``, or a second one of an image.
     """
     pair_up(samples, detections)
-    annotations = _truth_annotations(samples)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by print
-        categories = [{"id": c, "name": str(c)} for c in range(num_classes)]
-        images = [{"id": s.image_id, "height": s.height, "width": s.width} for s in samples]
-        truth = _index(tools, images, categories, annotations)
-        found = _index(tools, images, categories, _found_annotations(detections))
-        run = tools.evaluation(truth, found, "bbox")
-        run.evaluate()
-        run.accumulate()
-    precision_TRCS = run.eval["precision"][..., -1]  # last: at most 100 detections an image
-    recall_TC = run.eval["recall"][:, :, 0, -1]
-    at50, at75 = (int(np.argmin(abs(run.params.iouThrs - iou))) for iou in (0.5, 0.75))
+    truth, found = _truth(samples), _found(detections)
+    params = tools.evaluation(iouType="bbox").params
+    shape = (len(params.iouThrs), len(params.recThrs), num_classes, len(params.areaRng))
+    precision_TRCS, recall_TC = np.full(shape, -1.0), np.full((shape[0], num_classes), -1.0)
+    for c in range(num_classes):
+        objects, hits = truth.of_class(c), found.of_class(c)
+        if len(objects) or len(hits):
+            run = _run(tools, samples, truth.annotations(objects, c), found.annotations(hits, c))
+            precision_TRCS[:, :, c] = run.eval["precision"][:, :, 0, :, -1]  # last: at most 100
+            recall_TC[:, c] = run.eval["recall"][:, 0, 0, -1]
+    at50, at75 = (int(np.argmin(abs(params.iouThrs - iou))) for iou in (0.5, 0.75))
     metrics = {
         "ap50_95": _mean(precision_TRCS[..., 0]),
         "ap50": _mean(precision_TRCS[at50, ..., 0]),
@@ -136,7 +135,7 @@ def evaluate_coco(
         )
         for c in range(num_classes)
     )
-    areas = np.array([row["area"] for row in annotations if not row["iscrowd"]])
+    areas = truth.sizes.prod(axis=1)[~truth.extra.astype(bool)]
     return COCOResult(
         metrics=metrics,
         objects={
@@ -167,6 +166,109 @@ def _mean(values: npt.NDArray[np.float64]) -> float | None:
     return float(defined.mean()) if defined.size else None
 
 
+class _Boxes(NamedTuple):
+    """Objects or detections of all images; N of them.
+
+    Attributes:
+        images: image id, int64 (N,).
+        corners: left and top, float64 (N, 2).
+        sizes: width and height, float64 (N, 2).
+        classes: int64 (N,).
+        extra: float64 (N,), what `key` names.
+        key: "iscrowd" or "score".
+    """
+
+    images: npt.NDArray[np.int64]
+    corners: npt.NDArray[np.float64]
+    sizes: npt.NDArray[np.float64]
+    classes: npt.NDArray[np.int64]
+    extra: npt.NDArray[np.float64]
+    key: str
+
+    def of_class(self, class_id: int) -> npt.NDArray[np.intp]:
+        """Which of them are of a class."""
+        return np.flatnonzero(self.classes == class_id)
+
+    def annotations(self, rows: npt.NDArray[np.intp], class_id: int) -> list[dict[str, Any]]:
+        """Some of them, all of a class, as pycocotools takes them.
+
+        They are numbered from 1: to it, a match with annotation 0 is no match.
+        """
+        corners, sizes = self.corners[rows], self.sizes[rows]
+        kind = int if self.key == "iscrowd" else float
+        columns = (
+            self.images[rows].tolist(),
+            np.concatenate([corners, sizes], axis=1).tolist(),
+            sizes.prod(axis=1).tolist(),
+            map(kind, self.extra[rows].tolist()),
+        )
+        return [
+            {
+                "id": number,
+                "image_id": image_id,
+                "category_id": class_id,
+                "bbox": box,
+                "area": area,
+                self.key: extra,
+            }
+            for number, (image_id, box, area, extra) in enumerate(zip(*columns, strict=True), 1)
+        ]
+
+
+def _truth(samples: Sequence[EvalSample]) -> _Boxes:
+    return _boxes(
+        [(s.image_id, s.boxes, s.classes, np.asarray(s.difficult, bool)) for s in samples],
+        "iscrowd",
+    )
+
+
+def _found(detections: Sequence[ImageDetections]) -> _Boxes:
+    return _boxes([(d.image_id, d.boxes, d.classes, d.scores) for d in detections], "score")
+
+
+def _boxes(entries: list[tuple[int, Any, Any, Any]], key: str) -> _Boxes:
+    """The columns of images' entries: id, boxes x1 y1 x2 y2, classes, and what the key names."""
+    counts = [len(boxes) for _, boxes, _, _ in entries]
+    none = np.zeros((0, 4))
+    boxes = np.concatenate([none, *(np.reshape(boxes, (-1, 4)) for _, boxes, _, _ in entries)])
+    return _Boxes(
+        images=np.repeat(np.array([entry[0] for entry in entries], np.int64), counts),
+        corners=boxes[:, :2],
+        sizes=boxes[:, 2:] - boxes[:, :2],
+        classes=np.concatenate([none[:, 0], *(e[2] for e in entries)]).astype(np.int64),
+        extra=np.concatenate([none[:, 0], *(e[3] for e in entries)]),
+        key=key,
+    )
+
+
+def _run(
+    tools: COCOTools,
+    samples: Sequence[EvalSample],
+    objects: list[dict[str, Any]],
+    hits: list[dict[str, Any]],
+) -> Any:
+    """The evaluation of one class on the images that have anything of it.
+
+    Classes do not meet in COCO's rule. One at a time, they never all lie in memory as dicts, and
+    images without an object or a detection of a class are not gone through.
+    """
+    taking_part = {row["image_id"] for row in (*objects, *hits)}
+    images = [
+        {"id": s.image_id, "height": s.height, "width": s.width}
+        for s in samples
+        if s.image_id in taking_part
+    ]
+    class_id = (objects or hits)[0]["category_id"]
+    categories = [{"id": class_id, "name": str(class_id)}]
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by print
+        truth = _index(tools, images, categories, objects)
+        found = _index(tools, images, categories, hits)
+        run = tools.evaluation(truth, found, "bbox")
+        run.evaluate()
+        run.accumulate()
+    return run
+
+
 def _index(
     tools: COCOTools,
     images: list[dict[str, Any]],
@@ -178,42 +280,3 @@ def _index(
     index.dataset = {"images": images, "categories": categories, "annotations": annotations}
     index.createIndex()
     return index
-
-
-def _truth_annotations(samples: Sequence[EvalSample]) -> list[dict[str, Any]]:
-    rows = [
-        (s.image_id, box, class_id, bool(difficult))
-        for s in samples
-        for box, class_id, difficult in zip(s.boxes, s.classes, s.difficult, strict=True)
-    ]
-    return [
-        _annotation(number, image_id, box, class_id) | {"iscrowd": int(difficult)}
-        for number, (image_id, box, class_id, difficult) in enumerate(rows, start=1)
-    ]
-
-
-def _found_annotations(detections: Sequence[ImageDetections]) -> list[dict[str, Any]]:
-    rows = [
-        (d.image_id, box, class_id, float(score))
-        for d in detections
-        for box, class_id, score in zip(d.boxes, d.classes, d.scores, strict=True)
-    ]
-    return [
-        _annotation(number, image_id, box, class_id) | {"score": score}
-        for number, (image_id, box, class_id, score) in enumerate(rows, start=1)
-    ]
-
-
-def _annotation(
-    number: int, image_id: int, box: npt.NDArray[np.float32], class_id: int
-) -> dict[str, Any]:
-    """``number`` counts from 1: to pycocotools, a match with annotation 0 is no match."""
-    x1, y1, x2, y2 = (float(v) for v in box)
-    width, height = x2 - x1, y2 - y1
-    return {
-        "id": number,
-        "image_id": image_id,
-        "category_id": int(class_id),
-        "bbox": [x1, y1, width, height],
-        "area": width * height,
-    }

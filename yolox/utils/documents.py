@@ -6,10 +6,13 @@ expected there, and the next step.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +106,14 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_bounded(path: Path, most: int) -> bytes:
-    """The bytes of a regular file.
+    """The bytes of a regular file; raises as `open_bounded`."""
+    with open_bounded(path, most) as file:
+        return file.readall()
+
+
+@contextmanager
+def open_bounded(path: Path, most: int) -> Iterator[io.FileIO]:
+    """A regular file, open to be read.
 
     Raises:
         DocumentError: it is a device, a pipe or the like, or larger than `most` bytes.
@@ -111,13 +121,13 @@ def read_bounded(path: Path, most: int) -> bytes:
     """
     # A pipe that nobody writes to would otherwise be waited for.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb", buffering=0) as file:
+    with io.FileIO(handle, "rb") as file:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise DocumentError("it is a folder or a device, no regular file")
         if status.st_size > most:
             raise DocumentError(f"it is larger than {most // MEGABYTE} MiB")
-        return file.readall()
+        yield file
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""How much memory is left to this process."""
+"""How much memory is left to this process, and what it does not need."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -15,6 +17,12 @@ def available_memory() -> int | None:
     """
     amounts = [*of_machine(), *of_cgroups()]
     return min(amounts) if amounts else None
+
+
+def give_back_memory() -> None:
+    """Hand freed memory back to the system, where glibc would keep it for later."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def of_machine() -> list[int]:

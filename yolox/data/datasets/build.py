@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +22,20 @@ from yolox.data.datasets.records import (
     IMAGE_BROKEN,
     IMAGE_MISSING,
     Problem,
-    Record,
     RecordSet,
     Remark,
     remark,
 )
-from yolox.data.datasets.sample import DetectionDataset, Sample
+from yolox.data.datasets.sample import DetectionDataset
+from yolox.data.datasets.tables import RecordTable, SampleTable
 from yolox.data.errors import DataError, UnknownClassesError, bullets
 from yolox.data.image_header import ImageError
 from yolox.data.image_size import read_file_header
 from yolox.utils.progress import track
 
-Size = tuple[int, int]
-
 _EDGE_TOLERANCE = 2.0  # pixels: conventions of where an image ends differ by as much
 _MAX_SHOWN = 3
+_ODD_NUMBERS = np.random.default_rng(0).integers(-(2**62), 2**62, 6) * 2 + 1
 _MAX_SAMPLED_IMAGES = 4  # 16-bit images: they tell of what sort the others are
 
 _SENTENCES = {
@@ -101,7 +99,8 @@ def resolve_class_list(records: RecordSet, classes: Sequence[str] | None = None)
     if records.classes is not None:
         return records.classes
     raise_problems(records.problems)
-    names = tuple(sorted({name for record in records.records for name in record.names}))
+    table = RecordTable.of(records.records)
+    names = tuple(sorted({table.class_names[i] for i in np.unique(table.classes)}))
     if not names:
         raise DataError(
             f"the annotations of {records.title} hold no object, so there is no class to learn: "
@@ -113,9 +112,10 @@ def resolve_class_list(records: RecordSet, classes: Sequence[str] | None = None)
     return names
 
 
-def _check_names(records: RecordSet, classes: tuple[str, ...]) -> None:
+def _check_names(table: RecordTable, classes: tuple[str, ...]) -> None:
     """Raises UnknownClassesError if an object's class is not in the list."""
-    counts = Counter(chain.from_iterable(record.names for record in records.records))
+    numbers = np.bincount(table.classes, minlength=len(table.class_names)).tolist()
+    counts = {name: n for name, n in zip(table.class_names, numbers, strict=True) if n}
     unknown = sorted(set(counts) - set(classes))
     if not unknown:
         return
@@ -145,7 +145,7 @@ def _spelling(name: str) -> str:
 
 def build_samples(
     records: RecordSet, classes: tuple[str, ...], keep_difficult: bool = True
-) -> list[Sample]:
+) -> SampleTable:
     """Samples of all images, in the order of the records.
 
     Boxes are clipped to the image; those without area there are dropped, with one warning, and so
@@ -157,49 +157,37 @@ def build_samples(
     class list itself are left to `resolve_class_list`: a caller who gives a list needs none.)
     """
     raise_problems(problem for problem in records.problems if problem.kind != BAD_CLASS_LIST)
-    _check_names(records, classes)
-    rows = records.records
-    if not rows:
+    table = RecordTable.of(records.records)
+    _check_names(table, classes)
+    if not len(table):
         raise DataError(f"{records.title} names no image: name at least one")
-    sizes = _true_sizes(records)
-    whole, limits = _pixel_boxes(rows, sizes)
+    sizes = _true_sizes(records, table)
+    whole, limits = _pixel_boxes(table, sizes)
     boxes = np.clip(whole, 0, limits).astype(np.float32)
     kept = has_area(boxes)
     form, first = records.form, records.first_pixel
-    found = [*box_remarks(whole, limits, form, first), *_list_remarks(records), *_copies(rows)]
+    found = [*box_remarks(whole, limits, form, first), *_list_remarks(records), *_copies(table)]
     _tell(records.title, [*records.remarks, *found])
-    _warn_cut(records, kept & (np.abs(whole - boxes).max(axis=1, initial=0) > _EDGE_TOLERANCE))
-    _warn_dropped(records, kept)
-    difficult = np.fromiter(chain.from_iterable(row.difficult for row in rows), dtype=np.bool_)
-    _warn_of_nothing(records, kept, difficult)
+    cut = kept & (np.abs(whole - boxes).max(axis=1, initial=0) > _EDGE_TOLERANCE)
+    _warn_cut(table, first, cut)
+    _warn_dropped(table, first, kept)
+    _warn_of_nothing(records, kept, table.difficult)
     if not keep_difficult:
-        kept &= ~difficult
+        kept &= ~table.difficult
     index = {name: i for i, name in enumerate(classes)}
-    indices = np.fromiter((index[name] for row in rows for name in row.names), dtype=np.int64)
-    # one array of all objects, cut by image: arrays made image by image take far longer
-    ends = np.cumsum([len(row.names) for row in rows], dtype=np.int64)
-    cuts = np.concatenate([[0], np.cumsum(kept)])[ends][:-1]
-    parts = zip(
-        rows,
-        sizes,
-        np.split(boxes[kept], cuts),
-        np.split(indices[kept], cuts),
-        np.split(difficult[kept], cuts),
-        strict=True,
+    indices = np.array([index.get(name, -1) for name in table.class_names], np.int32)
+    position = np.arange(len(table), dtype=np.int64)
+    return SampleTable(
+        names=table.names,
+        images=table.images,
+        folder=table.folder,
+        ids=np.where(table.numbered, table.ids, position),
+        sizes=sizes,
+        ends=np.concatenate([[0], np.cumsum(kept)])[table.ends],
+        boxes=boxes[kept],
+        classes=indices[table.classes[kept]] if len(indices) else table.classes[kept],
+        difficult=table.difficult[kept],
     )
-    return [
-        Sample(
-            image_id=position if row.image_id is None else row.image_id,
-            name=row.name,
-            path=row.image,
-            height=size[0],
-            width=size[1],
-            boxes=box,
-            classes=class_index,
-            difficult=flag,
-        )
-        for position, (row, size, box, class_index, flag) in enumerate(parts)
-    ]
 
 
 def _list_remarks(records: RecordSet) -> list[Remark]:
@@ -209,41 +197,48 @@ def _list_remarks(records: RecordSet) -> list[Remark]:
     return remark("warning", "faults of the class list", faults, f"{advice}: mend the list")
 
 
-def _copies(rows: Sequence[Record]) -> list[Remark]:
+def _copies(table: RecordTable) -> list[Remark]:
     """Objects that an image has twice, by class and corners."""
-    cases = (
-        f"{row.name}: {copies}"
-        for row in rows
-        if (copies := len(row.names) - len({*zip(row.names, row.boxes, strict=True)}))
-    )
+    # Equal objects have equal sums of products with odd numbers; the few that have are compared.
+    image_N = np.repeat(np.arange(len(table)), table.counts())
+    parts_N6 = np.column_stack([image_N, table.classes, (table.boxes + 0.0).view(np.int64)])
+    sums_N = parts_N6 @ _ODD_NUMBERS
+    sums, counts = np.unique(sums_N, return_counts=True)
+    suspects = np.isin(sums_N, sums[counts > 1])
+    cases = []
+    for index in np.unique(image_N[suspects]):
+        row = table[int(index)]
+        if copies := len(row.names) - len({*zip(row.names, row.boxes, strict=True)}):
+            cases.append(f"{row.name}: {copies}")
     advice = "each of them counts, so one detection leaves the other missed: remove the copies"
     return remark("warning", "images with objects that are there twice", cases, advice)
 
 
-def _true_sizes(records: RecordSet) -> list[Size]:
-    """(height, width) of each image, from the image. Raises DataError with all that have none."""
-    sizes: list[Size] = []
+def _true_sizes(records: RecordSet, table: RecordTable) -> npt.NDArray[np.int32]:
+    """Height and width of each image (n, 2), from the image. Raises DataError with all without."""
+    sizes = np.zeros((len(table), 2), np.int32)
     problems: list[Problem] = []
     resized: list[str] = []
     cut_off: list[str] = []
     deep: list[Path] = []
-    for row in track(records.records, "Reading image headers"):
+    for i in track(range(len(table)), "Reading image headers"):
+        image = table.image(i)
         try:
-            header = read_file_header(row.image)
+            header = read_file_header(image)
         except ImageError as error:
-            there = is_file(row.image)
+            there = is_file(image)
             what = error.what if there else f"named by {records.title}"
             kind = IMAGE_BROKEN if there else IMAGE_MISSING
-            problems.append(Problem(kind=kind, where=str(row.image), what=what))
+            problems.append(Problem(kind=kind, where=str(image), what=what))
             continue
-        size = header.size
-        sizes.append(size)
-        if row.size not in (None, size):
-            resized.append(f"{row.name}: {row.size} in the annotation, {size} in truth")
+        sizes[i] = size = header.size
+        stated = tuple(table.sizes[i].tolist())
+        if stated not in ((0, 0), size):
+            resized.append(f"{table.names[i]}: {stated} in the annotation, {size} in truth")
         if header.cut_off:
-            cut_off.append(str(row.image))
+            cut_off.append(str(image))
         if header.deep:
-            deep.append(row.image)
+            deep.append(image)
     raise_problems(problems)
     _warn_dark(records, deep)
     if cut_off:
@@ -260,15 +255,12 @@ def _true_sizes(records: RecordSet) -> list[Size]:
 
 
 def _pixel_boxes(
-    rows: Sequence[Record], sizes: Sequence[Size]
+    table: RecordTable, sizes: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """The boxes (n, 4) of all images in pixels, and what to clip them to."""
-    counts = [len(row.boxes) for row in rows]
-    flat = chain.from_iterable(chain.from_iterable(row.boxes for row in rows))
-    boxes = np.fromiter(flat, dtype=np.float64, count=4 * sum(counts)).reshape(-1, 4)
-    limits = np.array([(width, height) * 2 for height, width in sizes], dtype=np.float64)
-    limits = np.repeat(limits.reshape(-1, 4), counts, axis=0)
-    relative = np.repeat(np.array([row.relative for row in rows], dtype=np.bool_), counts)
+    limits = np.repeat(sizes[:, [1, 0, 1, 0]].astype(np.float64), table.counts(), axis=0)
+    relative = np.repeat(table.relative, table.counts())
+    boxes = table.boxes.copy()
     boxes[relative] *= limits[relative]
     return boxes, limits
 
@@ -284,28 +276,28 @@ def _tell(title: str, remarks: Iterable[Remark]) -> None:
         )
 
 
-def _described(records: RecordSet, chosen: npt.NDArray[np.bool_]) -> list[str]:
+def _described(table: RecordTable, first_pixel: int, chosen: npt.NDArray[np.bool_]) -> list[str]:
     """The chosen ones of all objects, with their corners as the files give them."""
-    objects = [(row, i) for row in records.records for i in range(len(row.names))]
     found = []
     for number in np.flatnonzero(chosen):
-        row, i = objects[number]
-        corners = ", ".join(f"{value + records.first_pixel:g}" for value in row.boxes[i])
-        found.append(f"{row.name}: {row.names[i]} ({corners})")
+        corners = ", ".join(f"{value + first_pixel:g}" for value in table.boxes[number].tolist())
+        name = table.class_names[table.classes[number]]
+        found.append(f"{table.names[table.image_of(int(number))]}: {name} ({corners})")
     return found
 
 
-def _warn_cut(records: RecordSet, cut: npt.NDArray[np.bool_]) -> None:
+def _warn_cut(table: RecordTable, first_pixel: int, cut: npt.NDArray[np.bool_]) -> None:
     if cut.any():
+        cases = bullets(_described(table, first_pixel, cut), _MAX_SHOWN)
         logger.warning(
             f"{cut.sum()} boxes reach more than {_EDGE_TOLERANCE:g} pixels over the edge of their "
-            f"image and are cut there:{bullets(_described(records, cut), _MAX_SHOWN)}"
+            f"image and are cut there:{cases}"
         )
 
 
-def _warn_dropped(records: RecordSet, kept: npt.NDArray[np.bool_]) -> None:
+def _warn_dropped(table: RecordTable, first_pixel: int, kept: npt.NDArray[np.bool_]) -> None:
     if not kept.all():
-        dropped = _described(records, ~kept)
+        dropped = _described(table, first_pixel, ~kept)
         logger.warning(
             f"{len(dropped)} boxes have no area inside their image and are left out:"
             f"{bullets(dropped)}"
@@ -355,9 +347,9 @@ def require_objects(dataset: DetectionDataset) -> None:
         return
     records = getattr(dataset, "records", None)
     title = f"{records.title}: " if isinstance(records, RecordSet) else ""
-    rows = records.records if isinstance(records, RecordSet) else ()
     left = sum(len(sample.boxes) for sample in samples)
-    annotated = sum(len(row.names) for row in rows) or left
+    there = RecordTable.of(records.records) if isinstance(records, RecordSet) else None
+    annotated = (len(there.classes) if there else 0) or left
     why = "no object is annotated in them"
     if annotated:
         why = (

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from yolox.data.datadir import get_yolox_datadir
 from yolox.data.datasets.build import build_samples, resolve_class_list
-from yolox.data.datasets.coco_entries import (
-    CocoImage,
-    add_objects,
-    read_categories,
-    read_images,
-)
+from yolox.data.datasets.coco_content import CocoContent, read_content
+from yolox.data.datasets.coco_entries import read_categories
 from yolox.data.datasets.coco_files import (
     ANNOTATIONS,
     annotation_files,
@@ -22,16 +22,20 @@ from yolox.data.datasets.coco_files import (
 )
 from yolox.data.datasets.files import is_file, names_in
 from yolox.data.datasets.records import (
+    BAD_ANNOTATION,
     BAD_ENTRY,
     Problem,
-    Record,
     RecordSet,
     Remark,
     remark,
 )
 from yolox.data.datasets.sample import DetectionDataset, Transform
+from yolox.data.datasets.tables import RecordTable, Strings
+from yolox.data.datasets.values import as_whole
 from yolox.data.errors import DataError, bullets
 from yolox.utils.documents import DocumentError, read_data_json
+from yolox.utils.json_stream import NotStreamedError
+from yolox.utils.memory import give_back_memory
 
 NO_CATEGORY = -1
 
@@ -45,7 +49,7 @@ def read_coco(data_dir: str | Path, json_file: str | Path, name: str) -> RecordS
     """
     folder = Path(data_dir)
     files = _files(folder, json_file)
-    return _records(_load(files[0]), files, folder, name)
+    return _records(_load(files[0]), files, folder, name)[0]
 
 
 class COCODataset(DetectionDataset):
@@ -86,12 +90,11 @@ class COCODataset(DetectionDataset):
         self.json_file = json_file
         self.name = name
         files = _files(self.data_dir, json_file)
-        data = _load(files[0])
-        self.records = _records(data, files, self.data_dir, name)
+        self.records, categories = _records(_load(files[0]), files, self.data_dir, name)
         names = resolve_class_list(self.records, classes)
-        categories, _ = read_categories(data["categories"], files[0])
         self._category_ids = {category: number for number, category in categories.items()}
         samples = build_samples(self.records, names)
+        give_back_memory()  # what was read took more than what is left of it
         super().__init__(
             samples,
             names,
@@ -134,9 +137,11 @@ def _files(data_dir: Path, json_file: str | Path) -> list[Path]:
     return files
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> CocoContent:
     """The JSON file. Raises DataError unless it has lists of images and categories."""
     try:
+        with suppress(NotStreamedError):
+            return read_content(path)
         data = read_data_json(path)
     except OSError as error:
         raise DataError(f"annotation file {path} cannot be read ({error.strerror})") from None
@@ -151,7 +156,10 @@ def _load(path: Path) -> dict[str, Any]:
             f"annotation file {path} is not in COCO's detection format; it has the keys "
             f"{', '.join(map(repr, data)) or 'none'}. Expected a list at each of:{bullets(faults)}"
         )
-    return data
+    content = CocoContent()
+    for key in keys:
+        content.add(key, data[key])
+    return content
 
 
 def _kind(data: Mapping[str, Any], key: str) -> str:
@@ -161,54 +169,123 @@ def _kind(data: Mapping[str, Any], key: str) -> str:
 # ------------------------------------------------------------------------------------------ content
 
 
-def _records(data: dict[str, Any], files: Sequence[Path], data_dir: Path, name: str) -> RecordSet:
-    """What the first of the files says; the others are of the same name, and not read."""
+def _records(
+    content: CocoContent, files: Sequence[Path], data_dir: Path, name: str
+) -> tuple[RecordSet, dict[int, str]]:
+    """What the first of the files says, and its categories; the others of its name are not read."""
     path = files[0]
-    if not data["images"]:
+    if not content.image_entries:
         raise DataError(f"annotation file {path} names no image: 'images' is empty")
-    problems: list[Problem] = []
     remarks = remark(
         "warning",
         "annotation files that the name could mean, too",
         map(str, files[1:]),
         f"{path} is read: give the whole path if another one is meant.",
     )
-    categories, faults = read_categories(data["categories"], path)
-    images, known = read_images(data["images"], path, problems)
-    without = add_objects(data.get("annotations", []), images, known, categories, path, problems)
-    folder, usable = data_dir, images
-    if images:
-        folder, usable, more = _place(images, image_folders(data_dir, name, path), problems)
+    categories, faults = read_categories(content.categories, path)
+    usable_N, object_faults = content.faults(categories)
+    problems = [
+        *(_problem(BAD_ENTRY, path, "images", i, what) for i, what in content.image_faults),
+        *(_problem(BAD_ANNOTATION, path, "annotations", i, what) for i, what in object_faults),
+    ]
+    folder, places = data_dir, list[str | None](content.names)
+    if places:
+        folder, places, more = _place(content, image_folders(data_dir, name, path), path, problems)
         remarks += more
-    return RecordSet(
-        title=_title(path, data_dir),
-        records=tuple(
-            Record(
-                name=image.name,
-                image=folder / image.name,
-                source=path,
-                image_id=image_id,
-                size=image.size,
-                names=() if image.faulty else tuple(image.names),
-                boxes=() if image.faulty else tuple(image.boxes),
-                difficult=() if image.faulty else tuple(image.ignored),
-            )
-            for image_id, image in usable.items()
-        ),
-        classes=tuple(categories.values()),
-        problems=(*faults, *problems),
-        remarks=(
-            *remarks,
-            *remark(
-                "note",
-                "objects without a bbox",
-                without,
-                "They have the box of their segmentation; nothing to do.",
+    faulty = {as_whole(_field(content.odd[i], "image_id")) for i, _ in object_faults}
+    return (
+        RecordSet(
+            title=_title(path, data_dir),
+            records=_table(content, places, usable_N, faulty, categories, folder, path),
+            classes=tuple(categories.values()),
+            problems=(*faults, *problems),
+            remarks=(
+                *remarks,
+                *remark(
+                    "note",
+                    "objects without a bbox",
+                    _outlined(content, places, usable_N),
+                    "They have the box of their segmentation; nothing to do.",
+                ),
             ),
+            form="xywh",
+            learn_difficult=False,
         ),
-        form="xywh",
-        learn_difficult=False,
+        categories,
     )
+
+
+def _problem(kind: str, path: Path, key: str, index: int, what: str) -> Problem:
+    return Problem(kind=kind, where=f"{path}: {key}[{index}]", what=what)
+
+
+def _field(entry: Any, key: str) -> Any:
+    return entry.get(key) if isinstance(entry, dict) else None
+
+
+def _table(
+    content: CocoContent,
+    places: Sequence[str | None],
+    usable_N: npt.NDArray[np.bool_],
+    faulty: Set[int | None],
+    categories: Mapping[int, str],
+    folder: Path,
+    path: Path,
+) -> RecordTable:
+    """The images that have a place, each with its objects; without those of one that is faulty."""
+    placed_I = np.array([place is not None for place in places], np.bool_)
+    ids_I = np.asarray(content.ids)[placed_I]
+    strange = np.array([number for number in faulty if number is not None], np.int64)
+    numbers_N = np.asarray(content.object_ids)
+    by_id = np.argsort(ids_I)
+    sorted_ids = ids_I[by_id]
+    spot_N = np.searchsorted(sorted_ids, numbers_N)
+    spot_N[spot_N == len(sorted_ids)] = 0
+    usable_N = usable_N & ~np.isin(numbers_N, strange)
+    if len(sorted_ids):
+        usable_N &= sorted_ids[spot_N] == numbers_N
+    else:
+        usable_N = np.zeros_like(usable_N)
+    image_N = by_id[spot_N[usable_N]] if len(by_id) else spot_N[usable_N]
+    order = np.argsort(image_N, kind="stable")
+    kinds = np.array(list(categories), np.int64)  # rising
+    codes_N = np.searchsorted(kinds, np.asarray(content.object_categories)[usable_N][order])
+    names = Strings.of(place for place in places if place is not None)
+    return RecordTable(
+        names=names,
+        images=names,
+        folder=str(folder),
+        sources=(str(path),),
+        source=np.zeros(len(ids_I), np.int64),
+        ids=ids_I,
+        numbered=np.ones(len(ids_I), np.bool_),
+        sizes=np.asarray(content.sizes).reshape(-1, 2)[placed_I].astype(np.int32),
+        ends=np.cumsum(np.bincount(image_N, minlength=len(ids_I)), dtype=np.int64),
+        class_names=tuple(categories.values()),
+        classes=codes_N.astype(np.int32),
+        boxes=np.asarray(content.boxes).reshape(-1, 4)[usable_N][order],
+        difficult=np.asarray(content.ignored)[usable_N][order].astype(np.bool_),
+        relative=np.zeros(len(ids_I), np.bool_),
+    )
+
+
+def _outlined(
+    content: CocoContent, places: Sequence[str | None], usable_N: npt.NDArray[np.bool_]
+) -> list[str]:
+    """Which objects have the box of their outline, by their image's place or name."""
+    if not content.outlined:
+        return []
+    usable = dict(zip(content.object_at, usable_N.tolist(), strict=True))
+    image = dict(zip(content.object_at, content.object_ids, strict=True))
+    names = {
+        number: name if place is None else place
+        for number, name, place in zip(content.ids, content.names, places, strict=True)
+    }
+    return [
+        f"annotations[{i}] of {names[image[i]]}"
+        for i in content.outlined
+        if usable[i] and image[i] in names
+    ]
 
 
 def _title(path: Path, data_dir: Path) -> str:
@@ -219,33 +296,32 @@ def _title(path: Path, data_dir: Path) -> str:
 
 
 def _place(
-    images: Mapping[int, CocoImage], folders: Sequence[Path], problems: list[Problem]
-) -> tuple[Path, dict[int, CocoImage], list[Remark]]:
-    """The folder of the images, those that can be in it with their path there, and remarks."""
-    written = [image.name for image in images.values()]
+    content: CocoContent, folders: Sequence[Path], path: Path, problems: list[Problem]
+) -> tuple[Path, list[str | None], list[Remark]]:
+    """The folder of the images, the path there of those that can be in it, and remarks."""
+    written = content.names
     folder, places, by_end = place_images(written, folders)
-    usable: dict[int, CocoImage] = {}
+    found = [f"{written[i]}: {folder / (places[i] or '')}" for i in by_end]
     taken: set[str] = set()
-    for (number, image), place in zip(images.items(), places, strict=True):
+    for i, place in enumerate(places):
         if place is None or place in taken:
             what = f"file_name {place!r} is that of another entry, too"
             if place is None:
-                what = f"file_name {image.name!r} leads out of the image folder"
-            problems.append(Problem(kind=BAD_ENTRY, where=image.where, what=what))
+                what = f"file_name {written[i]!r} leads out of the image folder"
+            problems.append(_problem(BAD_ENTRY, path, "images", content.image_at[i], what))
+            places[i] = None
         else:
-            image.name = place
             taken.add(place)
-            usable[number] = image
-    first = next(iter(usable.values()), None)
-    also = [f for f in folders if first and _other_file(f / first.name, folder / first.name)]
+    first = next((place for place in places if place is not None), None)
+    also = [f for f in folders if first and _other_file(f / first, folder / first)]
     return (
         folder,
-        usable,
+        places,
         [
             *remark(
                 "note",
                 "images found by the end of their file_name",
-                [f"{written[i]}: {folder / (places[i] or '')}" for i in by_end],
+                found,
                 "The whole of it is not there: look at some of them on a sheet.",
             ),
             *remark(

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 from yolox.data.datasets.build import class_list_fault
 from yolox.data.datasets.outlines import Box, segmentation_box
-from yolox.data.datasets.records import BAD_ANNOTATION, BAD_CLASS_LIST, BAD_ENTRY, Problem
+from yolox.data.datasets.records import BAD_CLASS_LIST, Problem
 from yolox.data.datasets.values import as_flag, as_number, as_whole
 
-
-@dataclass(kw_only=True)
-class CocoImage:
-    """One entry of "images", and its objects as they are found."""
-
-    where: str
-    name: str
-    size: tuple[int, int] | None
-    names: list[str] = field(default_factory=list)
-    boxes: list[Box] = field(default_factory=list)
-    ignored: list[bool] = field(default_factory=list)
-    faulty: bool = False
+_MAX_SIDE = 2**31 - 1  # of an image, in the arrays of records
 
 
 def read_categories(entries: list[Any], path: Path) -> tuple[dict[int, str], list[Problem]]:
@@ -47,26 +35,7 @@ def read_categories(entries: list[Any], path: Path) -> tuple[dict[int, str], lis
     return found, [Problem(kind=BAD_CLASS_LIST, where=str(path), what=what) for what in faults]
 
 
-def read_images(
-    entries: list[Any], path: Path, problems: list[Problem]
-) -> tuple[dict[int, CocoImage], set[int]]:
-    """Images by id, in the order of the file; and all ids there are, of faulty entries, too."""
-    images: dict[int, CocoImage] = {}
-    known: set[int] = set()
-    for i, entry in enumerate(entries):
-        number = as_whole(entry.get("id")) if isinstance(entry, dict) else None
-        what = _image_fault(entry, number, known)
-        where = f"{path}: images[{i}]"
-        if what is not None:
-            problems.append(Problem(kind=BAD_ENTRY, where=where, what=what))
-        elif number is not None:
-            images[number] = CocoImage(where=where, name=entry["file_name"], size=_size(entry))
-        if number is not None:
-            known.add(number)
-    return images, known
-
-
-def _image_fault(entry: Any, number: int | None, known: set[int]) -> str | None:
+def image_fault(entry: Any, number: int | None, known: set[int]) -> str | None:
     """What is wrong with an entry of "images", None if nothing is."""
     if not isinstance(entry, dict):
         return "is not an object"
@@ -80,51 +49,30 @@ def _image_fault(entry: Any, number: int | None, known: set[int]) -> str | None:
     return None
 
 
-def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
+def image_size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
     """(height, width) as the entry says, None if it does not."""
     height, width = (as_number(entry.get(side)) for side in ("height", "width"))
     if height is None or width is None or height < 1 or width < 1:
         return None
-    return int(height), int(width)
+    return min(int(height), _MAX_SIDE), min(int(width), _MAX_SIDE)
 
 
-def add_objects(
-    entries: list[Any],
-    images: Mapping[int, CocoImage],
-    known: set[int],
-    categories: Mapping[int, str],
-    path: Path,
-    problems: list[Problem],
-) -> list[str]:
-    """Put each annotation to its image; an image with an unusable one is marked faulty.
+def read_object(entry: Any) -> tuple[int, int, Box, bool, bool] | None:
+    """Image id, category id, box, whether it is ignored, and whether the box is its outline's.
 
-    Returns which annotations have no bbox, so that their box is that of their outline.
+    None for an annotation that cannot be used; `object_fault` says why. Whether there are such an
+    image and category is not looked at.
     """
-    outlined = []
-    for i, entry in enumerate(entries):
-        fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
-        number = as_whole(fields.get("image_id"))
-        category = as_whole(fields.get("category_id"))
-        bbox = fields.get("bbox")
-        box = _box(bbox) if bbox not in (None, []) else segmentation_box(fields.get("segmentation"))
-        crowd, ignore = as_flag(fields.get("iscrowd")), as_flag(fields.get("ignore"))
-        flagged = crowd is not None and ignore is not None
-        name = categories.get(category) if category is not None else None
-        image = images.get(number) if number is not None else None
-        if number not in known or name is None or box is None or not flagged:
-            what = _object_fault(entry, known, categories)
-            problems.append(
-                Problem(kind=BAD_ANNOTATION, where=f"{path}: annotations[{i}]", what=what)
-            )
-            if image is not None:
-                image.faulty = True
-        elif image is not None:  # the entry of another image may be faulty itself
-            image.names.append(name)
-            image.boxes.append(box)
-            image.ignored.append(bool(crowd or ignore))
-            if bbox in (None, []):
-                outlined.append(f"annotations[{i}] of {image.name}")
-    return outlined
+    fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    number = as_whole(fields.get("image_id"))
+    category = as_whole(fields.get("category_id"))
+    bbox = fields.get("bbox")
+    outlined = bbox in (None, [])
+    box = segmentation_box(fields.get("segmentation")) if outlined else _box(bbox)
+    crowd, ignore = as_flag(fields.get("iscrowd")), as_flag(fields.get("ignore"))
+    if number is None or category is None or box is None or crowd is None or ignore is None:
+        return None
+    return number, category, box, crowd or ignore, outlined
 
 
 def _box(bbox: Any) -> Box | None:
@@ -137,7 +85,7 @@ def _box(bbox: Any) -> Box | None:
     return x, y, x + width, y + height
 
 
-def _object_fault(entry: Any, known: set[int], categories: Mapping[int, str]) -> str:
+def object_fault(entry: Any, known: Container[int], categories: Container[int]) -> str:
     """What is wrong with an annotation that cannot be used."""
     if not isinstance(entry, dict):
         return "is not an object"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from yolox.data.datasets.files import is_file, path_inside
+from yolox.data.datasets.files import is_file, place_inside
 from yolox.data.errors import DataError, bullets
 
 ANNOTATIONS = "annotations"
@@ -58,10 +58,14 @@ def place_images(
 
     Raises DataError if no folder holds any.
     """
-    plain = [_below(name) for name in names]
-    folder = _fullest(
-        folders, lambda f: sum(p is not None and is_file(f / p) for p in plain), names
-    )
+    plain = [place_inside(name) for name in names]
+    there: dict[Path, list[bool]] = {}
+
+    def held(place: Path) -> int:
+        there[place] = [p is not None and is_file(f"{place}/{p}") for p in plain]
+        return sum(there[place])
+
+    folder = _fullest(folders, held, names)
     if folder is None:
         folder = _fullest(folders, lambda f: sum(_end_of(f, n) is not None for n in names), names)
     if folder is None:
@@ -70,7 +74,7 @@ def place_images(
             f"them into one of these folders, or name theirs with train_name or val_name:"
             f"{bullets([str(folder) for folder in folders])}"
         )
-    lost = [i for i, p in enumerate(plain) if p is None or not is_file(folder / p)]
+    lost = [i for i, found in enumerate(there[folder]) if not found]
     ends = {i: end for i in lost if (end := _end_of(folder, names[i])) is not None}
     claims = Counter([*ends.values(), *(p for i, p in enumerate(plain) if p and i not in ends)])
     by_end = [i for i, end in ends.items() if claims[end] == 1]
@@ -92,17 +96,12 @@ def _fullest(
     return best
 
 
-def _below(name: str) -> str | None:
-    place = path_inside(Path(), name)
-    return None if place is None else place.as_posix()
-
-
 def _end_of(folder: Path, name: str) -> str | None:
     """The longest end of a path, or of an address, that is a file in a folder."""
     for text in dict.fromkeys((name, unquote(name))):
         parts = [part for part in re.split(r"[/\\]|\?d=", text) if part not in ("", ".", "..")]
         for start in range(len(parts)):
-            place = _below("/".join(parts[start:]))
+            place = place_inside("/".join(parts[start:]))
             if place is not None and is_file(folder / place):
                 return place
     return None

@@ -8,7 +8,7 @@ that is wrong. The data doctor reads the same records and reports instead of rai
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -111,7 +111,7 @@ class RecordSet:
     """
 
     title: str
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     classes: tuple[str, ...] | None
     problems: tuple[Problem, ...] = ()
     remarks: tuple[Remark, ...] = ()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from yolox.data.datasets.sample import DetectionDataset
+from yolox.data.datasets.tables import SampleTable
 from yolox.data.errors import UnknownClassesError
 
 
@@ -21,7 +22,11 @@ def with_classes(dataset: DetectionDataset, class_names: Sequence[str]) -> Detec
     names = tuple(class_names)
     if tuple(dataset.class_names) == names:
         return dataset
-    used = {int(index) for sample in dataset.samples for index in np.unique(sample.classes)}
+    samples = dataset.samples
+    if isinstance(samples, SampleTable):
+        used = set(np.unique(samples.classes).tolist())
+    else:
+        used = {int(index) for sample in samples for index in np.unique(sample.classes)}
     absent = [dataset.class_names[i] for i in sorted(used) if dataset.class_names[i] not in names]
     if absent:
         raise UnknownClassesError(
@@ -36,7 +41,8 @@ def with_classes(dataset: DetectionDataset, class_names: Sequence[str]) -> Detec
     )
     same = copy.copy(dataset)
     same.class_names = names
-    same.samples = [
-        dataclasses.replace(sample, classes=index[sample.classes]) for sample in dataset.samples
-    ]
+    if isinstance(samples, SampleTable):
+        same.samples = samples.with_classes(index)
+    else:
+        same.samples = [dataclasses.replace(s, classes=index[s.classes]) for s in samples]
     return same

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from yolox.data import DataLoader, Sample
+from yolox.data.datasets.tables import SampleTable
 from yolox.data.samplers import EpochSampler
 from yolox.exp.fields import ExpError
 from yolox.exp.yolox_base import RESIZE_INTERVAL, Exp
@@ -109,9 +110,12 @@ def training_samples(loader: Any) -> Sequence[Sample]:
     return samples
 
 
-def image_names(loader: Any) -> dict[int, str]:
+def image_names(loader: Any) -> Mapping[int, str]:
     """Names by image id, for messages; see `training_samples`."""
-    return {sample.image_id: sample.name for sample in training_samples(loader)}
+    samples = training_samples(loader)
+    if isinstance(samples, SampleTable):
+        return samples.names_by_id()
+    return {sample.image_id: sample.name for sample in samples}
 
 
 def input_sizes(

@@ -1,0 +1,45 @@
+import json
+
+import pytest
+
+from yolox.utils.json_stream import NotStreamedError, stream_lists
+
+DOCUMENT = {
+    "info": {"a": [1, {"b": "]}"}], "number": 12.5e3},
+    "images": [{"id": 1, "name": 'q"\\, é 😀'}, {}, 17, -0.5, "text", None, [1, 2]],
+    "none": [],
+    "last": 123456,
+}
+
+
+def read(text, wanted=("images", "none"), size=7):
+    content = text if isinstance(text, bytes) else text.encode()
+    chunks = (content[i : i + size] for i in range(0, len(content), size))
+    return {key: list(elements) for key, elements in stream_lists(chunks, set(wanted))}
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64, 10_000])
+@pytest.mark.parametrize("layout", [{}, {"indent": 2}, {"separators": (",", ":")}])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_any_layout_cut_anywhere(size, layout, ascii_only):
+    text = json.dumps(DOCUMENT, ensure_ascii=ascii_only, **layout)
+    assert read(text, size=size) == {"images": DOCUMENT["images"], "none": []}
+
+
+def test_nan_and_lone_surrogates_are_read_as_by_json():
+    found = read('{"images": [NaN, -Infinity, "\\ud800"]}')["images"]
+    assert str(found) == str(json.loads('[NaN, -Infinity, "\\ud800"]'))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{", '{"images": [1', '{"images": [1,]}', '{"images": [1 2]}', '{"images": 5}',
+        '{"images": [{"a": tru}]}', '{"a": 1} x', '{"a": 1, "a": 2}', "{1: 2}", '{"a" 1}',
+        '{"a": 1 "b": 2}', '{"images": [01]}', b'\xef\xbb\xbf{"a": 1}', b'{"a": "\xff"}',
+        '{"a": 1}'.encode("utf-16"), '{"images": ' + "[" * 5000 + "]" * 5000 + "}",
+    ],
+)  # fmt: skip
+def test_all_else_is_left_to_whoever_reads_it_whole(text):
+    with pytest.raises(NotStreamedError):
+        read(text, size=3)
