@@ -446,6 +446,22 @@ def test_too_little_room_on_disk(folder, monkeypatch):
     assert cache_files(folder) == []
 
 
+@pytest.mark.parametrize("cache_type", ["ram", "disk"])
+def test_where_there_is_no_room_an_input_that_fits_is_named(tmp_path, monkeypatch, cache_type):
+    path = tmp_path / "large.png"
+    path.write_bytes(cv2.imencode(".png", np.zeros((512, 512, 3), np.uint8))[1].tobytes())
+    empty = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    names = ("boxes", "classes", "difficult")
+    arrays = dict(zip(names, empty, strict=True))
+    image = Sample(image_id=0, name="large", path=path, height=512, width=512, **arrays)
+    room = image_cache._plan([image], (128, 128))[1]
+    monkeypatch.setattr(image_cache, "available_memory", lambda: int(room / 0.9) + 1)
+    full = SimpleNamespace(f_bavail=room, f_frsize=1, f_blocks=10, f_bfree=10)
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
+    with pytest.raises(DataError, match=r"at input_size 128,128 it needs .* GB and would fit"):
+        DetectionDataset([image], ["a"], (512, 512), cache=True, cache_type=cache_type)
+
+
 def test_a_write_that_fails_leaves_nothing(folder):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))

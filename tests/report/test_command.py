@@ -197,7 +197,7 @@ def test_intervals_are_around_the_aps(tiny_exp: Path, old: Path, new: Path) -> N
         [dataclasses.replace(inference.detections[i % 3], image_id=i) for i in range(len(many))]
         for inference in found
     ]
-    evaluator.dataset.samples[:] = many
+    evaluator.dataset.samples = many
     sure = certainty_of(evaluator, detections, aps)
     assert "one split of 15 images" in sure.text
     for ap, interval in zip(aps, sure.intervals, strict=True):

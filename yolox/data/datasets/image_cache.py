@@ -59,6 +59,7 @@ _LEVELS = {factor: level for level, factor in enumerate(FACTORS)}
 _SLOT_LENGTH = 4  # numbers
 _MAGIC = b"yoloxim2"  # the format's version is its last character
 _HEADER = struct.Struct("<8s32s32sqq")  # magic, key, digest of the slots, images, bytes in all
+_STRIDE = 32  # of the network: the input's sides are multiples
 _MEMORY_SHARE = 0.9  # of what is available; training itself needs some
 _IMAGES_AT_ONCE = 1024  # images handed to the threads at once
 
@@ -152,7 +153,7 @@ def build_cache(
     unique = list({image.path: image for image in images}.values())
     slots, size = _plan(unique, img_size)
     if cache_type == "ram":
-        return _in_memory(unique, slots, size)
+        return _in_memory(unique, img_size, slots, size)
     return _on_disk(unique, img_size, slots, size)
 
 
@@ -170,10 +171,22 @@ def _plan(images: Sequence[ImageFile], img_size: tuple[int, int]) -> tuple[Slots
     return slots, int(ends[-1])
 
 
+def _smaller(images: Sequence[ImageFile], img_size: tuple[int, int], room: float) -> str:
+    """The largest half, quarter or eighth of the input size whose cache fits, for a message."""
+    for factor in FACTORS[1:]:
+        height, width = (max(_STRIDE, side // factor // _STRIDE * _STRIDE) for side in img_size)
+        size = _plan(images, (height, width))[1]
+        if size <= room:
+            return f"; at input_size {height},{width} it needs {size / 1e9:.2f} GB and would fit"
+    return ""
+
+
 # ------------------------------------------------------------------------------------------- memory
 
 
-def _in_memory(images: Sequence[ImageFile], slots: Slots, size: int) -> ImageCache:
+def _in_memory(
+    images: Sequence[ImageFile], img_size: tuple[int, int], slots: Slots, size: int
+) -> ImageCache:
     # every rank on this machine fills its own; Fabric's launcher states only the number of all
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)
     free = available_memory()
@@ -183,6 +196,7 @@ def _in_memory(images: Sequence[ImageFile], slots: Slots, size: int) -> ImageCac
             f"the image cache needs {size * ranks / 1e9:.2f} GB of memory{each}, and of "
             f"{free / 1e9:.2f} GB free at most {_MEMORY_SHARE:.0%} may be taken: use the disk "
             f"cache (cache_type disk), which also stays for the next run, or none"
+            + _smaller(images, img_size, free * _MEMORY_SHARE / ranks)
         )
     with _anonymous_file() as file:
         _fill(file, images, slots, size, key=bytes(32))
@@ -217,19 +231,26 @@ def _on_disk(
         cache = _open(folder / name, key, size, paths)  # another process may have been quicker
         if cache is None:
             _clean(folder, data, leftovers=alone)
-            _write(folder / name, images, slots, size, key)
+            _write(folder / name, images, img_size, slots, size, key)
             cache = _open(folder / name, key, size, paths)
     if cache is None:
         raise DataError(f"{folder / name} was changed while it was made: start again")
     return cache
 
 
-def _write(path: Path, images: Sequence[ImageFile], slots: Slots, size: int, key: bytes) -> None:
+def _write(
+    path: Path,
+    images: Sequence[ImageFile],
+    img_size: tuple[int, int],
+    slots: Slots,
+    size: int,
+    key: bytes,
+) -> None:
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise DataError(
             f"the image cache needs {size / 1e9:.2f} GB in {path.parent}, {free / 1e9:.2f} GB are "
-            f"free: make room, use cache_type ram, or no cache"
+            f"free: make room, use cache_type ram, or no cache" + _smaller(images, img_size, free)
         )
     with replacing(path, DataError, size) as temporary, temporary.open("wb") as file:
         _fill(file, images, slots, size, key)

@@ -85,7 +85,8 @@ class DetectionDataset(Dataset[Item]):
     ) -> None:
         if cache_type not in CACHE_TYPES:
             raise DataError(f"cache_type must be one of {', '.join(CACHE_TYPES)}: {cache_type!r}")
-        self.samples = samples
+        # A table stays one: as a list it would take many times the memory.
+        self.samples = list(samples) if isinstance(samples, (list, tuple)) else samples
         self.class_names = tuple(class_names)
         self.img_size = (int(img_size[0]), int(img_size[1]))
         self.preproc = preproc
