@@ -88,7 +88,10 @@ def ap_spreads(
     for i, sample in enumerate(samples):
         counted = np.asarray(sample.classes)[~np.asarray(sample.difficult, bool)]
         objects_IC[i] = np.bincount(counted, minlength=num_classes)
-    aps = [_aps(_pool(samples, found), objects_IC, weights_RI, headline) for found in models]
+    aps = [
+        mean_aps(pool_detections(samples, found), objects_IC, weights_RI, headline)
+        for found in models
+    ]
     return [_spread(ap_R) for ap_R in aps], _spread(aps[-1] - aps[0])
 
 
@@ -97,7 +100,8 @@ def _spread(ap_R: Floats) -> Spread:
     return Spread(low=float(ends[0]), high=float(ends[1]))
 
 
-def _pool(samples: Sequence[EvalSample], detections: Sequence[ImageDetections]) -> _Pool:
+def pool_detections(samples: Sequence[EvalSample], detections: Sequence[ImageDetections]) -> _Pool:
+    """The detections of all images by falling score, and which of them count and are right."""
     rows = []
     for i, (sample, found) in enumerate(pair_up(samples, detections)):
         if found is not None:
@@ -116,7 +120,7 @@ def _pool(samples: Sequence[EvalSample], detections: Sequence[ImageDetections]) 
     )
 
 
-def _aps(pool: _Pool, objects_IC: Floats, weights_RI: Floats, headline: Headline) -> Floats:
+def mean_aps(pool: _Pool, objects_IC: Floats, weights_RI: Floats, headline: Headline) -> Floats:
     """Mean AP of each draw over its classes that have objects, (R,)."""
     objects_RC = weights_RI @ objects_IC
     ap_RC = np.full(objects_RC.shape, np.nan)

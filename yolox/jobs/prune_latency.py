@@ -207,7 +207,7 @@ def plan_for_latency(
         config,
         settings,
         scorer,
-        layers=lambda: _layers(loaded, settings),
+        layers=lambda: layers_in_runtime(loaded, settings),
         make_clock=lambda folder: ModelClock(loaded, settings, folder),
         on_hint=on_hint,
     )
@@ -312,7 +312,7 @@ def _table(settings: LatencySettings) -> Iterator[LatencyTable]:
         yield LatencyTable(path, stamp)
 
 
-def _layers(loaded: LoadedModel, settings: LatencySettings) -> dict[str, ConvLayer]:
+def layers_in_runtime(loaded: LoadedModel, settings: LatencySettings) -> dict[str, ConvLayer]:
     """The convolutions that run, by the names that they have in the model.
 
     In an exported file the stem is one strided convolution of the image itself.

@@ -151,13 +151,13 @@ def build_cache(
         DataError: images that cannot be read, all of them; or there is no room.
     """
     unique = list({image.path: image for image in images}.values())
-    slots, size = _plan(unique, img_size)
+    slots, size = plan_slots(unique, img_size)
     if cache_type == "ram":
         return _in_memory(unique, img_size, slots, size)
     return _on_disk(unique, img_size, slots, size)
 
 
-def _plan(images: Sequence[ImageFile], img_size: tuple[int, int]) -> tuple[Slots, int]:
+def plan_slots(images: Sequence[ImageFile], img_size: tuple[int, int]) -> tuple[Slots, int]:
     """Where each image's pixels go, and the length of the file in bytes."""
     slots = np.zeros((len(images), len(_LEVELS), _SLOT_LENGTH), dtype=np.int64)
     for row, image in zip(slots, images, strict=True):
