@@ -25,6 +25,8 @@ FAST = ("--images", 2, "--rounds", 2, "--importance", "l1", "--reconstruct", 0)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("YOLOX_CACHE", str(folder))
+    for module in ("yolox.bench.layers", "yolox.jobs.prune_latency"):
+        monkeypatch.setattr(f"{module}.TIMED_RUNS", 5)
     return folder
 
 

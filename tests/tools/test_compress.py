@@ -143,7 +143,8 @@ def test_a_latency_on_the_whole_road(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("YOLOX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("yolox.bench.layers.TIMED_RUNS", 5)
+    for module in ("yolox.bench.layers", "yolox.jobs.prune_latency"):
+        monkeypatch.setattr(f"{module}.TIMED_RUNS", 5)
     # Large images: of a few milliseconds hardly anything could be saved.
     large = tmp_path / "large.pth"
     content = read(opinionated(trained / "best_ckpt.pth", large, (2.0, -9.0, -9.0)))
