@@ -454,7 +454,7 @@ def test_where_there_is_no_room_an_input_that_fits_is_named(tmp_path, monkeypatc
     names = ("boxes", "classes", "difficult")
     arrays = dict(zip(names, empty, strict=True))
     image = Sample(image_id=0, name="large", path=path, height=512, width=512, **arrays)
-    room = image_cache._plan([image], (128, 128))[1]
+    room = image_cache.plan_slots([image], (128, 128))[1]
     monkeypatch.setattr(image_cache, "available_memory", lambda: int(room / 0.9) + 1)
     full = SimpleNamespace(f_bavail=room, f_frsize=1, f_blocks=10, f_bfree=10)
     monkeypatch.setattr(os, "statvfs", lambda path: full)

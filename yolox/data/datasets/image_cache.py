@@ -175,7 +175,7 @@ def _smaller(images: Sequence[ImageFile], img_size: tuple[int, int], room: float
     """The largest half, quarter or eighth of the input size whose cache fits, for a message."""
     for factor in FACTORS[1:]:
         height, width = (max(_STRIDE, side // factor // _STRIDE * _STRIDE) for side in img_size)
-        size = _plan(images, (height, width))[1]
+        size = plan_slots(images, (height, width))[1]
         if size <= room:
             return f"; at input_size {height},{width} it needs {size / 1e9:.2f} GB and would fit"
     return ""
