@@ -25,7 +25,8 @@ from yolox.utils.model_utils import count_params
 FAST = ("--importance", "l1", "--rounds", 1, "--reconstruct", 0, "--no-latency")
 IMPORTS = """
 import sys
-import yolox.api, yolox.jobs.prune, yolox.tools.bench, yolox.tools.prunmodel
+import yolox.api, yolox.jobs.prune, yolox.tools.prunmodel
+import yolox.tools.bench, yolox.tools.compare, yolox.tools.report, yolox.ultralytics.exported
 import yolox.tools.ultralytics_bench, yolox.tools.ultralytics_prune, yolox.tools.ultralytics_train
 found = [name for name in sys.modules if name.split(".")[0] == "ultralytics"]
 assert not found, found

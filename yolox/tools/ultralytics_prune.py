@@ -20,7 +20,6 @@ from yolox.tools.words import command_line
 from yolox.ultralytics.installed import begin_safely
 from yolox.utils.locks import claimed
 
-DEFAULT_SIDE = 640
 EVAL_BATCH = 16
 
 
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     begin_safely()
     # Only now: all of these import Ultralytics.
     from yolox.ultralytics.data import average_precision, calibrate
-    from yolox.ultralytics.detector import Detector
+    from yolox.ultralytics.detector import Detector, trained_side
     from yolox.ultralytics.files import read_detector
     from yolox.ultralytics.job import DetectorJob
 
@@ -71,15 +70,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         show(job.run(show_hint))
     _tell_next(args, output)
-
-
-def trained_side(model: object) -> int:
-    """The side of images that a model was trained at."""
-    arguments = getattr(model, "args", {})
-    side = arguments.get("imgsz") if isinstance(arguments, dict) else None
-    if isinstance(side, int) and side > 0:
-        return -(-side // 32) * 32
-    return DEFAULT_SIDE
 
 
 def _require_output(output: Path, source: Path) -> None:
