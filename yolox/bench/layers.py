@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from yolox.export.runtime import onnxruntime_options, openvino_arithmetic
 from yolox.export.runtimes import LAYER_RUNTIMES, RUNTIMES
+from yolox.export.sessions import onnxruntime_options, openvino_arithmetic
 from yolox.export.settings import ExportError, optional_packages
 from yolox.models.network_blocks import get_activation
 from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair

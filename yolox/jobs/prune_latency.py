@@ -20,8 +20,9 @@ from torch import nn
 from yolox.bench.layers import TIMING_VERSION, layer_timer, runtime_version
 from yolox.export.convert import write_model
 from yolox.export.graph import fold_focus
-from yolox.export.runtime import open_exported, openvino_arithmetic
+from yolox.export.runtime import open_exported
 from yolox.export.runtimes import RUNTIMES
+from yolox.export.sessions import openvino_arithmetic
 from yolox.export.settings import SUFFIXES, ExportSettings
 from yolox.jobs.calibration import probe
 from yolox.models import YOLOX, LoadedModel

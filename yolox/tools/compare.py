@@ -3,47 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from yolox.bench.guest import Guest
 from yolox.exp import Exp
+from yolox.exp.follow import follow_checkpoint
 from yolox.exp.idle import idle_without_training, tell_idle
-from yolox.jobs.evaluate import ap_of_checkpoint
-from yolox.models import LoadedModel, load_model
+from yolox.jobs.evaluate import ap_evaluation
+from yolox.models import ModelSpec, load_model
 from yolox.pruning import ModelFigures, comparison_table, measure_latency
 from yolox.tools import cli
 from yolox.tools.flags.compare import make_parser
+from yolox.tools.guests import read_guests
+from yolox.tools.words import called
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import short_names
 from yolox.utils.model_utils import count_macs, count_params
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Model:
+    """A model to compare.
+
+    Attributes:
+        path: of the checkpoint.
+        layers: the model, counted and timed.
+        network: the same as it is evaluated.
+        spec, pruned: of the checkpoint.
+    """
+
+    path: Path
+    layers: nn.Module
+    network: nn.Module
+    spec: ModelSpec
+    pruned: bool
+
+
 def compare(
-    paths: Sequence[Path], labels: Sequence[str], exp: Exp | None, *, runs: int = 30
+    models: Sequence[_Model],
+    labels: Sequence[str],
+    exp: Exp | None,
+    size: tuple[int, int],
+    *,
+    runs: int = 30,
 ) -> list[ModelFigures]:
-    """The figures of each checkpoint, on this machine's CPU.
+    """The figures of each model, on this machine's CPU.
 
     Args:
-        paths: checkpoints of models for the same input size.
-        labels: one a checkpoint.
+        models: for the same input size.
+        labels: one a model.
         exp: names the data that AP is measured on; None leaves it out.
+        size: (height, width) of the images, pixels.
         runs: timed forward passes a model.
     """
-    models = [load_model(path) for path in paths]
-    size = _size(models[0], exp)
     image = 255 * torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    times = measure_latency([loaded.model for loaded in models], image, runs=runs)
+    times = measure_latency([model.layers for model in models], image, runs=runs)
     rows = []
-    for path, label, loaded, time in zip(paths, labels, models, times, strict=True):
-        ap, ap50 = (None, None) if exp is None else ap_of_checkpoint(loaded, path, exp)
+    for label, model, time in zip(labels, models, times, strict=True):
+        ap, ap50 = (None, None) if exp is None else _average_precision(model, exp)
         rows.append(
             ModelFigures(
                 label=label,
-                params=count_params(loaded.model),
-                macs=count_macs(loaded.model, image)[""],
-                file_bytes=path.stat().st_size,
+                params=count_params(model.layers),
+                macs=count_macs(model.layers, image)[""],
+                file_bytes=model.path.stat().st_size,
                 latency_ms=time,
                 ap50_95=ap,
                 ap50=ap50,
@@ -52,7 +80,31 @@ def compare(
     return rows
 
 
-def _size(first: LoadedModel, exp: Exp | None) -> tuple[int, int]:
+def _average_precision(model: _Model, exp: Exp) -> tuple[float, float]:
+    """AP50-95 and AP50, at the model's own size unless the Exp was given another."""
+    followed = follow_checkpoint(exp, model.spec, model.path, pruned=model.pruned)
+    return ap_evaluation(followed)(model.network)
+
+
+def _opened(path: Path, guest: Guest | None) -> _Model:
+    if guest is None:
+        loaded = load_model(path)
+        return _Model(
+            path=path,
+            layers=loaded.model,
+            network=loaded.model,
+            spec=loaded.spec,
+            pruned=loaded.is_pruned,
+        )
+    layers = guest.module()
+    if layers is None:
+        raise UserError(f"{path} is an exported file: {called('bench')} compares those")
+    return _Model(
+        path=path, layers=layers, network=guest.network(), spec=guest.spec, pruned=guest.pruned
+    )
+
+
+def _size(first: _Model, exp: Exp | None) -> tuple[int, int]:
     """Height and width that all is measured at: as given, or those of the first."""
     given = exp is not None and "test_size" in exp.given
     return exp.test_size if exp is not None and given else first.spec.input_size
@@ -61,6 +113,7 @@ def _size(first: LoadedModel, exp: Exp | None) -> tuple[int, int]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, measure, print."""
     args = make_parser().parse_args(argv)
+    guests = read_guests(args.ckpt)
     labels = args.labels or short_names(args.ckpt)
     if len(labels) != len(args.ckpt):
         raise UserError(f"{len(labels)} labels for {len(args.ckpt)} checkpoints")
@@ -69,11 +122,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     exp = None if args.no_eval else cli.load_exp(args)
     if exp is not None:
         tell_idle(exp, idle_without_training(exp))
-    paths = [resolve_weights(path) for path in args.ckpt]
+    models = [
+        _opened(path if path in guests else resolve_weights(path), guests.get(path))
+        for path in args.ckpt
+    ]
+    size = _size(models[0], exp)
     with cli.telling_whose_data(args, exp):
-        rows = compare(paths, labels, exp, runs=args.runs)
-    size = "×".join(map(str, _size(load_model(paths[0]), exp)))
-    title = f"{size} input, batch 1, float32, {torch.get_num_threads()} threads, PyTorch"
+        rows = compare(models, labels, exp, size, runs=args.runs)
+    title = (
+        f"{size[0]}×{size[1]} input, batch 1, float32, {torch.get_num_threads()} threads, PyTorch"
+    )
     cli.console().print(comparison_table(rows, title))
 
 
