@@ -175,7 +175,8 @@ def box_findings(tables: Mapping[str, BoxTable], input_size: tuple[int, int]) ->
             "warning",
             "boxes without area",
             cases("no area"),
-            "Training leaves them out: mend or delete them. Corners in the wrong order count too.",
+            "Training leaves them out: correct or delete them. Corners in the wrong order count "
+            "too.",
         ),
         *finding(
             "warning",

@@ -46,7 +46,7 @@ def certainty_of(
     split = f"AP is of one split of {len(dataset.samples):,} images"
     found = ap_spreads(dataset.samples, detections, len(dataset.class_names), evaluator.headline)
     if found is None or None in aps:
-        why = f"{split}, too few to tell how sure it is, and each model was trained once."
+        why = f"{split}, too few to say how certain it is, and each model was trained once."
         return Certainty(intervals=nothing, text=why)
     spreads, difference = found
     known = [ap for ap in aps if ap is not None]
