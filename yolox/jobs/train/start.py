@@ -15,7 +15,7 @@ from torch import nn
 from yolox.core.loggers import RunLogger
 from yolox.core.state import epochs_done, no_training_state
 from yolox.data import rows_by_name
-from yolox.exp.follow import classes_of, take_classes
+from yolox.exp.follow import classes_of, take_classes, take_test_size
 from yolox.exp.yolox_base import Exp
 from yolox.jobs.train.official import spec_of
 from yolox.models import (
@@ -283,6 +283,7 @@ def _compare_networks(
 
 
 def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> StartingPoint:
+    take_test_size(exp, loaded.spec, path)
     act = options.act or _given_act(exp, tuned=True) or exp.finetune_act or loaded.spec.act
     note = ""
     if act != loaded.spec.act:
