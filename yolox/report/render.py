@@ -146,12 +146,12 @@ def _marks(shown: Picture, other: str) -> Markup | None:
         return None
     frames = []
     for mark in shown.marks:
-        x1, y1, x2, y2 = mark.box
+        # A model may put boxes beyond its image.
+        x1, y1 = (max(low - 3, 2) for low in mark.box[:2])
+        x2, y2 = min(mark.box[2] + 3, shown.width - 2), min(mark.box[3] + 3, shown.height - 2)
+        size = {"width": max(x2 - x1, 0), "height": max(y2 - y1, 0)}
         for layer in ("halo", "dash"):
-            width, height = x2 - x1 + 6, y2 - y1 + 6
-            frames.append(
-                element("rect", class_=layer, x=x1 - 3, y=y1 - 3, width=width, height=height)
-            )
+            frames.append(element("rect", class_=layer, x=x1, y=y1, **size))
     names = "; ".join(mark.name for mark in shown.marks)
     return _drawn(
         picture(shown.width, shown.height, frames, title=f"Not found in {other}", description=names)
