@@ -149,9 +149,9 @@ def _marks(shown: Picture, other: str) -> Markup | None:
         # A model may put boxes beyond its image.
         x1, y1 = (max(low - 3, 2) for low in mark.box[:2])
         x2, y2 = min(mark.box[2] + 3, shown.width - 2), min(mark.box[3] + 3, shown.height - 2)
-        size = {"width": max(x2 - x1, 0), "height": max(y2 - y1, 0)}
+        width, height = max(x2 - x1, 0), max(y2 - y1, 0)
         for layer in ("halo", "dash"):
-            frames.append(element("rect", class_=layer, x=x1, y=y1, **size))
+            frames.append(element("rect", class_=layer, x=x1, y=y1, width=width, height=height))
     names = "; ".join(mark.name for mark in shown.marks)
     return _drawn(
         picture(shown.width, shown.height, frames, title=f"Not found in {other}", description=names)
