@@ -8,12 +8,13 @@ NETWORKS := .venv/networks
 # other's half. What a file makes once for all its tests is seldom made twice then.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo docs figures install networks lint test test-fast clean
+.PHONY: help demo docs figures install networks lint test test-fast test-gpu clean
 
 help:
 	@echo "make demo     train, prune, fine-tune and compare on built-in data (about 5 minutes)"
 	@echo "make test     run all tests"
 	@echo "make test-fast  run those of readers, models, evaluation and utilities: a minute or two"
+	@echo "make test-gpu check the GPU of this machine, in at most eight minutes"
 	@echo "make docs     build the documentation into site/, broken links being errors"
 	@echo "make figures  draw the pictures of the documentation again"
 	@echo "make lint     style, types and layers"
@@ -52,6 +53,9 @@ test: $(INSTALLED) networks
 
 test-fast: $(INSTALLED)
 	$(TEST) -m "not slow" tests/data tests/models tests/evaluators tests/utils
+
+test-gpu: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu_check.py
 
 docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict

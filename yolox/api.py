@@ -34,7 +34,7 @@ from yolox.jobs.train import TrainOptions, build_trainer
 from yolox.models import load_model
 from yolox.pruning import CRITERIA, PruneConfig, PruneRecord, PruningError, PruningPlan
 from yolox.utils.checkpoint import CheckpointError
-from yolox.utils.device import keep_freed_memory
+from yolox.utils.device import keep_freed_memory, resolve_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.locks import claimed
 
@@ -55,6 +55,7 @@ def train(
     cache: str | None = None,
     precision: str = "auto",
     overwrite: bool = False,
+    device: str | torch.device = "auto",
 ) -> TrainResult:
     """Train a model. A pruned checkpoint is fine-tuned.
 
@@ -73,6 +74,8 @@ def train(
         precision: arithmetic: auto, fp32, bf16 or fp16.
         overwrite: whether to replace a finished fine-tuning of another model, or one with other
             settings.
+        device: where to train: ``cpu``, ``gpu`` or an accelerator's name such as ``cuda:1``;
+            ``auto`` is the accelerator if there is one.
 
     Returns:
         The AP of the best evaluation, in [0, 1], and the paths of the checkpoints.
@@ -80,7 +83,7 @@ def train(
     Raises:
         UserError: something in the Exp, the data or the checkpoint cannot work.
     """
-    fabric = make_fabric(devices=1, precision=precision)
+    fabric = make_fabric(devices=1, precision=precision, device=device)
     fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()
@@ -111,6 +114,7 @@ def prune(
     time_it: bool = True,
     runtime: str | None = None,
     threads: int | None = None,
+    device: str | torch.device = "auto",
     **config: Any,
 ) -> PruneRecord:
     """Remove channels from a checkpoint, and verify that exactly those were removed.
@@ -129,6 +133,7 @@ def prune(
         time_it: whether to measure the latency before and after.
         runtime: runtime to measure in: onnxruntime, openvino, ncnn or torch.
         threads: number of threads in that runtime; one for each core by default.
+        device: where to compute and to measure, as `train` takes it.
         config: fields of `yolox.pruning.PruneConfig`, such as ``target="macs=0.5"``,
             ``ch_sparsity=0.4``, ``importance="taylor"``, ``ignore=("head.*",)``.
 
@@ -152,7 +157,9 @@ def prune(
     latency = None
     if runtime is not None or asked.target_kind() == "latency":
         latency = LatencySettings(
-            runtime=runtime or "onnxruntime", threads=threads or torch.get_num_threads()
+            runtime=runtime or "onnxruntime",
+            threads=threads or torch.get_num_threads(),
+            device=str(device),
         )
     if exp is None:
         if evaluate:
@@ -165,6 +172,7 @@ def prune(
             plan=plan,
             time_it=time_it,
             latency=latency,
+            device=resolve_device(device),
         )
     else:
         job = prepare_pruning(
@@ -178,6 +186,7 @@ def prune(
             evaluate=evaluate,
             time_it=time_it,
             latency=latency,
+            device=device,
         )
     with claimed(target.parent, PruningError, name=target.name):
         return job.run()

@@ -175,7 +175,7 @@ def agree(entry: OpenedCase, checkpoint: Path, batch: int) -> None:
     model = load_model(checkpoint).model
     with torch.no_grad():  # at an IoU of 1 NMS keeps all, so no near tie decides what is left
         expected = postprocess(model(torch.from_numpy(images(batch))), 3, 0.1, 1.0)
-    found = entry.finish(entry.run(images(batch)), 0.1, 1.0)
+    found = entry.finish(entry.run(entry.load(images(batch))), 0.1, 1.0)
     assert len(found) == len(expected) == batch
     for ours, theirs in zip(found, expected, strict=True):
         assert theirs is not None

@@ -144,7 +144,8 @@ BAD = [
     (["--tile", "100"], ["--overlap", "0 to 99"]),
     (["--tile", "0"], ["--tile", "at least 1"]),
     (["--overlap", "-1"], ["--overlap", "at least 0"]),
-    (["--device", "tpu"], ["--device", "tpu"]),
+    (["--device", "tpu"], ["--device tpu: expected one of auto, cpu, gpu"]),
+    (["--device", "2"], ["--device 2: expected one of auto, cpu, gpu"]),
 ]
 
 
@@ -162,10 +163,12 @@ def test_eval_refuses_flags_at_odds_with_detections(
 def test_a_gpu_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     args = ("-c", "none.pth", "--path", tmp_path, "--device", "gpu")
     assert command(demo.main, *args) == 1
-    assert "no GPU here, use cpu" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--device gpu: PyTorch" in error
+    assert error.rstrip().endswith(": use auto or cpu")
 
 
 def test_the_pictures_to_look_at_are_not_written_over(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from yolox.data import preproc
+from yolox.export.place import place_of
 from yolox.export.runtime import is_exported, open_exported
 from yolox.export.runtimes import RUNTIMES, runtimes_of
 from yolox.models import load_model
 from yolox.utils.boxes import postprocess
+from yolox.utils.device import CPU
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import fuse_model
 from yolox.utils.threads import own_threads, set_threads
@@ -48,6 +51,7 @@ class Case:
         batch: images a run.
         size: (H, W) of the input, pixels.
         openvino_precision: arithmetic of OpenVINO: f32, bf16, or default, its own choice.
+        device: where the runtime computes; ``auto`` is the accelerator where it can.
     """
 
     path: Path
@@ -56,6 +60,7 @@ class Case:
     batch: int
     size: tuple[int, int]
     openvino_precision: str = "f32"
+    device: str = "auto"
 
     def to_json(self) -> str:
         """For another process."""
@@ -80,8 +85,12 @@ class OpenedCase:
     Attributes:
         runtime, threads, batch, size: as in `Case`.
         precision: of the weights and, where it differs, of the arithmetic.
-        run: input float32 (B, 3, H, W) → the runtime's own output.
-        prepare: BGR image (height, width, 3) and (H, W) → float32 (3, H, W) for `run`.
+        place: where it computes.
+        queue: the device that a call of `run` may return before; runtimes that wait for their
+            result have the CPU here.
+        prepare: BGR image (height, width, 3) and (H, W) → float32 (3, H, W).
+        load: a batch of these, float32 (B, 3, H, W) → what `run` takes, where it computes.
+        run: → the runtime's own output, where it computes.
         finish: that output, conf and IoU → detections (k, 7) of each image, None for none, as
             :func:`yolox.utils.boxes.postprocess` gives them.
     """
@@ -91,8 +100,11 @@ class OpenedCase:
     batch: int
     size: tuple[int, int]
     precision: str
-    run: Callable[[Array], Array]
-    finish: Callable[[Array, float, float], Detections]
+    run: Callable[[Any], Any]
+    finish: Callable[[Any, float, float], Detections]
+    place: torch.device = CPU
+    queue: torch.device = CPU
+    load: Callable[[Array], Any] = np.asarray
     prepare: Callable[[Image, tuple[int, int]], Array] = letterboxed
 
 
@@ -112,36 +124,59 @@ def open_case(case: Case) -> OpenedCase:
     with own_threads():
         set_threads(case.threads)
         entry = _open_exported(case) if is_exported(case.path) else _open_checkpoint(case)
-        entry.run(np.zeros((case.batch, 3, *case.size), np.float32))
+        entry.run(entry.load(np.zeros((case.batch, 3, *case.size), np.float32)))
     return entry
 
 
 def _open_checkpoint(case: Case) -> OpenedCase:
+    place = place_of(case.runtime, case.device, file=False)
     loaded = load_model(case.path)
     fused = fuse_model(loaded.model).requires_grad_(False)
-    model: nn.Module = fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    forward = compile_for(model, case) if case.runtime == "torch.compile" else model
+    model: nn.Module = fused.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    compiles = case.runtime == "torch.compile"
+    forward = compile_for(model, case, place) if compiles else model
 
-    def run(x: Array) -> Array:
+    def load(x: Array) -> Tensor:
+        return torch.from_numpy(x).to(place)
+
+    def run(images: Tensor) -> Tensor:
         with torch.inference_mode():
-            images = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
-            output: Array = forward(images).numpy()
+            output: Tensor = forward(images.contiguous(memory_format=torch.channels_last))
             return output
 
-    def finish(output: Array, conf: float, nms: float) -> Detections:
-        return postprocess(torch.from_numpy(output), loaded.spec.num_classes, conf, nms)
+    def finish(output: Tensor, conf: float, nms: float) -> Detections:
+        return postprocess(output, loaded.spec.num_classes, conf, nms)
 
-    return _entry(case, "fp32", run, finish)
+    return OpenedCase(
+        runtime=case.runtime,
+        threads=case.threads,
+        batch=case.batch,
+        size=case.size,
+        precision="fp32",
+        place=place,
+        queue=place,
+        load=load,
+        run=run,
+        finish=finish,
+    )
 
 
-def compile_for(model: nn.Module, case: Case) -> Callable[[Tensor], Tensor]:
+def compile_for(
+    model: nn.Module, case: Case, place: torch.device = CPU
+) -> Callable[[Tensor], Tensor]:
     """The model compiled for the case's batch and size, on the threads that are set now.
+
+    Args:
+        model: where it is to compute.
+        case: says the batch and the size.
+        place: that device.
 
     Raises:
         CompileError: it cannot be.
     """
     compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False, fullgraph=True)
-    images = torch.zeros(case.batch, 3, *case.size).contiguous(memory_format=torch.channels_last)
+    images = torch.zeros(case.batch, 3, *case.size, device=place)
+    images = images.contiguous(memory_format=torch.channels_last)
     try:
         with (
             torch._dynamo.config.patch(cache_size_limit=_COMPILED_VERSIONS),
@@ -160,6 +195,7 @@ def _open_exported(case: Case) -> OpenedCase:
         threads=case.threads,
         runtime=case.runtime,
         precision=case.openvino_precision,
+        device=case.device,
     )
     info = model.info
 
@@ -169,21 +205,14 @@ def _open_exported(case: Case) -> OpenedCase:
             return [rows[rows[:, 0] == image, 1:] for image in range(case.batch)]
         return postprocess(model.decode(rows, case.size), info.num_classes, conf, nms)
 
-    return _entry(case, model.precision, model.run, finish)
-
-
-def _entry(
-    case: Case,
-    precision: str,
-    run: Callable[[Array], Array],
-    finish: Callable[[Array, float, float], Detections],
-) -> OpenedCase:
     return OpenedCase(
         runtime=case.runtime,
         threads=case.threads,
         batch=case.batch,
         size=case.size,
-        precision=precision,
-        run=run,
+        precision=model.precision,
+        place=model.place,
+        queue=CPU,
+        run=model.run,
         finish=finish,
     )

@@ -23,17 +23,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from yolox.export.place import open_session
 from yolox.export.runtimes import LAYER_RUNTIMES, RUNTIMES
 from yolox.export.sessions import onnxruntime_options, openvino_arithmetic
 from yolox.export.settings import ExportError, optional_packages
 from yolox.models.network_blocks import get_activation
 from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair
+from yolox.utils.device import CPU
 from yolox.utils.errors import UserError
 from yolox.utils.threads import own_threads, set_threads
 from yolox.utils.timing import interleave
 
 OPSET, IR_VERSION = 18, 10
 TIMED_RUNS, WARMUP = 25, 3
+IN_A_ROW = 10  # runs on an accelerator, which then need not wait for one another to be started
 NETWORK_SECONDS = 5.0  # that one network of layers may take
 NETWORK_WEIGHTS = 16_000_000  # values in one network
 MIN_MILLISECONDS = 0.0005  # profilers count whole microseconds
@@ -46,7 +49,9 @@ _LAYOUT_NODES = ("ReorderInput", "ReorderOutput", "Reorder", "Transpose")
 _NCNN_ACTS = {"silu": "Swish", "mish": "Mish", "relu": "ReLU", "lrelu": "ReLU"}
 
 
-def layer_timer(runtime: str, *, threads: int, openvino_precision: str = "f32") -> LayerTimer:
+def layer_timer(
+    runtime: str, *, threads: int, openvino_precision: str = "f32", place: torch.device = CPU
+) -> LayerTimer:
     """What times layers in a runtime: the median of up to 25 runs, one image.
 
     Args:
@@ -54,6 +59,7 @@ def layer_timer(runtime: str, *, threads: int, openvino_precision: str = "f32") 
         threads: of a run.
         openvino_precision: arithmetic of OpenVINO, see `yolox.export.open_exported`; all others
             compute in float32.
+        place: where the runtime computes, see `yolox.export.place.place_of`.
 
     Raises:
         UserError: an unknown runtime.
@@ -63,10 +69,12 @@ def layer_timer(runtime: str, *, threads: int, openvino_precision: str = "f32") 
         raise UserError(f"runtime must be one of {', '.join(LAYER_RUNTIMES)}, got {runtime!r}")
     optional_packages(*RUNTIMES[runtime].layer_packages)
     timers: dict[str, Callable[[ConvKind, Sequence[Pair], int], list[float]]] = {
-        "onnxruntime": _onnxruntime,
+        "onnxruntime": _onnxruntime
+        if place.type == "cpu"
+        else partial(_onnxruntime_on, place=place),
         "openvino": partial(_openvino, precision=openvino_precision),
         "ncnn": _ncnn,
-        "torch": _torch,
+        "torch": partial(_torch, place=place),
     }
 
     def measure(kind: ConvKind, pairs: Sequence[Pair]) -> list[float]:
@@ -287,13 +295,84 @@ def _openvino(
     return _typical(records, len(pairs))
 
 
-def _torch(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
+def _torch(
+    kind: ConvKind, pairs: Sequence[Pair], threads: int, *, place: torch.device
+) -> list[float]:
     """A batch norm folded into the convolution, channels last: as the models are timed."""
     with torch.inference_mode(), own_threads():
         set_threads(threads)
-        works = [partial(_layer(kind, pair), _channels_last(kind, pair[0])) for pair in pairs]
-        times = interleave(works, runs=TIMED_RUNS, warmup=WARMUP, at_most=NETWORK_SECONDS)
+        works = [
+            partial(_layer(kind, pair).to(place), _channels_last(kind, pair[0]).to(place))
+            for pair in pairs
+        ]
+        times = interleave(
+            works,
+            runs=TIMED_RUNS,
+            warmup=WARMUP,
+            at_most=NETWORK_SECONDS,
+            device=place,
+            repeats=IN_A_ROW,
+        )
     return [statistics.median(record) for record in times]
+
+
+def _onnxruntime_on(
+    kind: ConvKind, pairs: Sequence[Pair], threads: int, *, place: torch.device
+) -> list[float]:
+    """Layers on a GPU, each a session of its own, less a session that does nothing there.
+
+    onnxruntime's own times of nodes are of their start alone there.
+    """
+    works: list[Callable[[], object]] = []
+    for pair in pairs:
+        layer = conv_graph(kind, [pair]).SerializeToString()
+        nothing = _nothing_graph(kind, pair[0]).SerializeToString()
+        x = layer_image(kind, pair[0])
+        works += [_bound(graph, x, threads, place) for graph in (layer, nothing)]
+    times = interleave(works, runs=TIMED_RUNS, warmup=WARMUP, at_most=NETWORK_SECONDS)
+    return _less_empty([statistics.median(record) / IN_A_ROW for record in times])
+
+
+def _bound(
+    graph: bytes, x: NDArray[np.float32], threads: int, place: torch.device
+) -> Callable[[], object]:
+    """Some runs in a row, input and output staying where the runtime computes."""
+    (runtime,) = optional_packages("onnxruntime")
+    session = open_session(graph, onnxruntime_options(threads), "onnxruntime", place)
+    binding, number = session.io_binding(), place.index or 0
+    value = runtime.OrtValue.ortvalue_from_numpy(x, place.type, number)
+    binding.bind_ortvalue_input(session.get_inputs()[0].name, value)
+    binding.bind_output(session.get_outputs()[0].name, place.type, number)
+
+    def run() -> None:
+        for _ in range(IN_A_ROW):
+            session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return run
+
+
+def _nothing_graph(kind: ConvKind, channels: int) -> Any:
+    """An ONNX model that adds 0 to its input."""
+    onnx, _ = optional_packages("onnx", "onnx.helper")
+    make = onnx.helper
+    shape = [1, channels, *kind.size]
+    given, made = (
+        make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("x", "y")
+    )
+    zero = onnx.numpy_helper.from_array(np.zeros((), np.float32), "zero")
+    node = make.make_node("Add", ["x", "zero"], ["y"])
+    graph = make.make_graph([node], "nothing", [given], [made], [zero])
+    opset = make.make_opsetid("", OPSET)
+    return make.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+
+
+def _less_empty(medians: Sequence[float]) -> list[float]:
+    """Every second time less the one behind it, which is of a run without the layer."""
+    return [
+        max(layer - empty, 0.01 * layer)
+        for layer, empty in zip(medians[::2], medians[1::2], strict=True)
+    ]
 
 
 def _layer(kind: ConvKind, pair: Pair) -> nn.Sequential:
@@ -324,11 +403,7 @@ def _ncnn(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
         nets.append(_NcnnNet(ncnn, ncnn_text(kind, pair), content, threads))
         works += [partial(nets[-1].run, images[pair[0]]), partial(empty.run, images[pair[0]])]
     times = interleave(works, runs=TIMED_RUNS, warmup=WARMUP, at_most=NETWORK_SECONDS)
-    medians = [statistics.median(record) for record in times]
-    return [
-        max(layer - copy, 0.01 * layer)
-        for layer, copy in zip(medians[::2], medians[1::2], strict=True)
-    ]
+    return _less_empty([statistics.median(record) for record in times])
 
 
 class _NcnnNet:

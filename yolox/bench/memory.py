@@ -17,6 +17,7 @@ import numpy as np
 
 from yolox.bench.cases import BenchError, Case, OpenedCase, open_case
 from yolox.export.settings import optional_packages
+from yolox.utils.device import peak_memory, synchronize
 from yolox.utils.errors import UserError
 
 MEASURED_RUNS = 3
@@ -32,10 +33,12 @@ class Memory:
         added: what opening and running the case took at most, above a process in which Python,
             this package and the runtime's are loaded.
         peak: the most of the whole process.
+        device: the most that it had on an accelerator; None where it had none, or is not told.
     """
 
     added: int
     peak: int
+    device: int | None = None
 
 
 def can_measure() -> bool:
@@ -89,9 +92,11 @@ def _print_memory(open_it: Callable[[Case], OpenedCase]) -> None:
     entry = open_it(case)
     x = np.zeros((case.batch, 3, *case.size), np.float32)
     for _ in range(MEASURED_RUNS):
-        entry.run(x)
+        entry.run(entry.load(x))
+    synchronize(entry.queue)
     peak = _resident("VmHWM")
-    print(json.dumps(asdict(Memory(added=peak - before, peak=peak))))
+    memory = Memory(added=peak - before, peak=peak, device=peak_memory(entry.queue))
+    print(json.dumps(asdict(memory)))
 
 
 def _resident(name: str) -> int:

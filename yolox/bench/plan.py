@@ -14,6 +14,7 @@ from yolox.bench.guest import Guest, Guests
 from yolox.bench.memory import Memory, measure_memory
 from yolox.export.convert import write_model
 from yolox.export.metadata import ExportInfo
+from yolox.export.place import place_of
 from yolox.export.runtime import is_exported, open_exported
 from yolox.export.runtimes import OPENVINO_PRECISIONS, RUNTIMES
 from yolox.export.settings import PACKAGES, SUFFIXES, ExportSettings, optional_packages
@@ -88,7 +89,7 @@ class BenchSettings:
         threads: numbers of threads.
         batches: images a run.
         size: (H, W) of the input, pixels.
-        openvino_precision: see `Case`.
+        openvino_precision, device: see `Case`.
     """
 
     runtimes: tuple[str, ...]
@@ -96,6 +97,7 @@ class BenchSettings:
     batches: tuple[int, ...]
     size: tuple[int, int]
     openvino_precision: str = "f32"
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         problems = []
@@ -148,9 +150,11 @@ def make_cases(
 
     Raises:
         BenchError: naming every file that cannot be run as asked.
-        ExportError: a package is missing, or an export fails.
+        ExportError: a package is missing, a runtime does not compute on the device, or an export
+            fails.
     """
     for runtime in settings.runtimes:
+        place_of(runtime, settings.device, file=False)
         if form := RUNTIMES[runtime].exported_as:
             optional_packages(*PACKAGES[form])
     if problems := [text for subject in subjects for text in _misfits(subject, settings)]:
@@ -172,6 +176,7 @@ def make_cases(
                 batch=batch,
                 size=settings.size,
                 openvino_precision=settings.openvino_precision,
+                device=settings.device,
             )
             for threads in settings.threads
         ]

@@ -56,10 +56,16 @@ class Result:
 
     @property
     def case(self) -> str:
-        """Runtime, threads and batch as a person says it."""
+        """Runtime, device or threads, and batch as a person says it."""
         m = self.measurement
         threads = f"{m.threads} thread{'' if m.threads == 1 else 's'}"
-        return f"{m.runtime}, {threads}, batch {m.batch}"
+        return f"{self.runtime}, {f'{threads}, ' if m.device == 'cpu' else ''}batch {m.batch}"
+
+    @property
+    def runtime(self) -> str:
+        """The runtime, and where it computes unless that is the CPU."""
+        m = self.measurement
+        return m.runtime if m.device == "cpu" else f"{m.runtime} on {m.device}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -81,10 +87,14 @@ def baseline(results: Sequence[Result], result: Result) -> Result | None:
     m = result.measurement
     for other in results:
         o = other.measurement
-        same = (o.runtime, o.threads, o.batch) == (m.runtime, m.threads, m.batch)
+        same = _setting(o) == _setting(m)
         if same and other.model.label == results[0].model.label:
             return other
     return None
+
+
+def _setting(m: Measurement) -> tuple[object, ...]:
+    return m.runtime, m.device, m.threads, m.batch
 
 
 def speedup(results: Sequence[Result], result: Result) -> float | None:
@@ -175,7 +185,7 @@ def _forward_table(results: Sequence[Result]) -> Table:
         times = (m.forward.median, m.forward.p90, m.forward.least)
         table.add_row(
             escape(result.model.label),
-            m.runtime,
+            result.runtime,
             m.precision,
             str(m.threads),
             str(m.batch),
@@ -205,16 +215,24 @@ def _around_table(results: Sequence[Result]) -> Table:
         parts = (m.preprocess, m.forward, m.postprocess, m.whole)
         table.add_row(
             escape(result.model.label),
-            m.runtime,
+            result.runtime,
             str(m.threads),
             str(m.batch),
             *(f"{part.median:.2f}" for part in parts),
             f"{m.whole_images_per_second:.1f}",
             str(m.detections),
-            "–" if result.memory is None else f"{result.memory.added / 1e6:.0f}",
+            _memory(result.memory),
             f"{result.file_bytes / 1e6:.1f}",
         )
     return table
+
+
+def _memory(memory: Memory | None) -> str:
+    """Megabytes of the process, and beside them those on an accelerator."""
+    if memory is None:
+        return "–"
+    own = f"{memory.added / 1e6:.0f}"
+    return own if memory.device is None else f"{own} + {memory.device / 1e6:.0f} there"
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolox.bench.cases import OpenedCase
+from yolox.utils.device import milliseconds, synchronize
 from yolox.utils.threads import own_threads, set_threads
 from yolox.utils.timing import take_turns
 
@@ -44,8 +45,11 @@ class Measurement:
 
     Attributes:
         runtime, precision, threads, batch: as in `OpenedCase`.
-        preprocess: letterbox of an image of the given size, for each image of the batch.
-        forward: the runtime, from a NumPy array to a NumPy array.
+        device: where the runtime computes.
+        preprocess: letterbox of an image of the given size, for each image of the batch; in PyTorch
+            on an accelerator with the way of the batch to it.
+        forward: the runtime: where it computes in PyTorch, otherwise from a NumPy array to a NumPy
+            array.
         postprocess: decoding where the file does not, score filter and NMS.
         whole: the three in a row.
         detections: of the image.
@@ -55,6 +59,7 @@ class Measurement:
     precision: str
     threads: int
     batch: int
+    device: str = "cpu"
     preprocess: Times
     forward: Times
     postprocess: Times
@@ -133,16 +138,19 @@ def measure(
 
 def _run(entry: OpenedCase, image: NDArray[np.uint8], conf: float, nms: float) -> _Laps:
     set_threads(entry.threads)
+    outputs: list[Any] = []
     start = time.perf_counter()
-    x = np.stack([entry.prepare(image, entry.size) for _ in range(entry.batch)])
+    x = entry.load(np.stack([entry.prepare(image, entry.size) for _ in range(entry.batch)]))
+    synchronize(entry.queue)
     ready = time.perf_counter()
-    output = entry.run(x)
+    forward = milliseconds(lambda: outputs.append(entry.run(x)), entry.queue)
     ran = time.perf_counter()
-    found = entry.finish(output, conf, nms)
+    found = entry.finish(outputs.pop(), conf, nms)
+    synchronize(entry.queue)
     end = time.perf_counter()
     return _Laps(
         preprocess=1e3 * (ready - start),
-        forward=1e3 * (ran - ready),
+        forward=forward,
         postprocess=1e3 * (end - ran),
         detections=0 if found[0] is None else len(found[0]),
     )
@@ -154,6 +162,7 @@ def _summarize(entry: OpenedCase, laps: Sequence[_Laps]) -> Measurement:
         precision=entry.precision,
         threads=entry.threads,
         batch=entry.batch,
+        device=str(entry.place),
         preprocess=Times.of([lap.preprocess for lap in laps]),
         forward=Times.of([lap.forward for lap in laps]),
         postprocess=Times.of([lap.postprocess for lap in laps]),

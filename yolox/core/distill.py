@@ -25,6 +25,7 @@ from yolox.models import YOLOX, ModelSpec, load_model
 from yolox.models.losses import detection_loss, iou_loss
 from yolox.models.yolo_head import HeadOutput, decode_boxes
 from yolox.utils.checkpoint import CheckpointError
+from yolox.utils.device import synchronize
 from yolox.utils.dist import gather_values, get_world_size
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import count_macs, count_params
@@ -243,8 +244,7 @@ class _TeacherClock:
             self._seconds.append(self._now() - self._starts[-1])
 
     def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        synchronize(self._device)
         return time.perf_counter()
 
 

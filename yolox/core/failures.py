@@ -21,6 +21,7 @@ _OUT_OF_MEMORY = (
     "Insufficient memory",  # OpenCV
     "std::bad_alloc",
 )
+_DEVICE_ERRORS = ("CUDA error", "HIP error", "XPU error", "MPS error")
 PEER_LOST_STATUS = 3  # exit status of a process that ended since another one had
 
 
@@ -51,6 +52,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
+def is_device_failure(error: BaseException) -> bool:
+    """Whether an accelerator was lost, or failed in a way that leaves it unusable."""
+    if isinstance(error, getattr(torch, "AcceleratorError", ())):  # of newer releases of torch
+        return True
+    return isinstance(error, RuntimeError) and str(error).startswith(_DEVICE_ERRORS)
+
+
 def _telling_line(text: str) -> str:
     """Of a message, or of a traceback in it, the line that tells what was wrong."""
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["MemoryError"]
@@ -68,9 +76,13 @@ def explain(error: Exception) -> UserError | None:
         )
     if is_out_of_memory(error):
         return ResourceError(
-            "out of memory: lower the batch size, input_size or data_num_workers; "
-            "on a GPU that is small or taken, CUDA_VISIBLE_DEVICES= means the CPU "
-            f"({_telling_line(text)})"
+            "out of memory: lower the batch size, input_size or data_num_workers; where a GPU is "
+            f"small or taken, `device='cpu'` does without it ({_telling_line(text)})"
+        )
+    if is_device_failure(error):
+        return ResourceError(
+            f"the accelerator failed in the middle of its work ({_telling_line(text)}): its "
+            "driver's log says more (nvidia-smi, dmesg); what was written before is kept"
         )
     if "Expected more than 1 value per channel when training" in text:
         return ResourceError(

@@ -20,16 +20,15 @@ class Meter:
         self._reset()
 
     def _reset(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._batches = 0
+        self._names: list[str] = []
+        self._losses: list[Tensor] = []  # (names,) a batch, which no step waits for
         self._images = 0
         self._start = time.perf_counter()
 
     def add(self, losses: Mapping[str, Tensor], images: int) -> None:
         """Count a batch: its losses, and how many images all processes together saw."""
-        for name in loss_names(losses):
-            self._sums[name] = self._sums.get(name, 0.0) + float(losses[name].detach())
-        self._batches += 1
+        self._names = loss_names(losses)
+        self._losses.append(torch.stack([losses[name].detach() for name in self._names]))
         self._images += images
 
     def read(self) -> tuple[dict[str, float], float, float]:
@@ -37,10 +36,12 @@ class Meter:
 
         Collective: called by every process of a group.
         """
+        batches = len(self._losses)
+        sums = torch.stack(self._losses).cpu().double().sum(0)
         seconds = time.perf_counter() - self._start
-        own = torch.tensor(list(self._sums.values()), device=self._device) / self._batches
-        means = dict(zip(self._sums, gather_values(own).mean(0).tolist(), strict=True))
-        result = means, self._images / seconds, seconds / self._batches
+        own = sums.float().to(self._device) / batches
+        means = dict(zip(self._names, gather_values(own).mean(0).tolist(), strict=True))
+        result = means, self._images / seconds, seconds / batches
         self._reset()
         return result
 

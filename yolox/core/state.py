@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from yolox.core.optim import start_momentum
 from yolox.utils.checkpoint import CheckpointError
+from yolox.utils.device import random_state, set_random_state
 from yolox.utils.ema import ModelEMA
 from yolox.utils.schema import integer, listing, mapping, number, plain, record, require, shown
 from yolox.utils.tensors import dense, require_finite, state_dict
@@ -47,10 +49,12 @@ def capture_state(
         # The file's "model" is the average; the weights being trained are others.
         "raw_model": {name: value.detach().cpu() for name, value in model.state_dict().items()},
         "ema_updates": ema.updates if ema else 0,
-        "optimizer": optimizer.state_dict(),
+        # As all tensors of a file, on the CPU: it is read where there is no such device, too.
+        "optimizer": tree_map_only(Tensor, Tensor.cpu, optimizer.state_dict()),
         "precision": fabric._precision.state_dict(),
         "torch_rng": torch.get_rng_state(),
         **({"objective": beside} if beside else {}),
+        **({"device_rng": state} if (state := random_state(fabric.device)) else {}),
     }
 
 
@@ -125,6 +129,7 @@ def restore_state(
     try:
         fabric._precision.load_state_dict(state["precision"])
         torch.set_rng_state(state["torch_rng"].cpu())
+        set_random_state(fabric.device, state.get("device_rng", {}))
     except (RuntimeError, TypeError, KeyError) as error:
         raise CheckpointError(
             "the run was stopped with another precision or version of PyTorch, so it cannot "
@@ -172,7 +177,7 @@ _STATE = record(
         "precision": mapping(plain),
         "torch_rng": dense,
     },
-    {"objective": state_dict},
+    {"objective": state_dict, "device_rng": mapping(dense)},
 )
 
 

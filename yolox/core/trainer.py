@@ -13,8 +13,9 @@ from lightning_fabric import Fabric
 from loguru import logger
 from torch import Tensor, nn
 
-from yolox.core.failures import PeerLostError
+from yolox.core.failures import PeerLostError, ResourceError, explain, is_device_failure
 from yolox.core.loggers import Pictures, RunInfo, RunLogger, RunLoggers, TensorBoard
+from yolox.core.memory import batch_that_fits
 from yolox.core.optim import start_momentum
 from yolox.core.penalty import PenaltyWatch, take_step
 from yolox.core.record import Meter, duration_text
@@ -102,6 +103,7 @@ class Trainer:
         self._folder = CheckpointFolder(self.settings.output_dir, self.settings.goes_on)
         self._epoch = 0
         self._recent = RecentImages()
+        self._batch: tuple[Tensor, Tensor] | None = None
         try:
             # Of the processes of a run one writes, and claims the folder.
             first = self.fabric.is_global_zero
@@ -109,11 +111,50 @@ class Trainer:
             # A signal (of a killed loader's process, say) may raise between the two halves of a
             # `no_grad` deep in torch: the mode of whoever called is set back here.
             with claim, torch.enable_grad():
-                return self._train()
+                try:
+                    return self._train()
+                except torch.OutOfMemoryError as error:
+                    full = str(error).splitlines()[0]
+                # Only here, where nothing holds what the step had made.
+                raise self._out_of_memory(full)
         except Interrupted as stop:
             where = f"stopped in epoch {self._epoch + 1} of {self.settings.max_epoch}"
             message = f"{where}: {self._folder.resume_hint()}"
             raise Interrupted(stop.number, message if self.fabric.is_global_zero else "") from None
+        except Exception as error:
+            if not is_device_failure(error):
+                raise
+            raise ResourceError(f"{explain(error)}: {self._folder.resume_hint()}") from error
+
+    def _out_of_memory(self, said: str) -> ResourceError:
+        """What would fit, where the accelerator tells, measured on the batch that did not."""
+        device, batch = self.fabric.device, self._batch
+        if batch is None:
+            return ResourceError(
+                f"out of memory on {device} ({said}): lower the batch size or input_size; "
+                f"{self._folder.resume_hint()}"
+            )
+        objective = self.model if self.objective is None else self.objective
+
+        def step(count: int) -> None:
+            self.optimizer.zero_grad()
+            with self.fabric.autocast():
+                losses = objective(*(part[:count] for part in batch))
+            losses["total_loss"].backward()
+
+        # Of several processes some have not run out of memory, and wait for this one.
+        alone = self.fabric.world_size == 1
+        fits = batch_that_fits(step, device) if alone else None
+        height, width = batch[0].shape[-2:]
+        advice = "lower the batch size or input_size"
+        if fits == 0:
+            advice = "not even one fits: lower input_size, or take a smaller model"
+        elif fits:
+            advice = f"a batch size of {fits} fits, by what one and two images take"
+        return ResourceError(
+            f"out of memory on {device} with {len(batch[0])} images of {height}×{width} ({said}): "
+            f"{advice}; accumulate keeps the effective batch; {self._folder.resume_hint()}"
+        )
 
     def _train(self) -> TrainResult:
         settings = self.settings
@@ -214,11 +255,13 @@ class Trainer:
                 self._recent.add(images)
             lr = self.schedule(iteration)
             names = [self.image_names.get(index, f"id {index}") for index in ids]
+            self._batch = images, targets
             losses = self._step(images, targets, names, lr, number, steps)
             for each in meters:
                 each.add(losses, len(images) * self.fabric.world_size)
             if number % self.settings.print_interval == 0 or number == steps:
                 self._log_interval(epoch, number, steps, lr, images, meter, loggers)
+        self._batch = None
         return whole.read()[0] if self.regularizer else {}
 
     def _device_batches(self) -> Iterator[tuple[Tensor, Tensor, list[int]]]:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from yolox.utils.boxes import postprocess
+from yolox.utils.device import synchronize
 from yolox.utils.progress import track
 
 __all__ = ["EvalDataset", "EvalSample", "ImageDetections", "Timing", "run_inference"]
@@ -208,8 +209,7 @@ def _timed(device: torch.device, work: Callable[[], Any]) -> tuple[Any, float]:
     """Result and wall-clock seconds of ``work``, all of what it queued on the device included."""
     start = time.perf_counter()
     result = work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return result, time.perf_counter() - start
 
 

@@ -43,6 +43,7 @@ from yolox.exp.classes import advice_on
 from yolox.exp.fields import ExpError
 from yolox.exp.recipe import Recipe
 from yolox.models import YOLOX, ModelSpec, build_model
+from yolox.utils.device import pins_memory, resolve_device
 from yolox.utils.dist import get_rank, get_world_size
 from yolox.utils.lr_scheduler import LRScheduler
 
@@ -221,7 +222,7 @@ class Exp(Recipe):
             num_workers=self.num_workers(),
             rank=rank,
             world_size=world_size,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pins_memory(resolve_device()),
         )
 
     def get_eval_loader(

@@ -19,6 +19,7 @@ from yolox.export.settings import ExportError
 from yolox.models import ModelSpec
 from yolox.models.yolo_head import HeadOutput, decode_boxes
 from yolox.utils.boxes import xyxy2cxcywh
+from yolox.utils.device import CPU
 
 Array = NDArray[np.float32]
 
@@ -31,6 +32,7 @@ class ExportedModel(nn.Module):
         runtime: one of `RUNTIMES`.
         precision: of the weights and, where it differs, of the arithmetic.
         path: the file.
+        place: where the runtime computes.
     """
 
     def __init__(
@@ -41,10 +43,12 @@ class ExportedModel(nn.Module):
         run: Callable[[Array], Array],
         *,
         arithmetic: str = "f32",
+        place: torch.device = CPU,
     ):
         super().__init__()
         self.path = path
         self.runtime = runtime
+        self.place = place
         self.info = info
         self.precision = info.precision
         if arithmetic != "f32":

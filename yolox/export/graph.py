@@ -69,7 +69,7 @@ def deployed(
     half: bool = False,
     plain_mish: bool = False,
 ) -> Deployed:
-    """A copy to be converted: batch norms and Focus folded, in evaluation mode, no gradients.
+    """A copy to be converted: on the CPU, batch norms and Focus folded, in evaluation mode.
 
     Args:
         model: not touched.
@@ -78,7 +78,7 @@ def deployed(
         half: in float16.
         plain_mish: `SigmoidMish` for Mish.
     """
-    folded = cast(YOLOX, fold_focus(fuse_model(model))).requires_grad_(False)
+    folded = cast(YOLOX, fold_focus(fuse_model(model))).requires_grad_(False).cpu()
     if plain_mish:
         replace_module(folded, nn.Mish, SigmoidMish)
     if rescale:

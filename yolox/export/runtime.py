@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from loguru import logger
 
 from yolox.export.archive import open_archive
@@ -12,6 +13,7 @@ from yolox.export.exported_model import ExportedModel
 from yolox.export.metadata import ExportInfo
 from yolox.export.missing import cause_of, unknown_ops, with_layers
 from yolox.export.ncnn import require_layers
+from yolox.export.place import PROVIDERS, place_of
 from yolox.export.runtimes import runtimes_of
 from yolox.export.seal import require_parts, require_sealed
 from yolox.export.sessions import (
@@ -49,6 +51,7 @@ def open_exported(
     threads: int | None = None,
     runtime: str | None = None,
     precision: str = "f32",
+    device: str | torch.device = "cpu",
 ) -> ExportedModel:
     """Open a file of `yolox.export`.
 
@@ -58,10 +61,12 @@ def open_exported(
         runtime: one of `RUNTIMES`; by default the one that the file is made for.
         precision: of OpenVINO's arithmetic. ``default`` leaves it to OpenVINO, which takes bf16 on
             some CPUs.
+        device: where it computes; ``auto`` is the accelerator if the runtime can use it.
 
     Raises:
         ExportError: no such file, part of it missing, damaged, of another program, or whose
-            metadata and graph disagree; a runtime that is not installed or does not take it.
+            metadata and graph disagree; a runtime that is not installed, does not take it or does
+            not compute there.
     """
     path = Path(path)
     if not is_exported(path):
@@ -73,9 +78,10 @@ def open_exported(
         raise ExportError(f"{runtime} does not run {path}: {' and '.join(able)} can")
     if path.suffix != ".torchscript":  # whose archive is checked as it is read
         require_sealed(path)
+    place = place_of(runtime, device)
     try:
-        if runtime == "onnxruntime":
-            opened = open_onnxruntime(path, threads)
+        if runtime in PROVIDERS:
+            opened = open_onnxruntime(path, threads, runtime, place)
         elif runtime == "openvino":
             opened = open_openvino(path, threads, precision)
         elif runtime == "ncnn":
@@ -92,7 +98,7 @@ def open_exported(
     if opened.shapes is not None:
         info.require_shapes(*opened.shapes, path)
     arithmetic = openvino_arithmetic(precision) if runtime == "openvino" else "f32"
-    return ExportedModel(path, runtime, info, opened.run, arithmetic=arithmetic)
+    return ExportedModel(path, runtime, info, opened.run, arithmetic=arithmetic, place=place)
 
 
 def _reason(error: Exception, path: Path) -> str:

@@ -27,6 +27,8 @@ RUNTIMES = {
     "onnxruntime": Runtime(
         suffixes=(".onnx",), exported_as="onnx", layer_packages=("onnx", "onnxruntime")
     ),
+    # onnxruntime's provider; layer by layer it cannot be timed, for it joins them.
+    "tensorrt": Runtime(suffixes=(".onnx",), exported_as="onnx"),
     "openvino": Runtime(
         suffixes=(".xml", ".onnx"), exported_as="openvino", layer_packages=("onnx", "openvino")
     ),

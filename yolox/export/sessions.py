@@ -12,8 +12,10 @@ import torch
 
 from yolox.export.exported_model import Array
 from yolox.export.openvino import METADATA_SECTION
+from yolox.export.place import open_session
 from yolox.export.runtimes import OPENVINO_PRECISIONS
 from yolox.export.settings import ExportError, optional_packages
+from yolox.utils.device import CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,20 +73,25 @@ def openvino_options(threads: int | None, precision: str) -> dict[str, Any]:
     return options
 
 
-def open_onnxruntime(path: Path, threads: int | None) -> Session:
+def open_onnxruntime(
+    path: Path,
+    threads: int | None,
+    runtime: str = "onnxruntime",
+    place: torch.device = CPU,
+) -> Session:
     """An ONNX file in onnxruntime.
 
     Args:
         path: of the file.
         threads: of a run; the runtime's own choice by default.
+        runtime: onnxruntime, or tensorrt through it.
+        place: where it computes, see `yolox.export.place.place_of`.
 
     Raises:
         ExportError: onnxruntime is not installed, or the file has several inputs or outputs.
         Exception: whatever onnxruntime raises where it does not take the file.
     """
-    (onnxruntime,) = optional_packages("onnxruntime")
-    options = onnxruntime_options(threads)
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = open_session(path, onnxruntime_options(threads), runtime, place)
     given, made = _only(session.get_inputs(), session.get_outputs(), path)
 
     def run(x: Array) -> Array:

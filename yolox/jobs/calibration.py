@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from yolox.exp.yolox_base import Exp
 from yolox.models import LoadedModel
 from yolox.pruning import CRITERIA, PruneConfig, PruningError
 from yolox.pruning.importance import Scorer, make_scorer
-from yolox.utils.device import default_device
+from yolox.utils.device import resolve_device
 from yolox.utils.model_utils import copy_model
 from yolox.utils.progress import track
 
@@ -31,10 +31,17 @@ CALIBRATION_BATCH_SIZE = 1  # a Taylor score is a mean of squares: single images
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Training images with their targets, one a batch; each pass over them shows its progress."""
+    """Training images with their targets, one a batch; each pass over them shows its progress.
+
+    Attributes:
+        batches: as the loss takes them.
+        title: of the progress bar.
+        device: where losses and scores are computed.
+    """
 
     batches: Sequence[Any] = ()
     title: str = "Scoring"
+    device: torch.device = field(default_factory=resolve_device)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -47,12 +54,12 @@ class Calibration:
         return dataclasses.replace(self, batches=self.batches[:count])
 
     def scorer(self, config: PruneConfig) -> Scorer:
-        """The scorer of the config's criterion on the images, on a GPU if there is one.
+        """The scorer of the config's criterion on the images.
 
         Raises:
             PruningError: the criterion needs images, and there are none.
         """
-        return make_scorer(config, self if len(self) else None, total_loss, device=default_device())
+        return make_scorer(config, self if len(self) else None, total_loss, device=self.device)
 
     def images(self) -> Tensor | None:
         """All images as one tensor (N, 3, H, W), None where there are none."""
@@ -66,7 +73,7 @@ class Calibration:
     def mean_loss(self, model: nn.Module) -> float:
         """Mean training loss over the images of a model in evaluation mode."""
         shown = dataclasses.replace(self, title="Loss")
-        twin = copy_model(model).to(default_device())
+        twin = copy_model(model).to(self.device)
         return sum(float(self.loss(twin, batch)) for batch in shown) / len(self)
 
 

@@ -16,7 +16,7 @@ from yolox.exp.follow import follow_checkpoint
 from yolox.exp.yolox_base import Exp
 from yolox.export import ExportedModel, is_exported, open_exported
 from yolox.models import LoadedModel, ModelSpec, load_model
-from yolox.utils.device import default_device, resolve_precision
+from yolox.utils.device import CPU, resolve_device, resolve_precision
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import fuse_model
@@ -25,34 +25,39 @@ BATCH_SIZE = 16
 
 
 def ap_evaluation(
-    exp: Exp, batch_size: int = BATCH_SIZE
+    exp: Exp, batch_size: int = BATCH_SIZE, *, device: str | torch.device = "auto"
 ) -> Callable[[nn.Module], tuple[float, float]]:
     """What measures AP50-95 and AP50 of models, which are left as they are, on one data set.
 
     Args:
         exp: has the models' classes and test size.
         batch_size: images a forward pass.
+        device: where models run, see `yolox.utils.device.resolve_device`; an exported file runs
+            where it was opened.
     """
+    where = resolve_device(device)
     evaluator = exp.get_evaluator(batch_size)
 
     def measure(model: nn.Module) -> tuple[float, float]:
         # An exported file runs where its runtime does, and cannot be copied.
         runs_itself = isinstance(model, ExportedModel)
         twin = model if runs_itself else copy.deepcopy(model)
-        result = evaluator.run(twin, device=None if runs_itself else default_device())
+        result = evaluator.run(twin, device=None if runs_itself else where)
         return result.ap50_95, result.ap50
 
     return measure
 
 
-def ap_of_checkpoint(loaded: LoadedModel, source: Path, exp: Exp) -> tuple[float, float]:
+def ap_of_checkpoint(
+    loaded: LoadedModel, source: Path, exp: Exp, device: str | torch.device = "auto"
+) -> tuple[float, float]:
     """AP50-95 and AP50 of a checkpoint, at its own size unless the Exp was given another.
 
     Raises:
         UserError: see `yolox.exp.follow.follow_checkpoint`.
     """
     followed = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
-    return ap_evaluation(followed)(loaded.model)
+    return ap_evaluation(followed, device=device)(loaded.model)
 
 
 def evaluate(
@@ -65,6 +70,7 @@ def evaluate(
     size: tuple[int, int] | None = None,
     precision: str = "fp32",
     fuse: bool = False,
+    device: str | torch.device = "auto",
 ) -> EvalResult:
     """Measure COCO and VOC AP of a checkpoint or an exported file on an Exp's evaluation images.
 
@@ -79,6 +85,9 @@ def evaluate(
         size: (height, width) in pixels; the file's own by default.
         precision: arithmetic of a checkpoint: fp32, bf16, fp16 or auto.
         fuse: whether to fold batch norms into their convolutions first.
+        device: where to compute: ``cpu``, ``gpu`` or an accelerator's name such as ``cuda:1``;
+            ``auto`` is the accelerator if there is one, for an exported file if its runtime can
+            use it.
 
     Returns:
         ``.ap50_95`` and ``.ap50`` in [0, 1], ``.per_class``, ``.coco``, ``.voc``, ``.timing``;
@@ -93,14 +102,14 @@ def evaluate(
         raise UserError(f"{path} runs as it was exported: leave out fuse and precision")
     if not exported:
         path = resolve_weights(path)
-    opened = open_model(path, size=size, fuse=fuse)
+    where = CPU if exported else resolve_device(device)
+    opened = open_model(path, size=size, fuse=fuse, device=device)
     model, followed = opened.model, opened.follow(exp, conf=conf, nms=nms)
-    device = torch.device("cpu") if exported else default_device()
     evaluator = followed.get_evaluator(batch_size)
     inference = evaluator.infer(
         model,
-        device=device,
-        precision=None if exported else resolve_precision(precision, device),
+        device=where,
+        precision=None if exported else resolve_precision(precision, where),
     )
     return evaluator.score(inference)
 
@@ -153,6 +162,7 @@ def open_model(
     size: tuple[int, int] | None = None,
     fuse: bool = False,
     openvino_precision: str = "f32",
+    device: str | torch.device = "auto",
 ) -> OpenedModel:
     """Open a checkpoint or an exported file.
 
@@ -161,12 +171,13 @@ def open_model(
         size: (height, width) to evaluate at, pixels; the file's own by default.
         fuse: fold a checkpoint's batch norms into its convolutions.
         openvino_precision: arithmetic of OpenVINO's files, as `open_exported` takes it.
+        device: that an exported file runs on, likewise.
 
     Raises:
         UserError: a file that cannot be read or run.
     """
     if is_exported(path):
-        file = open_exported(path, precision=openvino_precision)
+        file = open_exported(path, precision=openvino_precision, device=device)
         model: nn.Module = file
         spec, pruned = file.spec(size), file.info.pruned
     else:

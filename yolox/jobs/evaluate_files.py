@@ -30,7 +30,6 @@ from yolox.jobs.evaluate import BATCH_SIZE, open_model
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import machine, resolve_precision
 from yolox.utils.dist import is_main_process
-from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
 from yolox.utils.locks import claimed
 
@@ -50,6 +49,7 @@ class EvalSettings:
         speed: time images one by one.
         whole_images: put tiles back together, and count by VOC's area rule.
         openvino_precision: arithmetic of OpenVINO's files, as `open_exported` takes it.
+        device: that an exported file runs on, likewise; a checkpoint runs where the fabric is.
         plots: folder for curves, pictures and ``metrics.json``; none by default.
         detections: file for detections as COCO's JSON; none by default.
     """
@@ -65,6 +65,7 @@ class EvalSettings:
     speed: bool = False
     whole_images: bool = False
     openvino_precision: str = "f32"
+    device: str = "auto"
     plots: Path | None = None
     detections: Path | None = None
 
@@ -112,6 +113,7 @@ def evaluate_and_write(
         size=settings.size,
         fuse=settings.fuse,
         openvino_precision=settings.openvino_precision,
+        device=settings.device,
     )
     exported, model = opened.exported, opened.model
     if exported:
@@ -119,7 +121,7 @@ def evaluate_and_write(
         precision = exported.precision
     else:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        precision = _precision(settings, fabric.device)
+        precision = resolve_precision(settings.precision, fabric.device)
     followed = opened.follow(exp, conf=settings.conf, nms=settings.nms)
     distributed = fabric.world_size > 1
     evaluator = followed.get_evaluator(
@@ -172,20 +174,11 @@ def _write(
     return Evaluation(result=result, about=about, settings=settings, best=best, rows=len(rows))
 
 
-def _precision(settings: EvalSettings, device: torch.device) -> str:
-    try:
-        return resolve_precision(settings.precision, device)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
 def _about(settings: EvalSettings, exp: Exp, source: Path, fabric: Fabric) -> dict[str, Any]:
     """What was evaluated, how, where and when."""
-    device = fabric.device
-    on_gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": f"{fabric.world_size} × {on_gpu}{machine()}",
+        "machine": f"{fabric.world_size} × {machine(fabric.device)}",
         "checkpoint": str(source),
         "checkpoint_sha256": file_digest(source),
         "exp": exp.exp_name,

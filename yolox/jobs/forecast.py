@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import torch
 
 from yolox.exp.yolox_base import Exp
 from yolox.models import LoadedModel, swap_activation
-from yolox.utils.device import default_device
+from yolox.utils.device import milliseconds
 
 _TIMED, _BATCH = 2, 4
 _OVERHEAD_RATIO = 1.2  # decoding, augmentation, optimizer and average, beside forward and backward
@@ -50,14 +49,14 @@ class Forecast:
         return images * (rounds * 1.5 * self.train_image + 15 * self.infer_image)
 
 
-def forecast(exp: Exp, loaded: LoadedModel) -> Forecast:
+def forecast(exp: Exp, loaded: LoadedModel, device: torch.device) -> Forecast:
     """Time a few passes of the whole model, which a pruned one will not exceed.
 
     Args:
         exp: follows the checkpoint (`yolox.exp.follow.follow_checkpoint`).
         loaded: the model; not touched.
+        device: that the run is going to compute on.
     """
-    device = default_device()
     model = copy.deepcopy(loaded.model)
     images = 255 * torch.rand(_BATCH, 3, *exp.input_size, device=device)
     targets = torch.zeros(_BATCH, 5, 5, device=device)
@@ -69,14 +68,14 @@ def forecast(exp: Exp, loaded: LoadedModel) -> Forecast:
         model.loss(images, targets)["total_loss"].backward()
 
     model.train()
-    train_image = _seconds(step) / _BATCH
+    train_image = _seconds(step, device) / _BATCH
     tune_image = train_image
     if exp.finetune_act and exp.finetune_act != loaded.spec.act:
         swap_activation(model, exp.finetune_act)
-        tune_image = _seconds(step) / _BATCH
+        tune_image = _seconds(step, device) / _BATCH
     model.eval()
     with torch.no_grad():
-        infer_image = _seconds(lambda: model(images)) / _BATCH
+        infer_image = _seconds(lambda: model(images), device) / _BATCH
     return Forecast(
         train_image=train_image,
         tune_image=tune_image,
@@ -86,14 +85,7 @@ def forecast(exp: Exp, loaded: LoadedModel) -> Forecast:
     )
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
     """The fastest of a few calls, after one to warm up."""
     work()
-    times = []
-    for _ in range(_TIMED):
-        start = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(milliseconds(work, device) for _ in range(_TIMED)) / 1e3

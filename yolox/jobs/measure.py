@@ -24,8 +24,10 @@ from yolox.bench.run import measure
 from yolox.data.datasets.decoding import read_image
 from yolox.data.image_header import ImageError
 from yolox.export import is_exported, sample_scene
+from yolox.export.place import place_of
 from yolox.utils.choices import CONF, NMS
 from yolox.utils.cores import cores, processor
+from yolox.utils.device import device_name, driver_version
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
@@ -42,7 +44,7 @@ class MeasureSettings:
     """How files are measured.
 
     Attributes:
-        runtimes, threads, batches, openvino_precision: see `BenchSettings`.
+        runtimes, threads, batches, openvino_precision, device: see `BenchSettings`.
         size: (height, width) of the input, pixels; the first file's by default.
         memory: measure the peak of a process too.
         image: picture to detect on; a made-up scene by default.
@@ -56,6 +58,7 @@ class MeasureSettings:
     batches: tuple[int, ...] = (1,)
     size: tuple[int, int] | None = None
     openvino_precision: str = "f32"
+    device: str = "auto"
     memory: bool = True
     image: Path | None = None
     conf: float = CONF
@@ -72,6 +75,7 @@ class MeasureSettings:
             batches=tuple(dict.fromkeys(self.batches)),
             size=self.size or size,
             openvino_precision=self.openvino_precision,
+            device=self.device,
         )
 
 
@@ -224,6 +228,7 @@ def _about(cases: BenchSettings, settings: MeasureSettings, command: str) -> dic
             "cores": cores(),
             "system": platform.platform(),
             "python": platform.python_version(),
+            **_accelerator(cases),
         },
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "settings": {
@@ -232,6 +237,7 @@ def _about(cases: BenchSettings, settings: MeasureSettings, command: str) -> dic
             "batches": cases.batches,
             "size": cases.size,
             "openvino_precision": cases.openvino_precision,
+            "device": cases.device,
             "image": str(settings.image or f"made-up scene of {SCENE_SIZE[0]}×{SCENE_SIZE[1]}"),
             "conf": settings.conf,
             "nms": settings.nms,
@@ -240,6 +246,15 @@ def _about(cases: BenchSettings, settings: MeasureSettings, command: str) -> dic
             "at_most": settings.at_most,
         },
     }
+
+
+def _accelerator(cases: BenchSettings) -> dict[str, str]:
+    """Name and driver of the accelerator that some of it ran on; empty where all ran on the CPU."""
+    for runtime in cases.runtimes:
+        place = place_of(runtime, cases.device, file=False)
+        if place.type != "cpu":
+            return {"accelerator": f"{device_name(place)}, {driver_version(place)}"}
+    return {}
 
 
 def _resolve(files: Sequence[Path], guests: Guests) -> list[Path]:

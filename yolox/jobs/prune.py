@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from yolox.utils.checkpoint import (
     tensor_bytes,
     write_checkpoint,
 )
+from yolox.utils.device import resolve_device
 from yolox.utils.errors import UserError
 
 
@@ -52,8 +53,9 @@ def prune(
     plan: PruningPlan | None = None,
     groups: Sequence[Group] | None = None,
     on_hint: Callable[[ThresholdHint], None] | None = None,
+    device: str | torch.device = "auto",
 ) -> PruneResult:
-    """Prune a loaded model, on a GPU if there is one; the argument is not touched.
+    """Prune a loaded model; the argument is not touched.
 
     Args:
         loaded: the model; not touched.
@@ -63,11 +65,13 @@ def prune(
         plan: carried out in place of one made here.
         groups: what `trace_groups` found in the model, where that is known.
         on_hint: see `yolox.pruning.plan_pruning`.
+        device: where scores and refitting are computed, see `yolox.utils.device.resolve_device`.
 
     Raises:
         PruningError: see `yolox.pruning.prune_model`.
     """
-    calibration = calibration or Calibration()
+    where = resolve_device(device)
+    calibration = replace(calibration or Calibration(), device=where)
     if not len(calibration) and (config.reconstruct or config.bn_recalibrate):
         logger.warning(
             "without calibration images layers are not refitted: they stay as the cut leaves them"
@@ -89,7 +93,7 @@ def prune(
             images=whole,
         )
 
-    return cut_where_it_fits(carry_out, calibration.images())
+    return cut_where_it_fits(carry_out, calibration.images(), where)
 
 
 def _plan(
@@ -150,7 +154,14 @@ class PruneJob(PruneRun):
 
     def cut(self, plan: PruningPlan) -> PruneResult:
         """See `PruneRun`."""
-        return prune(self.loaded, self.config, self.calibration, plan=plan, groups=self.groups)
+        return prune(
+            self.loaded,
+            self.config,
+            self.calibration,
+            plan=plan,
+            groups=self.groups,
+            device=self.device,
+        )
 
     def cut_bare(self, plan: PruningPlan) -> nn.Module:
         """See `PruneRun`."""
@@ -198,6 +209,7 @@ def prepare_pruning(
     latency: LatencySettings | None = None,
     optional: bool = True,
     command: str = "",
+    device: str | torch.device = "auto",
 ) -> PruneJob:
     """The job of pruning a checkpoint on an Exp's images, with what there is to warn of.
 
@@ -214,10 +226,13 @@ def prepare_pruning(
         latency: how; see `PruneJob`.
         optional: see `calibrate`.
         command: the line that does it again, for the record.
+        device: where losses, scores, refitting and AP are computed, see
+            `yolox.utils.device.resolve_device`.
 
     Raises:
         PruningError: see `calibrate`.
     """
+    where = resolve_device(device)
     if is_spoilt_by_tuning(config, exp, loaded):
         logger.warning(
             f"the latency is met with {loaded.spec.act}, and fine-tuning by this Exp changes it to "
@@ -237,10 +252,11 @@ def prepare_pruning(
         calibration=calibration,
         images=images,
         plan=plan,
-        evaluate=ap_evaluation(exp) if evaluate else None,
+        evaluate=ap_evaluation(exp, device=where) if evaluate else None,
         time_it=time_it,
         latency=latency,
         command=command,
+        device=where,
     )
 
 

@@ -20,6 +20,7 @@ from torch import nn
 from yolox.bench.layers import TIMING_VERSION, layer_timer, runtime_version
 from yolox.export.convert import write_model
 from yolox.export.graph import fold_focus
+from yolox.export.place import place_of
 from yolox.export.runtime import open_exported
 from yolox.export.runtimes import RUNTIMES
 from yolox.export.sessions import openvino_arithmetic
@@ -38,13 +39,14 @@ from yolox.pruning.balance import merge_bundles
 from yolox.pruning.cost import LayerSum
 from yolox.pruning.importance import Scorer
 from yolox.pruning.latency.plan import LatencyPlanner, search
-from yolox.pruning.latency.staircase import measure_steps
+from yolox.pruning.latency.staircase import ACCELERATOR_SWEEP, CPU_SWEEP, measure_steps
 from yolox.pruning.latency.table import ConvLayer, LatencyTable, conv_layers, layer_tables
 from yolox.pruning.pruner import cut, find_emptiable
 from yolox.pruning.select import select_groups
 from yolox.utils.cache_folder import cache_folder, locked
 from yolox.utils.conv_kind import LayerTimer
 from yolox.utils.cores import processor
+from yolox.utils.device import CPU, device_name, driver_version
 from yolox.utils.errors import UserError
 from yolox.utils.files import require_writable
 from yolox.utils.model_utils import fuse_model
@@ -68,24 +70,41 @@ class LatencySettings:
         threads: of one run.
         round_to: channels left are a multiple of it; None takes the runtime's own step.
         openvino_precision: arithmetic of OpenVINO: f32, bf16, or default, its own choice.
+        device: where the runtime computes; ``auto`` is the accelerator where it can.
     """
 
     runtime: str
     threads: int
     round_to: int | None = None
     openvino_precision: str = "f32"
+    device: str = "auto"
 
     @property
     def version(self) -> str:
         """Name and version of the runtime; ExportError where it is not installed."""
         return runtime_version(self.runtime, self.openvino_precision)
 
+    @property
+    def place(self) -> torch.device:
+        """Where it computes; ExportError where it cannot."""
+        return place_of(self.runtime, self.device, file=False)
+
+    @property
+    def machine(self) -> str:
+        """What it computes on, with the driver of an accelerator."""
+        place = self.place
+        if place.type == "cpu":
+            return f"{processor()}, {os.cpu_count()} cores"
+        return f"{device_name(place)}, {driver_version(place)}"
+
 
 class Clock:
     """Models timed in a runtime, one image a run; what opens them says of which kind they are."""
 
     def __init__(self, settings: LatencySettings) -> None:
-        self._settings = settings
+        self._settings, self._place = settings, settings.place
+        # Other runtimes than PyTorch wait for their result.
+        self._queue = self._place if settings.runtime == "torch" else CPU
 
     def open(self, model: nn.Module) -> Work:
         """One run of a model on an image, ready to be timed.
@@ -104,7 +123,7 @@ class Clock:
         """
         with torch.inference_mode(), own_threads():
             set_threads(self._settings.threads)
-            times = interleave(works, runs=TIMED_RUNS, at_most=TIMING_SECONDS)
+            times = interleave(works, runs=TIMED_RUNS, at_most=TIMING_SECONDS, device=self._queue)
         spread = max(statistics.median(record) / min(record) for record in times)
         if spread > BUSY_RATIO:
             logger.warning(
@@ -132,15 +151,18 @@ class ModelClock(Clock):
         image = rng.uniform(0, 255, (1, 3, *size)).astype(np.float32)
         settings = self._settings
         if settings.runtime == "torch":
-            x = torch.from_numpy(image).contiguous(memory_format=torch.channels_last)
-            fused = fuse_model(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            x = torch.from_numpy(image).to(self._place, memory_format=torch.channels_last)
+            fused = fuse_model(model).to(self._place, memory_format=torch.channels_last)  # type: ignore[call-overload]
             return partial(fused, x)
         form = ExportSettings(format=RUNTIMES[settings.runtime].exported_as, size=size, decode=True)
         path = self._folder / f"model_{next(self._numbers)}{SUFFIXES[form.format][0]}"
         assert isinstance(model, YOLOX)
         write_model(dataclasses.replace(self._loaded, model=model), path, form)
         opened = open_exported(
-            path, threads=settings.threads, precision=settings.openvino_precision
+            path,
+            threads=settings.threads,
+            precision=settings.openvino_precision,
+            device=settings.device,
         )
         return partial(opened.run, image)
 
@@ -175,7 +197,11 @@ def time_both(
         clock = make_clock(folder)
         parent, result = clock.time([clock.open(whole), clock.open(pruned)])
     return LatencyRecord(
-        runtime=version, threads=settings.threads, parent_ms=parent, result_ms=result
+        runtime=version,
+        threads=settings.threads,
+        place=_shown(settings),
+        parent_ms=parent,
+        result_ms=result,
     )
 
 
@@ -242,12 +268,14 @@ def plan_for_clock(
         settings.runtime,
         threads=settings.threads,
         openvino_precision=settings.openvino_precision,
+        place=settings.place,
     )
     target = config.latency_target()
     chosen = select_groups(groups, config)
     with scratch_folder() as folder:
         clock = make_clock(folder)
-        logger.info(f"measuring the model in {version}, {settings.threads} threads")
+        where = _shown(settings) or f"{settings.threads} threads"
+        logger.info(f"measuring the model in {version}, {where}")
         parent = clock.open(model)
         (today,) = clock.time([parent])
         if target.milliseconds(today) >= today:
@@ -257,7 +285,7 @@ def plan_for_clock(
             )
         with _table(settings) as table:
             found_layers = dict(layers())
-            step = settings.round_to or _step(found_layers, table, timer)
+            step = settings.round_to or _step(found_layers, table, timer, settings.place)
             config = dataclasses.replace(config, round_to=step)
             costs = _predicted(found_layers, merge_bundles(chosen), table, timer, step, today)
         planner = LatencyPlanner(
@@ -283,6 +311,7 @@ def plan_for_clock(
     record = LatencyRecord(
         runtime=version,
         threads=settings.threads,
+        place=_shown(settings),
         parent_ms=old,
         result_ms=new,
         target=target,
@@ -293,19 +322,25 @@ def plan_for_clock(
     return found.plan, record
 
 
+def _shown(settings: LatencySettings) -> str:
+    """The accelerator that a latency is of; empty for the CPU."""
+    return "" if settings.place.type == "cpu" else device_name(settings.place)
+
+
 @contextmanager
 def _table(settings: LatencySettings) -> Iterator[LatencyTable]:
     """The machine's own table of a runtime and threads; other processes wait for it meanwhile."""
-    name = settings.runtime
+    name, place = settings.runtime, settings.place
     if name == "openvino":
         name += f"_{openvino_arithmetic(settings.openvino_precision)}"
-    path = cache_folder() / "layer_latencies" / f"{name}_{settings.threads}.json"
+    used = settings.threads if place.type == "cpu" else str(place).replace(":", "")
+    path = cache_folder() / "layer_latencies" / f"{name}_{used}.json"
     try:
         require_writable(path.parent)
     except UserError as error:
         raise UserError(f"{error}, by the environment variable YOLOX_CACHE") from error
     stamp = {
-        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "machine": settings.machine,
         "runtime": settings.version,
         "method": TIMING_VERSION,
     }
@@ -326,8 +361,11 @@ def layers_in_runtime(loaded: LoadedModel, settings: LatencySettings) -> dict[st
     return {name: folded.get(name) or folded[name.removesuffix(".conv")] for name in layers}
 
 
-def _step(layers: Mapping[str, ConvLayer], table: LatencyTable, timer: LayerTimer) -> int:
-    kind, inputs, outputs = measure_steps(table, timer, list(layers.values()))
+def _step(
+    layers: Mapping[str, ConvLayer], table: LatencyTable, timer: LayerTimer, place: torch.device
+) -> int:
+    sweep = CPU_SWEEP if place.type == "cpu" else ACCELERATOR_SWEEP
+    kind, inputs, outputs = measure_steps(table, timer, list(layers.values()), sweep)
     step = max(inputs, outputs)
     logger.info(
         f"channels in multiples of {step}: in steps of {inputs} inputs and {outputs} outputs a "

@@ -28,7 +28,7 @@ from yolox.pruning import (
     measure_latency,
 )
 from yolox.utils.checkpoint import CheckpointError
-from yolox.utils.device import default_device, machine
+from yolox.utils.device import empty_cache, has_float64, machine, resolve_device
 from yolox.utils.files import replacing_together
 
 SCORED_IMAGES = 64
@@ -51,6 +51,7 @@ class PruneRun(ABC):
         time_it: measure latency before and after, in PyTorch unless `latency` names a runtime.
         latency: what a latency is measured in; a target in latency needs it.
         command: the line that does it again, for the record.
+        device: where losses, scores and refitting are computed.
     """
 
     source: Path
@@ -63,6 +64,7 @@ class PruneRun(ABC):
     time_it: bool = True
     latency: LatencySettings | None = None
     command: str = ""
+    device: torch.device = field(default_factory=resolve_device)
 
     @property
     @abstractmethod
@@ -104,8 +106,8 @@ class PruneRun(ABC):
 
     @property
     def scored(self) -> Calibration:
-        """The images to score on."""
-        return self.calibration.first(self.images)
+        """The images to score on, and where."""
+        return dataclasses.replace(self.calibration, device=self.device).first(self.images)
 
     def make_plan(self, on_hint: OnHint | None = None) -> tuple[PruningPlan, LatencyRecord | None]:
         """The plan, given or made, and what was measured for a target in latency.
@@ -155,7 +157,7 @@ class PruneRun(ABC):
             file_bytes=(self.source.stat().st_size, 0),
             latency_ms=self._latency(result, timing),
             latency=timing,
-            machine=machine(),
+            machine=machine(self.device),
             stages=tuple(stages) if self._measures else (),
             hint=tuple(hints),
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -203,7 +205,7 @@ class PruneRun(ABC):
         if not self.time_it:
             return None
         models = [self.whole, result.model]
-        old, new = measure_latency(models, self.example, at_most=LATENCY_SECONDS)
+        old, new = measure_latency(models, self.example, self.device, at_most=LATENCY_SECONDS)
         return old, new
 
     def _write(self, result: PruneResult, record: PruneRecord) -> PruneRecord:
@@ -223,11 +225,17 @@ class PruneRun(ABC):
 
 
 def cut_where_it_fits(
-    cut: Callable[[Tensor | None], PruneResult], images: Tensor | None
+    cut: Callable[[Tensor | None], PruneResult], images: Tensor | None, device: torch.device
 ) -> PruneResult:
-    """Cut and refit on a GPU if there is one that the images fit in, else on the CPU."""
+    """Cut, and refit on a device if it can solve that and the images fit in, else on the CPU."""
+    if images is None:
+        return cut(None)
+    if not has_float64(device):
+        logger.info(f"{device} has no float64, which layers are refitted in: on the CPU")
+        return cut(images)
     try:
-        return cut(None if images is None else images.to(default_device()))
+        return cut(images.to(device))
     except torch.OutOfMemoryError:
-        logger.warning("what the layers are refitted on is too large for the GPU: on the CPU now")
+        logger.warning(f"what the layers are refitted on is too large for {device}: on the CPU now")
+        empty_cache(device)
         return cut(images)

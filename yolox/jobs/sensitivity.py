@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from yolox.pruning.sensitivity import (
 )
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.choices import AP_TOLERANCE, LAYER_RATIOS, LOSS_TOLERANCE, METRICS
-from yolox.utils.device import default_device
+from yolox.utils.device import resolve_device
 from yolox.utils.files import write_text
 from yolox.utils.locks import claimed
 from yolox.utils.model_utils import copy_model
@@ -57,6 +58,7 @@ class SensitivitySettings:
         images: training images for scores and loss.
         tolerance: what a layer may cost: a fall of AP, or a rise of the loss as a fraction of it;
             by default `AP_TOLERANCE` or `LOSS_TOLERANCE`.
+        device: see `yolox.utils.device.resolve_device`.
     """
 
     ratios: tuple[float, ...] = LAYER_RATIOS
@@ -65,6 +67,7 @@ class SensitivitySettings:
     importance: str = "taylor"
     images: int = 64
     tolerance: float | None = None
+    device: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +157,7 @@ class Study:
         metric: one of `METRICS`.
         calibration: training images; empty where neither criterion nor metric needs them.
         evaluator: for AP, else None.
+        device: where it is measured.
     """
 
     model: nn.Module
@@ -163,14 +167,14 @@ class Study:
     metric: str
     calibration: Calibration
     evaluator: Evaluator | None
+    device: torch.device = field(default_factory=resolve_device)
 
     def measure(self, model: nn.Module) -> float:
         """AP50-95, or the mean training loss on the calibration images; may move the model."""
-        device = default_device()
         if self.evaluator is not None:
             fast = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            return float(self.evaluator.run(fast, device=device).ap50_95)
-        model.to(device)
+            return float(self.evaluator.run(fast, device=self.device).ap50_95)
+        model.to(self.device)
         with torch.no_grad():  # not `Calibration.mean_loss`, which shows a bar of its own
             losses = [float(total_loss(model, batch)) for batch in self.calibration.batches]
         return sum(losses) / len(losses)
@@ -213,6 +217,7 @@ def _digest(images: int, arrays: Iterable[NDArray[Any]]) -> str:
 
 
 def _prepare(settings: SensitivitySettings, exp: Exp, loaded: LoadedModel, source: Path) -> Study:
+    device = resolve_device(settings.device)
     config = PruneConfig(
         mode="layer" if settings.layers else "global",
         layers=settings.layers,
@@ -233,7 +238,8 @@ def _prepare(settings: SensitivitySettings, exp: Exp, loaded: LoadedModel, sourc
         chosen=chosen,
         config=config,
         metric=settings.metric,
-        calibration=calibration,
+        calibration=dataclasses.replace(calibration, device=device),
+        device=device,
         evaluator=exp.get_evaluator(EVAL_BATCH_SIZE) if settings.metric == "ap" else None,
     )
 

@@ -91,8 +91,9 @@ def center_pairs(
     run, run_A = torch.unique_consecutive(stride_A, return_inverse=True)
     stride_L, level = torch.unique(run, return_inverse=True)
     level_A = level[run_A]
-    column_A, row_A = grid_A2.long().unbind(1)
-    width, height = int(column_A.max()) + 1, int(row_A.max()) + 1
+    cell_A2 = grid_A2.long()
+    width, height = (cell_A2.amax(dim=0) + 1).tolist()
+    column_A, row_A = cell_A2.unbind(1)
     anchor_of_cell = level_A.new_full((len(stride_L), height, width), -1)
     anchor_of_cell[level_A, row_A, column_A] = torch.arange(len(stride_A), device=stride_A.device)
 
@@ -113,8 +114,8 @@ def center_pairs(
     anchor_BGLYX = anchor_of_cell[level, row[..., None], column[..., None, :]]
     near_BGLYX = near_y[..., None] & near_x[..., None, :] & (anchor_BGLYX >= 0)
     near_BGLYX &= valid_BG[..., None, None, None]
-    image_P, gt_P = near_BGLYX.nonzero(as_tuple=True)[:2]
-    return image_P, gt_P, anchor_BGLYX[near_BGLYX]
+    index = near_BGLYX.nonzero(as_tuple=True)
+    return index[0], index[1], anchor_BGLYX[index]
 
 
 @torch.no_grad()
@@ -150,11 +151,13 @@ def simota(
     nothing = Assignment(foreground_BA, gt_BA, iou_BA)
 
     valid_BG = (labels_BG5[..., 3] > 0) & (labels_BG5[..., 4] > 0)
-    if not valid_BG.any():
+    if not valid_BG.numel():
         return nothing
     number_G = torch.arange(1, valid_BG.shape[1] + 1, device=valid_BG.device)
     rows_B: list[int] = (valid_BG * number_G).amax(dim=1).tolist()  # up to the last object
     num_rows = max(rows_B)
+    if not num_rows:
+        return nothing
     labels_BG5, valid_BG = labels_BG5[:, :num_rows].float(), valid_BG[:, :num_rows]
     image_P, gt_P, near_P = center_pairs(labels_BG5[..., 1:], valid_BG, grid_A2, stride_A)
     if not len(near_P):
@@ -195,11 +198,13 @@ def simota(
     # An anchor that several want goes to the cheapest.
     place_W = object_W // num_rows * num_candidates + slot_W
     place_P = image_P * num_candidates + slot_P
-    wanted_M = torch.bincount(place_W, minlength=anchor_BN.numel())
+    wanted_M = place_W.new_zeros(anchor_BN.numel())
+    wanted_M.index_add_(0, place_W, torch.ones_like(place_W))
     gt_M, iou_M = torch.zeros_like(wanted_M), iou_W.new_zeros(len(wanted_M))
     gt_M[place_W], iou_M[place_W] = object_W % num_rows, iou_W
     rival_R = (wanted_M[place_P] > 1).nonzero().squeeze(1)
-    rival_R = rival_R[_cheapest(place_P[rival_R], cost_P[rival_R], gt_P[rival_R])]
+    cheapest = _cheapest(place_P[rival_R], cost_P[rival_R], gt_P[rival_R], len(wanted_M))
+    rival_R = rival_R[cheapest]
     place_R = place_P[rival_R]
     gt_M[place_R], iou_M[place_R] = gt_P[rival_R], iou_P[rival_R]
 
@@ -293,7 +298,7 @@ def _compare(
     return object_W, slot_W, flat_iou[object_W * candidates + slot_W], cost_P, flat_iou[pair_P]
 
 
-def _cheapest(place_R: Tensor, cost_R: Tensor, gt_R: Tensor) -> Tensor:
+def _cheapest(place_R: Tensor, cost_R: Tensor, gt_R: Tensor, places: int) -> Tensor:
     """Indices of the rivals that win their places: the cheapest, of equal ones the first row.
 
     Rivals for an anchor that several want are all objects in whose centre region it lies, whether
@@ -301,7 +306,6 @@ def _cheapest(place_R: Tensor, cost_R: Tensor, gt_R: Tensor) -> Tensor:
     """
     if not len(place_R):
         return place_R
-    places = int(place_R.max()) + 1
     least = cost_R.new_full((places,), torch.inf).scatter_reduce_(0, place_R, cost_R, "amin")
     equal_R = (cost_R == least[place_R]).nonzero().squeeze(1)
     place_R, gt_R = place_R[equal_R], gt_R[equal_R]

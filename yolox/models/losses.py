@@ -82,13 +82,13 @@ def detection_loss(out: HeadOutput, labels_BG5: Tensor, *, use_l1: bool) -> dict
             target = l1_target(label_F5[:, 1:], out.grid_A2[anchor_F], out.stride_A[anchor_F])
             l1 = (raw_FK[:, :4] - target).abs().sum() / num_foreground
 
-        num_gts = max(int((labels_BG5[..., 3:].amin(dim=-1) > 0).sum()), 1)
+        num_gts = (labels_BG5[..., 3:].amin(dim=-1) > 0).sum().clamp(min=1)
         return {
             "total_loss": IOU_LOSS_WEIGHT * iou + conf + cls + l1,
             "iou_loss": IOU_LOSS_WEIGHT * iou,
             "l1_loss": l1,
             "conf_loss": conf,
             "cls_loss": cls,
-            "num_fg": raw_BAK.new_tensor(len(image_F) / num_gts),
-            "foreground": raw_BAK.new_tensor(len(image_F)),
+            "num_fg": len(image_F) / num_gts,
+            "foreground": raw_BAK.new_full((), len(image_F)),
         }

@@ -9,12 +9,12 @@ import torch
 from loguru import logger
 
 from yolox.data import COCO_CLASSES
-from yolox.export import is_exported, open_exported
+from yolox.export import ExportedModel, is_exported, open_exported
 from yolox.export.runtime import tell_program
 from yolox.models import load_model
 from yolox.predict.detector import Detector
 from yolox.utils.choices import CONF, NMS
-from yolox.utils.device import default_device
+from yolox.utils.device import HALVES, half_precision, resolve_device, resolve_precision
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.model_utils import fuse_model
@@ -41,9 +41,9 @@ def load(
             default, or the exported file's own.
         size: side, or (height, width), of the network's input in pixels, multiples of 32; that of
             the file by default.
-        device: where a checkpoint runs; ``auto`` is a GPU if there is one. Exported files run on
-            the CPU.
-        half: mixed precision of a checkpoint: fp16 on a GPU, bf16 on a CPU.
+        device: where to run: ``cpu``, ``gpu`` or an accelerator's name such as ``cuda:1``; ``auto``
+            is the accelerator if there is one, for an exported file if its runtime can use it.
+        half: mixed precision of a checkpoint: fp16 on an accelerator, bf16 on a CPU.
         fuse: fold batch norms into their convolutions.
         legacy: whether images are scaled as weights before YOLOX 0.2 expect them.
         names: class names for a file that has none. For 80 unnamed classes, COCO's are used.
@@ -58,14 +58,17 @@ def load(
     if wanted and (len(wanted) != 2 or any(side < 32 or side % 32 for side in wanted)):
         raise UserError(f"size must be multiples of 32, got {size}")
     if is_exported(source):
-        asked = {"half": half, "fuse": fuse, "device": str(device) not in ("auto", "cpu")}
-        return _load_exported(Path(source), conf, nms, wanted, names, legacy, asked)
-    where = default_device() if device == "auto" else torch.device(device)
-    if where.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {device}: PyTorch finds no GPU here, use cpu")
+        if given := [name for name, value in (("half", half), ("fuse", fuse)) if value]:
+            raise UserError(
+                f"{' and '.join(given)} cannot be had of {source}: it runs as it was exported, in "
+                "its own runtime; leave them out, or give the checkpoint"
+            )
+        opened = open_exported(source, device=device)
+        return _of_exported(Path(source), opened, conf, nms, wanted, names, legacy)
+    where = resolve_device(device)
     loaded = load_model(resolve_weights(Path(source)))
     model: torch.nn.Module = fuse_model(loaded.model) if fuse else loaded.model
-    dtype = torch.float16 if where.type == "cuda" else torch.bfloat16
+    dtype = HALVES[resolve_precision(half_precision(where), where)] if half else None
     return Detector(
         model=model.to(where, memory_format=torch.channels_last),  # type: ignore[call-overload]
         size=wanted or loaded.spec.input_size,
@@ -74,25 +77,19 @@ def load(
         nms=NMS if nms is None else nms,
         names=_names(source, loaded.spec.class_names, names, loaded.spec.num_classes),
         legacy=legacy,
-        autocast=dtype if half else None,
+        autocast=dtype,
     )
 
 
-def _load_exported(
+def _of_exported(
     path: Path,
+    model: ExportedModel,
     conf: float | None,
     nms: float | None,
     size: tuple[int, int] | None,
     names: Sequence[str],
     legacy: bool,
-    asked: dict[str, bool],
 ) -> Detector:
-    if given := [name for name, value in asked.items() if value]:
-        raise UserError(
-            f"{' and '.join(given)} cannot be had of {path}: it runs as it was exported, in its "
-            "own runtime on the CPU; leave them out, or give the checkpoint"
-        )
-    model = open_exported(path)
     tell_program(path)
     info, spec = model.info, model.spec(size)
     detector = Detector(

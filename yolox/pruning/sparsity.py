@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+from loguru import logger
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from yolox.pruning.groups import Group
 from yolox.pruning.tracing.trace import trace_groups
 from yolox.utils.choices import FORMS, SCHEDULES
+from yolox.utils.device import CPU, has_float64
 from yolox.utils.errors import UserError
 
 MAX_STRENGTH = 1.0
@@ -125,11 +127,14 @@ class Sparsity:
         self._momentum = momentum
         self._sizes = [len(norm.channels) for norm in norms]
         device = norms[0].channels.device
-        self.slot_C = slot_C.to(device)
+        self._home = device if has_float64(device) else CPU
+        if self._home != device:
+            logger.info(f"{device} has no float64, which the penalty is computed in: on the CPU")
+        self.slot_C = slot_C.to(self._home)
         # Rows of channels, filled up with C, instead of a scatter-add: that sums in any order on
         # a GPU, and processes would drift apart.
-        self._member_SM = _members(slot_C).to(device)
-        self._weight_C = slot_C.bincount().double().sqrt()[slot_C].to(device)
+        self._member_SM = _members(slot_C).to(self._home)
+        self._weight_C = slot_C.bincount().double().sqrt()[slot_C].to(self._home)
 
     def scale_parameters(self) -> list[nn.Parameter]:
         """The γ of every batch norm that is penalised, at least in part."""
@@ -271,7 +276,7 @@ class Sparsity:
     def _read(self, kind: str) -> Tensor:
         """γ or β of the penalised channels, float64 (C,): squares of small ones must not vanish."""
         parts = [getattr(norm.layer, kind)[norm.channels] for norm in self._norms]
-        return torch.cat(parts).double()
+        return torch.cat(parts).to(self._home).double()
 
     def _rate(self, kind: str, lr: float | Callable[[nn.Parameter], float]) -> float | Tensor:
         """The learning rate, of each channel (C,) where they differ."""
@@ -293,7 +298,7 @@ class Sparsity:
         for norm, part in zip(self._norms, torch.split(values_C, self._sizes), strict=True):
             parameter = getattr(norm.layer, kind)
             if parameter.requires_grad:
-                yield parameter, norm.channels, part.to(parameter.dtype)
+                yield parameter, norm.channels, part.to(parameter)
 
     def _scales(self) -> Tensor:
         with torch.no_grad():

@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         batches=tuple(args.batch),
         size=cli.image_size(args.tsize) if args.tsize else None,
         openvino_precision=args.openvino_precision,
+        device=args.device,
         memory=not args.no_memory,
         image=args.image,
         conf=args.conf,

@@ -20,6 +20,7 @@ from yolox.tools import cli
 from yolox.tools.flags.compare import make_parser
 from yolox.tools.guests import read_guests
 from yolox.tools.words import called
+from yolox.utils.device import CPU, device_name, resolve_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import short_names
@@ -51,8 +52,9 @@ def compare(
     size: tuple[int, int],
     *,
     runs: int = 30,
+    device: torch.device = CPU,
 ) -> list[ModelFigures]:
-    """The figures of each model, on this machine's CPU.
+    """The figures of each model.
 
     Args:
         models: for the same input size.
@@ -60,12 +62,13 @@ def compare(
         exp: names the data that AP is measured on; None leaves it out.
         size: (height, width) of the images, pixels.
         runs: timed forward passes a model.
+        device: where they run.
     """
     image = 255 * torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    times = measure_latency([model.layers for model in models], image, runs=runs)
+    times = measure_latency([model.layers for model in models], image, device, runs=runs)
     rows = []
     for label, model, time in zip(labels, models, times, strict=True):
-        ap, ap50 = (None, None) if exp is None else _average_precision(model, exp)
+        ap, ap50 = (None, None) if exp is None else _average_precision(model, exp, device)
         rows.append(
             ModelFigures(
                 label=label,
@@ -80,10 +83,10 @@ def compare(
     return rows
 
 
-def _average_precision(model: _Model, exp: Exp) -> tuple[float, float]:
+def _average_precision(model: _Model, exp: Exp, device: torch.device) -> tuple[float, float]:
     """AP50-95 and AP50, at the model's own size unless the Exp was given another."""
     followed = follow_checkpoint(exp, model.spec, model.path, pruned=model.pruned)
-    return ap_evaluation(followed)(model.network)
+    return ap_evaluation(followed, device=device)(model.network)
 
 
 def _opened(path: Path, guest: Guest | None) -> _Model:
@@ -122,16 +125,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     exp = None if args.no_eval else cli.load_exp(args)
     if exp is not None:
         tell_idle(exp, idle_without_training(exp))
+    device = resolve_device(args.device)
     models = [
         _opened(path if path in guests else resolve_weights(path), guests.get(path))
         for path in args.ckpt
     ]
     size = _size(models[0], exp)
     with cli.telling_whose_data(args, exp):
-        rows = compare(models, labels, exp, size, runs=args.runs)
-    title = (
-        f"{size[0]}×{size[1]} input, batch 1, float32, {torch.get_num_threads()} threads, PyTorch"
-    )
+        rows = compare(models, labels, exp, size, runs=args.runs, device=device)
+    place = f"{torch.get_num_threads()} threads" if device.type == "cpu" else device_name(device)
+    title = f"{size[0]}×{size[1]} input, batch 1, float32, {place}, PyTorch"
     cli.console().print(comparison_table(rows, title))
 
 

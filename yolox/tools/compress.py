@@ -84,6 +84,7 @@ def _plan(args: argparse.Namespace) -> CompressPipeline:
         runtime=args.runtime,
         threads=args.threads,
         openvino_precision=args.openvino_precision,
+        device=args.device,
     )
     _tell_idle(args)
     fields = tuple(cli.opts_fields(args).items())

@@ -106,14 +106,14 @@ def _load(args: argparse.Namespace) -> Detector:
         names = exp.class_names
         args.ckpt = args.ckpt or exp.output_folder(args.experiment_name) / "best_ckpt.pth"
     if is_exported(args.ckpt):
-        flags = {"--fuse": args.fuse, "--fp16": args.fp16, "--device gpu": args.device == "gpu"}
+        flags = {"--fuse": args.fuse, "--fp16": args.fp16}
         refuse_flags(args.ckpt, flags)
     return load(
         args.ckpt,
         conf=args.conf,
         nms=args.nms,
         size=args.tsize,
-        device={None: "auto", "gpu": "cuda"}.get(args.device, args.device),
+        device=args.device,
         half=args.fp16,
         fuse=args.fuse,
         legacy=args.legacy,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -58,6 +59,8 @@ def run(module: str, argv: Sequence[str] | None = None, *, called: str = "") -> 
         called: what the person calls it by, for the help; the script's name by default.
     """
     words = sys.argv[1:] if argv is None else list(argv)
+    # Before PyTorch is imported: what Apple's accelerator lacks is computed on the CPU.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     make_parser = importlib.import_module(f"yolox.tools.flags.{module}").make_parser
     parser = make_parser()
     if called:

@@ -20,6 +20,7 @@ from yolox.tools.exported import refuse_flags
 from yolox.tools.flags.eval import make_parser
 from yolox.tools.processes import join_machines
 from yolox.tools.words import called, command_line
+from yolox.utils.device import half_precision
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 
@@ -30,14 +31,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     _refuse(args)
     exp = cli.load_exp(args)
     join_machines(args)
+    folder = exp.output_folder(args.experiment_name)
+    source: Path = args.ckpt or folder / "best_ckpt.pth"
     fabric = make_fabric(
-        devices=1 if args.speed else args.devices, num_nodes=args.num_machines, precision="fp32"
+        devices=1 if args.speed or is_exported(source) else args.devices,
+        num_nodes=args.num_machines,
+        precision="fp32",
+        device="cpu" if is_exported(source) else args.device,
     )
     fabric.launch()
     if args.seed is not None:
         torch.manual_seed(args.seed)
-    folder = exp.output_folder(args.experiment_name)
-    source: Path = args.ckpt or folder / "best_ckpt.pth"
     if is_exported(source):
         flags = {
             "--fuse": args.fuse,
@@ -96,7 +100,7 @@ def eval_settings(args: argparse.Namespace, device: torch.device, folder: Path) 
     """The flags as settings; pictures by default in `folder`."""
     precision = args.precision
     if args.fp16:
-        precision = "fp16" if device.type == "cuda" else "bf16"
+        precision = half_precision(device)
     plots = None
     if args.plots is not None:
         plots = Path(args.plots) if args.plots else folder
@@ -112,6 +116,7 @@ def eval_settings(args: argparse.Namespace, device: torch.device, folder: Path) 
         speed=args.speed,
         whole_images=args.whole_images,
         openvino_precision=args.openvino_precision,
+        device=args.device,
         plots=plots,
         detections=args.save_detections,
     )

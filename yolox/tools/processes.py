@@ -57,7 +57,7 @@ def start_processes(args: argparse.Namespace, argv: Sequence[str], *, module: st
         SystemExit: with the status of the process that failed.
         UserError: see `supervise`; and for more devices than there are.
     """
-    processes = processes_here(args.devices)
+    processes = processes_here(args.devices, args.device)
     if processes == 1 or outer_launch() or "LOCAL_RANK" in os.environ:
         return False
     start = called(module).split()  # each process speaks of commands as this one does

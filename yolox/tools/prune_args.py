@@ -71,6 +71,7 @@ def latency_settings(args: argparse.Namespace) -> LatencySettings | None:
         threads=threads,
         round_to=args.round_to,
         openvino_precision=args.openvino_precision,
+        device=args.device,
     )
 
 

@@ -44,6 +44,7 @@ from yolox.tools.flags.prunmodel import STEP_EPOCHS, make_parser
 from yolox.tools.prune_args import latency_settings, prune_config
 from yolox.tools.words import command_line
 from yolox.utils.checkpoint import load_checkpoint, save_checkpoint
+from yolox.utils.device import resolve_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.locks import claimed
@@ -173,7 +174,7 @@ def _prune(
         job.write_plan(show_hint)
         return
     if args.steps > 1:
-        fabric = make_fabric(devices=1)
+        fabric = make_fabric(devices=1, device=args.device)
         fabric.launch()
         record = prune_in_steps(
             job,
@@ -263,6 +264,7 @@ def _make_job(
         latency=latency_settings(args),
         optional=not (args.reconstruct or args.bn_recalibrate or args.eval),
         command=command_line("prunmodel", *argv),
+        device=resolve_device(args.device),
     )
 
 

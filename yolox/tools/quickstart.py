@@ -34,15 +34,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         OUTPUT / "pruned.pth",
         FINETUNED / "best_ckpt.pth",
     )
-    _step(train.main, "train", "-f", EXP)
+    place = ("--device", args.device)
+    _step(train.main, "train", "-f", EXP, *place)
     cut = ["--mode", "global", "--ch-sparsity", args.ch_sparsity]
-    _step(prunmodel.main, "prunmodel", "-f", EXP, "--overwrite", *cut)
+    _step(prunmodel.main, "prunmodel", "-f", EXP, "--overwrite", *cut, *place)
     epochs = ["max_epoch", 20, "no_aug_epochs", 5]
-    _step(train.main, "train", "-f", EXP, "-c", pruned, "--overwrite", *epochs)
+    _step(train.main, "train", "-f", EXP, "-c", pruned, "--overwrite", *place, *epochs)
     labels = ["--labels", "trained", "pruned", "pruned + fine-tuned"]
-    _step(compare.main, "compare", "-f", EXP, "-c", trained, pruned, tuned, *labels)
+    _step(compare.main, "compare", "-f", EXP, "-c", trained, pruned, tuned, *labels, *place)
     images = devkit / "VOC2007" / "JPEGImages" / "demo_00160.jpg"  # of the test split
-    _step(demo.main, "demo", "-c", tuned, "--path", images)
+    _step(demo.main, "demo", "-c", tuned, "--path", images, *place)
     yours = ("-n", "yolox-s", "--data", "photos")
     lines = (
         command_line("check_data", "photos"),

@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         bench=args.bench,
         compress=args.compress,
         openvino_precision=args.openvino_precision,
+        device=args.device,
     )
     guests = read_guests(args.ckpt)
     command = command_line("report", *(sys.argv[1:] if argv is None else argv))

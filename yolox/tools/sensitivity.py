@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         importance=args.importance,
         images=args.images,
         tolerance=args.tolerance,
+        device=args.device,
     )
     tell_idle(exp, idle_without_training(exp, evaluates=args.metric == "ap"))
     folder = args.output or exp.output_folder() / "sensitivity"

@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         runtime=args.runtime,
         threads=args.threads,
         openvino_precision=args.openvino_precision,
+        device=args.device,
     )
     labels = short_names(args.files)
     rows = compare_files(models, args.files, labels, (side, side), settings, args.data)

@@ -18,6 +18,7 @@ from yolox.tools.prune_args import latency_settings, prune_config
 from yolox.tools.prunmodel import list_layers, show
 from yolox.tools.words import command_line
 from yolox.ultralytics.installed import begin_safely
+from yolox.utils.device import resolve_device
 from yolox.utils.locks import claimed
 
 EVAL_BATCH = 16
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = prune_config(args, args.seed) if args.mode != "list" else PruneConfig()
     if args.eval and args.data is None:
         raise PruningError("--eval measures AP on a data set: give --data my.yaml")
+    device = resolve_device(args.device)
     begin_safely()
     # Only now: all of these import Ultralytics.
     from yolox.ultralytics.data import average_precision, calibrate
@@ -55,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         evaluate = None
         if args.eval:
-            evaluate = partial(average_precision, source=args.data, size=side, batch=EVAL_BATCH)
+            evaluate = partial(
+                average_precision, source=args.data, size=side, batch=EVAL_BATCH, device=device
+            )
         job = DetectorJob(
             model=model,
             source=args.model,
@@ -69,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             time_it=args.latency,
             latency=latency_settings(args),
             command=command_line("ultralytics_prune", *(sys.argv[1:] if argv is None else argv)),
+            device=device,
         )
         if args.dry_run:
             job.write_plan(show_hint)

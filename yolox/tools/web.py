@@ -15,8 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Before models are loaded, which takes a while.
     import_gradio()
     require_port(args.host, args.port)
-    device = {None: "auto", "gpu": "cuda"}.get(args.device, args.device)
-    candidates = load_candidates(args.ckpt, nms=args.nms, size=args.tsize, device=device)
+    candidates = load_candidates(args.ckpt, nms=args.nms, size=args.tsize, device=args.device)
     serve(candidates, host=args.host, port=args.port, conf=args.conf)
 
 

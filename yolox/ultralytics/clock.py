@@ -50,8 +50,8 @@ class DetectorClock(Clock):
         image = np.random.default_rng(0).uniform(0, 1, (1, 3, *self._size)).astype(np.float32)
         ordinary = as_ordinary(copy.deepcopy(model))
         if self._settings.runtime == "torch":
-            x = torch.from_numpy(image).contiguous(memory_format=torch.channels_last)
-            fused = fuse_model(ordinary).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            x = torch.from_numpy(image).to(self._place, memory_format=torch.channels_last)
+            fused = fuse_model(ordinary).to(self._place, memory_format=torch.channels_last)  # type: ignore[call-overload]
             return partial(fused, x)
         path = self._folder / f"model_{next(self._numbers)}.pt"
         save_detector(ordinary, path)
@@ -103,7 +103,7 @@ def open_file(path: Path, image: Any, settings: LatencySettings) -> Work:
     if settings.runtime == "openvino":
         session = open_openvino(path, settings.threads, settings.openvino_precision)
     else:
-        session = open_onnxruntime(path, settings.threads)
+        session = open_onnxruntime(path, settings.threads, settings.runtime, settings.place)
     return partial(session.run, image)
 
 

@@ -12,6 +12,7 @@ from yolox.jobs.prune_latency import LatencySettings
 from yolox.pruning import ModelFigures
 from yolox.ultralytics.clock import DetectorClock
 from yolox.ultralytics.data import average_precision, read_data, require_classes
+from yolox.utils.device import resolve_device
 from yolox.utils.model_utils import count_macs, count_params
 from yolox.utils.scratch import scratch_folder
 
@@ -42,10 +43,10 @@ def compare_files(
     """
     precisions: list[tuple[float | None, float | None]] = [(None, None)] * len(models)
     if data is not None:
-        facts = read_data(data)
+        facts, device = read_data(data), resolve_device(settings.device)
         for model in models:
             require_classes(model, facts, data)
-        precisions = [average_precision(m, data, size[0], EVAL_BATCH) for m in models]
+        precisions = [average_precision(m, data, size[0], EVAL_BATCH, device) for m in models]
     with scratch_folder() as folder:
         clock = DetectorClock(size, settings, folder)
         times = clock.time([clock.open(model) for model in models])

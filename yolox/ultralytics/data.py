@@ -22,7 +22,7 @@ from ultralytics.utils import LOGGER
 from yolox.jobs.calibration import Calibration
 from yolox.pruning import CRITERIA, PruneConfig, PruningError
 from yolox.ultralytics.detector import Batch, detection_loss
-from yolox.utils.device import default_device
+from yolox.utils.device import CPU
 from yolox.utils.errors import UserError
 from yolox.utils.printable import printable
 from yolox.utils.progress import track
@@ -158,7 +158,9 @@ def calibrate(
     return config, read_calibration(data, count, size, stride, config.seed)
 
 
-def average_precision(model: Any, source: str, size: int, batch: int) -> tuple[float, float]:
+def average_precision(
+    model: Any, source: str, size: int, batch: int, device: torch.device = CPU
+) -> tuple[float, float]:
     """AP50-95 and AP50 by Ultralytics' validator, on the data set's val split."""
     with scratch_folder() as folder, quiet():
         validator = DetectionValidator(
@@ -171,12 +173,17 @@ def average_precision(model: Any, source: str, size: int, batch: int) -> tuple[f
                 "plots": False,
                 "verbose": False,
                 "workers": DATA_WORKERS,
-                "device": str(default_device()).replace("cuda", "0"),
+                "device": ultralytics_name(device),
             },
             save_dir=folder,
         )
         found = validator(model=copy.deepcopy(model).eval())
     return float(found["metrics/mAP50-95(B)"]), float(found["metrics/mAP50(B)"])
+
+
+def ultralytics_name(device: torch.device) -> str:
+    """What Ultralytics calls a device: a GPU of CUDA by its number."""
+    return str(device.index or 0) if device.type == "cuda" else str(device)
 
 
 def _first_line(error: Exception) -> str:

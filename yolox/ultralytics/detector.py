@@ -28,7 +28,7 @@ from yolox.pruning import (
 )
 from yolox.pruning.importance import Scorer, make_scorer
 from yolox.ultralytics.files import pruned_yaml
-from yolox.utils.device import default_device
+from yolox.utils.device import resolve_device
 
 # What they split by head goes by numbers in their code.
 ATTENTION = (AAttn, Attention)
@@ -185,13 +185,17 @@ def as_ordinary(model: Any) -> Any:
     return model
 
 
-def detector_scorer(config: PruneConfig, batches: Iterable[Batch] | None) -> Scorer:
-    """The scorer of a config's criterion, on a GPU if there is one.
+def detector_scorer(
+    config: PruneConfig,
+    batches: Iterable[Batch] | None,
+    device: str | torch.device = "auto",
+) -> Scorer:
+    """The scorer of a config's criterion, which computes on a device.
 
     Raises:
         PruningError: the criterion needs images, and there are none.
     """
-    return make_scorer(config, batches, detection_loss, device=default_device())
+    return make_scorer(config, batches, detection_loss, device=resolve_device(device))
 
 
 def prune_detector(
@@ -203,6 +207,7 @@ def prune_detector(
     images: Tensor | None = None,
     plan: PruningPlan | None = None,
     on_hint: Callable[[ThresholdHint], None] | None = None,
+    device: str | torch.device = "auto",
 ) -> PruneResult:
     """Prune a detector of Ultralytics; the argument is not touched.
 
@@ -214,11 +219,13 @@ def prune_detector(
         images: see `Detector.cut`, for a config that refits.
         plan: carried out in place of one made here.
         on_hint: see `yolox.pruning.plan_pruning`.
+        device: to score on, see `yolox.utils.device.resolve_device`.
 
     Raises:
         PruningError: see `yolox.pruning.prune_model`.
     """
     detector = Detector(model)
     if plan is None:
-        plan = detector.plan(config, detector_scorer(config, batches), size, on_hint)
+        scorer = detector_scorer(config, batches, device)
+        plan = detector.plan(config, scorer, size, on_hint)
     return detector.cut(plan, config, size, images)

@@ -23,6 +23,7 @@ from yolox.bench.memory import main
 from yolox.export.archive import open_foreign_archive
 from yolox.export.missing import cause_of
 from yolox.export.ncnn import require_layers
+from yolox.export.place import PROVIDERS, place_of
 from yolox.export.runtimes import runtimes_of
 from yolox.export.sessions import (
     Session,
@@ -35,6 +36,7 @@ from yolox.export.sessions import (
 from yolox.export.settings import ExportError, optional_packages
 from yolox.models import ModelSpec
 from yolox.utils.boxes import postprocess, xyxy2cxcywh
+from yolox.utils.device import CPU
 from yolox.utils.documents import parse_yaml, read_yaml
 from yolox.utils.errors import UserError
 from yolox.utils.printable import printable
@@ -144,7 +146,8 @@ class ExportedDetector(Guest):
 
     def open(self, case: Case) -> OpenedCase:
         """See `Guest`."""
-        session = self.session(case.runtime, case.threads, case.openvino_precision)
+        place = place_of(case.runtime, case.device)
+        session = self.session(case.runtime, case.threads, case.openvino_precision, place)
         arithmetic = ""
         if case.runtime == "openvino" and case.openvino_precision != "f32":
             arithmetic = f", run in {openvino_arithmetic(case.openvino_precision)}"
@@ -152,10 +155,14 @@ class ExportedDetector(Guest):
             case, session.run, self.spec.num_classes, f"{self.precision}{arithmetic}", self.keeps
         )
         opened.run(np.zeros((case.batch, 3, *case.size), np.float32))
-        return opened
+        return replace(opened, place=place)
 
     def session(
-        self, runtime: str | None = None, threads: int | None = None, precision: str = "f32"
+        self,
+        runtime: str | None = None,
+        threads: int | None = None,
+        precision: str = "f32",
+        place: torch.device = CPU,
     ) -> Session:
         """The file in a runtime, by default the one that it is made for.
 
@@ -164,7 +171,7 @@ class ExportedDetector(Guest):
         """
         runtime = runtime or runtimes_of(self.path.suffix)[0]
         try:
-            session = self._session(runtime, threads, precision)
+            session = self._session(runtime, threads, precision, place)
         except UserError:
             raise
         except Exception as error:  # the runtimes' exceptions have no common class
@@ -180,9 +187,11 @@ class ExportedDetector(Guest):
 
         return replace(session, run=run)
 
-    def _session(self, runtime: str, threads: int | None, precision: str) -> Session:
-        if runtime == "onnxruntime":
-            return open_onnxruntime(self.path, threads)
+    def _session(
+        self, runtime: str, threads: int | None, precision: str, place: torch.device
+    ) -> Session:
+        if runtime in PROVIDERS:
+            return open_onnxruntime(self.path, threads, runtime, place)
         if runtime == "openvino":
             return open_openvino(self.path, threads, precision)
         if runtime == "ncnn":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from yolox.bench.cases import Array, Case, OpenedCase, compile_for
 from yolox.bench.guest import Guest
 from yolox.bench.memory import main
+from yolox.export.place import place_of
 from yolox.export.runtimes import RUNTIMES
 from yolox.models import ModelSpec
 from yolox.ultralytics.clock import export
@@ -117,20 +119,22 @@ def _open(case: Case) -> OpenedCase:
     if facts is not None:
         return ExportedDetector(case.path, facts).open(case)
     require_ultralytics(safely=True)
+    place = place_of(case.runtime, case.device, file=False)
     model = as_ordinary(read_detector(case.path)).fuse(verbose=False)
-    model = model.requires_grad_(False).to(memory_format=torch.channels_last)
+    model = model.requires_grad_(False).to(place, memory_format=torch.channels_last)
     with own_threads():
         set_threads(case.threads)
         plain = _Plain(model)
-        forward = compile_for(plain, case) if case.runtime == "torch.compile" else plain
+        forward = compile_for(plain, case, place) if case.runtime == "torch.compile" else plain
 
         def run(x: Array) -> Array:
             with torch.inference_mode():
-                images = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
-                output: Array = forward(images).numpy()
+                images = torch.from_numpy(x).to(place, memory_format=torch.channels_last)
+                output: Array = forward(images).cpu().numpy()
                 return output
 
         opened = opened_case(case, run, len(model.names), "fp32", _keeps(model))
+        opened = replace(opened, place=place)
         opened.run(np.zeros((case.batch, 3, *case.size), np.float32))
     return opened
 

@@ -73,7 +73,7 @@ class DetectorJob(PruneRun):
     def cut(self, plan: PruningPlan) -> PruneResult:
         """See `PruneRun`."""
         cut = partial(self.detector.cut, plan, self.config, self.size)
-        return cut_where_it_fits(cut, self.calibration.images())
+        return cut_where_it_fits(cut, self.calibration.images(), self.device)
 
     def cut_bare(self, plan: PruningPlan) -> nn.Module:
         """See `PruneRun`."""
@@ -92,4 +92,4 @@ class DetectorJob(PruneRun):
         return 2 * record.report.params[1], partial(torch.save, content)  # half precision
 
     def _scorer(self) -> Scorer:
-        return detector_scorer(self.config, self.scored if len(self.scored) else None)
+        return detector_scorer(self.config, self.scored if len(self.scored) else None, self.device)

@@ -96,7 +96,7 @@ def _identity(x: Tensor) -> Tensor:
 def batch_norm_scales(model: nn.Module) -> dict[str, npt.NDArray[np.float64]]:
     """|γ| (channels,) of each batch norm that has one, by its name."""
     return {
-        name: module.weight.detach().double().abs().cpu().numpy()
+        name: module.weight.detach().cpu().double().abs().numpy()
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and isinstance(module.weight, nn.Parameter)
     }

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
+import torch
 from loguru import logger
 
+from yolox.utils.device import CPU, milliseconds
 from yolox.utils.progress import track
 
 MIN_RUNS = 3
@@ -59,18 +61,24 @@ def interleave(
     warmup: int = 5,
     at_most: float = math.inf,
     clock: Callable[[], float] = time.perf_counter,
+    device: torch.device = CPU,
+    repeats: int = 1,
 ) -> list[list[float]]:
     """Milliseconds of each timed call, a list a work; see `take_turns` for the order of calls.
 
     Args:
-        works: what is timed. A work on a GPU waits for its result itself.
+        works: what is timed; none waits for what it queues on a device.
         runs: rounds that count.
         warmup: rounds before them.
         at_most: seconds after which no more rounds are begun, as there.
-        clock: seconds, as they pass.
+        clock: seconds, as they pass, by which works on the CPU are timed.
+        device: that the works run on, see `yolox.utils.device.milliseconds`.
+        repeats: calls in a row on an accelerator that one time is the mean of.
     """
 
     def timed(work: Callable[[], object]) -> float:
+        if device.type != "cpu":
+            return milliseconds(work, device, repeats=repeats)
         start = clock()
         work()
         return 1e3 * (clock() - start)

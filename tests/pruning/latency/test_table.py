@@ -17,7 +17,12 @@ from tests.pruning.helpers import SLIM_SPECS, ResNet
 from yolox.models import build_model
 from yolox.pruning import trace_groups
 from yolox.pruning.cost import LayerSum
-from yolox.pruning.latency.staircase import SWEPT_CHANNELS, measure_steps, staircase
+from yolox.pruning.latency.staircase import (
+    ACCELERATOR_SWEEP,
+    CPU_SWEEP,
+    measure_steps,
+    staircase,
+)
 from yolox.pruning.latency.table import (
     ConvLayer,
     LatencyTable,
@@ -234,7 +239,7 @@ def test_a_model_costs_what_its_layers_take(name: str, tmp_path: Path) -> None:
 
 
 def times(function: Callable[[int], float]) -> dict[int, float]:
-    return {count: function(count) for count in SWEPT_CHANNELS}
+    return {count: function(count) for count in CPU_SWEEP.channels}
 
 
 @pytest.mark.parametrize("block", [1, 2, 4, 8, 16, 32])
@@ -246,6 +251,14 @@ def test_the_step_is_the_block_that_a_runtime_computes_in(block: int, constant: 
 def test_odd_counts_that_are_slow_on_their_own_do_not_widen_the_step() -> None:
     """Linear in multiples of 4, all else slower than the next multiple."""
     assert staircase(times(lambda c: -(-c // 4) * 4 * (1.0 if c % 4 == 0 else 1.3))) == 4
+
+
+def test_the_step_of_a_gpu_is_looked_for_in_wider_layers() -> None:
+    for block in (64, 16, 8):
+        wide = {c: 1.0 + -(-c // block) * block for c in ACCELERATOR_SWEEP.channels}
+        assert staircase(wide, ACCELERATOR_SWEEP.candidates) == block
+    linear = {c: float(c) for c in ACCELERATOR_SWEEP.channels}
+    assert staircase(linear, ACCELERATOR_SWEEP.candidates) == 1
 
 
 def test_a_little_noise_does_not_change_the_step() -> None:
@@ -265,5 +278,7 @@ def test_steps_of_the_layer_that_does_most_of_the_work(tmp_path: Path) -> None:
     assert found == (heavy.kind, 4, 16)
     pairs = {pair for _, pair in timer.asked}
     assert pairs == set(
-        itertools.chain(((n, 64) for n in SWEPT_CHANNELS), ((64, n) for n in SWEPT_CHANNELS))
+        itertools.chain(
+            ((n, 64) for n in CPU_SWEEP.channels), ((64, n) for n in CPU_SWEEP.channels)
+        )
     )

@@ -113,7 +113,7 @@ class RunLoggers:
 
     def histogram(self, iteration: int, name: str, values: Tensor) -> None:
         """The distribution of finite values, any shape, at least one."""
-        numbers = values.detach().double().cpu().numpy().ravel()
+        numbers = values.detach().cpu().double().numpy().ravel()
         self._tell(lambda each: each.histogram(iteration, name, numbers))
 
     def pictures(self, iteration: int, pictures: Pictures) -> None:

@@ -33,6 +33,7 @@ from yolox.jobs.prune_latency import LatencySettings
 from yolox.jobs.train.finetune import plain_epochs
 from yolox.models import ModelSpec, load_model
 from yolox.pruning import PruneConfig
+from yolox.utils.device import resolve_device
 from yolox.utils.errors import UserError
 
 RECORD_FILE = "compress.json"
@@ -182,6 +183,7 @@ class CompressPipeline:
         evaluations = plain + epochs // self.exp.eval_interval
         return Training(
             name=name,
+            device=self.settings.device,
             recipe=self._own_recipe.only(lambda field: not field.startswith(idle)),
             source=source,
             folder=self.folder,
@@ -200,6 +202,7 @@ class CompressPipeline:
         folder, images = self.folder / "sensitivity", self.settings.images
         return Sensitivity(
             name="sensitivity",
+            device=self.settings.device,
             recipe=self._recipe_without_training,
             source=source,
             folder=folder,
@@ -221,6 +224,7 @@ class CompressPipeline:
                 openvino_precision=settings.openvino_precision
                 if settings.runtime == "openvino"
                 else "f32",
+                device=settings.device,
             )
             seconds += LATENCY_SECONDS
         if settings.steps > 1:
@@ -230,6 +234,7 @@ class CompressPipeline:
         output = self.folder / "pruned" / "pruned.pth"
         return Pruning(
             name="pruning",
+            device=settings.device,
             recipe=self._own_recipe if settings.steps > 1 else self._recipe_without_training,
             source=source,
             output=output,
@@ -264,6 +269,7 @@ class CompressPipeline:
         folder = self.folder / "eval" / form
         return FileEvaluation(
             name=f"AP of the {form} file",
+            device=self.settings.device,
             recipe=self._recipe_without_training,
             source=self.exported(form),
             folder=folder,
@@ -282,6 +288,7 @@ class CompressPipeline:
         settings = self.settings
         return Measurement(
             name="measurement",
+            device=settings.device,
             models={"before": self.source, "after": self.tuned, **self._files},
             runtimes=settings.runtimes,
             threads=settings.threads,
@@ -303,6 +310,7 @@ class CompressPipeline:
         models |= {"pruned": pruned, **self._files, "after": self.tuned}
         return ReportPage(
             name="report",
+            device=settings.device,
             recipe=self._recipe_without_training,
             models=models,
             bench=self.measured,
@@ -352,7 +360,7 @@ def plan_compression(
         recipe=recipe,
         source=source,
         folder=folder or exp.output_folder(f"{exp.exp_name}_compress"),
-        time=forecast(exp, loaded),
+        time=forecast(exp, loaded, resolve_device(settings.device)),
         origin=origin_of(exp, source, recipe.origin if origin is None else origin),
         processes=processes or Processes(),
         write_line=write_line,

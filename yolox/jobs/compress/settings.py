@@ -15,6 +15,7 @@ from yolox.export.settings import FORMATS, PACKAGES, SUFFIXES, optional_packages
 from yolox.pruning import PruneConfig
 from yolox.pruning.sparsity import SparsityConfig
 from yolox.utils.choices import LATENCY_RUNTIME, SPARSITY_EPOCHS, STEP_EPOCHS, TUNING_EPOCHS
+from yolox.utils.device import resolve_device
 from yolox.utils.errors import UserError
 
 _COUNTS = ("images", "steps", "step_epochs", "sparsity_epochs", "epochs", "threads")
@@ -45,6 +46,7 @@ class CompressSettings:
             in it.
         threads: of measurements.
         openvino_precision: arithmetic of OpenVINO.
+        device: where everything is computed, see `yolox.utils.device.resolve_device`.
 
     Raises:
         CompressError: listing everything that cannot work.
@@ -65,6 +67,7 @@ class CompressSettings:
     runtime: str | None = None
     threads: int = 2
     openvino_precision: str = "f32"
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "formats", tuple(dict.fromkeys(self.formats)))
@@ -98,6 +101,10 @@ class CompressSettings:
             for name, value, known in choices
             if value not in known
         ]
+        try:
+            resolve_device(self.device)
+        except UserError as error:
+            problems.append(str(error))
         if problems:
             raise CompressError("; ".join(problems))
 

@@ -26,6 +26,7 @@ class Stage(ABC):
         seconds: that it is expected to take.
         checkpoint: where this is there, a stage that was cut off is resumed from it.
         write_line: a command's name and words as a line, the way that the person calls commands.
+        device: where it computes, see `yolox.utils.device.resolve_device`.
     """
 
     tool: ClassVar[str]  # name of the command's file in tools/, for the line
@@ -37,6 +38,7 @@ class Stage(ABC):
     seconds: float = 0.0
     checkpoint: Path | None = None
     write_line: Callable[..., str] = script_line
+    device: str = "auto"
 
     @abstractmethod
     def run(self, *, resumes: bool = False) -> object:
@@ -56,7 +58,8 @@ class Stage(ABC):
 
     def words(self, *, resumes: bool = False) -> list[str]:
         """The command's arguments."""
-        words = (*self.flags(resumes=resumes), *self.named_recipe(), *self.fields())
+        place = () if self.device == "auto" else ("--device", self.device)
+        words = (*self.flags(resumes=resumes), *place, *self.named_recipe(), *self.fields())
         return list(map(str, words))
 
     def line(self) -> str:

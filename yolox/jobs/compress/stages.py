@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +88,11 @@ class Training(_RecipeStage):
             name=self.name,
             teacher=self.teacher,
         )
-        trainer = exp.get_trainer(official_args(options, devices=self.processes.devices))
+        trainer = exp.get_trainer(self._args(options))
         return run_trainer(trainer, exp, log_to=self.processes.log_to)
+
+    def _args(self, options: TrainOptions) -> argparse.Namespace:
+        return official_args(options, devices=self.processes.devices, device=self.device)
 
     def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
         flags: list[object] = ["-c", self._start(resumes=resumes)]
@@ -132,7 +136,7 @@ class Sensitivity(_RecipeStage):
     images: int
 
     def run(self, *, resumes: bool = False) -> SensitivityOutcome:
-        settings = SensitivitySettings(metric="loss", images=self.images)
+        settings = SensitivitySettings(metric="loss", images=self.images, device=self.device)
         return analyse(self.source, self.recipe.make(), self.folder, settings)
 
     def flags(self, *, resumes: bool = False) -> tuple[object, ...]:
@@ -190,10 +194,11 @@ class Pruning(_RecipeStage):
                 images=self.images,
                 latency=self.latency,
                 command=self.line(),
+                device=self.device,
             )
             if self.steps == 1:
                 return job.run(show_hint)
-            fabric = make_fabric(devices=1)
+            fabric = make_fabric(devices=1, device=self.device)
             fabric.launch()
             return prune_in_steps(
                 job, exp, fabric, steps=self.steps, epochs=self.step_epochs, on_hint=show_hint
@@ -268,10 +273,12 @@ class FileEvaluation(_RecipeStage):
     openvino_precision: str | None = None
 
     def run(self, *, resumes: bool = False) -> Evaluation | None:
-        fabric = make_fabric(devices=1, precision="fp32")
+        fabric = make_fabric(devices=1, precision="fp32", device="cpu")
         fabric.launch()
         settings = EvalSettings(
-            plots=self.folder, openvino_precision=self.openvino_precision or "f32"
+            plots=self.folder,
+            openvino_precision=self.openvino_precision or "f32",
+            device=self.device,
         )
         exp = self.recipe.make()
         return evaluate_and_write(self.source, exp, settings, fabric, command=self.line())
@@ -305,6 +312,7 @@ class Measurement(Stage):
             runtimes=self.runtimes,
             threads=(self.threads,),
             openvino_precision=self.openvino_precision,
+            device=self.device,
             size=self.size,
         )
         return measure_models(
@@ -348,6 +356,7 @@ class ReportPage(_RecipeStage):
             bench=self.bench,
             compress=self.record,
             openvino_precision=self.openvino_precision or "f32",
+            device=self.device,
         )
         files: Sequence[Path] = list(self.models.values())
         return write_report(files, self.recipe.make(), self.output, page, command=self.line())

@@ -40,7 +40,7 @@ from yolox.report import (
     Report,
 )
 from yolox.utils.checkpoint import file_digest
-from yolox.utils.device import default_device
+from yolox.utils.device import CPU, resolve_device
 from yolox.utils.errors import UserError
 from yolox.utils.files import short_names
 from yolox.utils.model_utils import count_macs, count_params
@@ -64,6 +64,7 @@ class ReportSettings:
             become rows of the report.
         measured_on: the machine that the latencies are of.
         openvino_precision: arithmetic of OpenVINO's files, as `open_exported` takes it.
+        device: where models are evaluated, likewise.
         measured_size: and the input size, height and width; None where there are no latencies.
         asked: facts that go before those found in the checkpoints.
         commands: lines that do it again, in order.
@@ -80,6 +81,7 @@ class ReportSettings:
     measured_on: str = ""
     measured_size: tuple[int, int] | None = None
     openvino_precision: str = "f32"
+    device: str = "auto"
     asked: tuple[Fact, ...] = ()
     commands: tuple[str, ...] = ()
 
@@ -150,7 +152,7 @@ def gather_report(
 ) -> Report:
     """Everything that a report says of these checkpoints.
 
-    Each is evaluated once, on a GPU if there is one; of the first and the last the detections are
+    Each is evaluated once; of the first and the last the detections are
     kept. What does not apply is left out: with one checkpoint there is nothing to compare, and
     channels are compared of models with the same layers.
 
@@ -170,9 +172,8 @@ def gather_report(
         raise UserError(f"{len(labels)} labels for {len(paths)} checkpoints")
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise UserError(f"two models share a label: {', '.join(twice)}; `labels` names them")
-    arithmetic = settings.openvino_precision
     models = [
-        _opened(path, label, arithmetic, (guests or {}).get(path))
+        _opened(path, label, settings, (guests or {}).get(path))
         for path, label in zip(paths, labels, strict=True)
     ]
     if size := settings.measured_size:
@@ -183,7 +184,10 @@ def gather_report(
                 f"{', '.join(others)}: measure at that"
             )
     if exp is not None:
-        models = [_evaluated(*pair) for pair in zip(_followers(exp, models), models, strict=True)]
+        device = resolve_device(settings.device)
+        models = [
+            _evaluated(*pair, device) for pair in zip(_followers(exp, models), models, strict=True)
+        ]
     first, last = models[0], models[-1] if len(models) > 1 else None
     sure = certainty_of(
         first.evaluator, [model.detections for model in models], [model.ap for model in models]
@@ -260,7 +264,7 @@ def _ends(models: Sequence[_Model]) -> dict[str, nn.Module]:
     return dict((*known[:1], *known[-1:]))
 
 
-def _opened(path: Path, label: str, openvino_precision: str, guest: Guest | None) -> _Model:
+def _opened(path: Path, label: str, settings: ReportSettings, guest: Guest | None) -> _Model:
     if guest is not None:
         return _Model(
             label=label,
@@ -273,7 +277,7 @@ def _opened(path: Path, label: str, openvino_precision: str, guest: Guest | None
     if not is_exported(path):
         loaded = load_model(path)
         return _Model(label=label, path=path, network=loaded.model, spec=loaded.spec, loaded=loaded)
-    network = open_exported(path, precision=openvino_precision)
+    network = open_exported(path, precision=settings.openvino_precision, device=settings.device)
     info = network.info
     spec = ModelSpec(
         architecture=info.architecture,
@@ -298,13 +302,14 @@ def _followers(exp: Exp, models: Sequence[_Model]) -> list[Exp]:
     return exps
 
 
-def _evaluated(exp: Exp, model: _Model) -> _Model:
+def _evaluated(exp: Exp, model: _Model, device: torch.device) -> _Model:
     evaluator = exp.get_evaluator(batch_size=_BATCH_SIZE)
     if isinstance(model.network, ExportedModel) and (
         loss := model.network.nms_loss(exp.test_conf, exp.nmsthre)
     ):
         logger.warning(loss)
-    inference = evaluator.infer(model.network, device=default_device())
+    where = CPU if isinstance(model.network, ExportedModel) else device
+    inference = evaluator.infer(model.network, device=where)
     model.network.cpu()
     return replace(
         model,

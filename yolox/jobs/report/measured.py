@@ -98,5 +98,8 @@ def _setting(row: dict[str, Any]) -> str:
     threads, batch = int(row["threads"]), int(row["batch"])
     arithmetic = str(row["precision"]).partition(", run in ")[2]
     runtime = f"{row['runtime']} in {arithmetic}" if arithmetic else str(row["runtime"])
+    place = str(row.get("device", "cpu"))
     words = [runtime, f"{threads} thread{'' if threads == 1 else 's'}"]
+    if place != "cpu":
+        words = [f"{runtime} on {place}"]
     return ", ".join(words + ([f"batch {batch}"] if batch > 1 else []))

@@ -29,6 +29,7 @@ class PageSettings:
         bench: latencies, a file of `yolox.jobs.measure.measure_models`; none by default.
         compress: commands, a compress.json; by default those told beside the files.
         openvino_precision: arithmetic of OpenVINO's files, as `open_exported` takes it.
+        device: where models are evaluated, likewise.
     """
 
     labels: tuple[str, ...] = ()
@@ -38,6 +39,7 @@ class PageSettings:
     bench: Path | None = None
     compress: Path | None = None
     openvino_precision: str = "f32"
+    device: str = "auto"
 
 
 def write_report(
@@ -78,6 +80,7 @@ def write_report(
         measured_on=bench.machine,
         measured_size=bench.size,
         openvino_precision=page.openvino_precision,
+        device=page.device,
         asked=targets_of(commands),
         commands=commands,
     )

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from loguru import logger
 from torch import nn
+from torch.utils.data import DataLoader
 
 from yolox.core import Trainer, TrainSettings, make_fabric
 from yolox.data import DetectionDataset, RecordSet, label_cap, require_objects
@@ -30,7 +31,7 @@ from yolox.jobs.train.official import (
 )
 from yolox.jobs.train.sparsity import build_sparsity, sparsity_recipe
 from yolox.jobs.train.start import StartingPoint, TrainOptions, spare_finished, starting_point
-from yolox.utils.device import keep_freed_memory
+from yolox.utils.device import half_precision, keep_freed_memory, pins_memory, resolve_device
 from yolox.utils.errors import UserError
 
 STRIDE = 32  # of the deepest feature map
@@ -91,6 +92,8 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
     teaching = _teaching(exp, options, start)
     several = fabric.world_size > 1
     loader = exp.get_data_loader(batch_size, several, cache_img=options.cache)
+    if not pins_memory(fabric.device) and isinstance(loader, DataLoader):
+        loader.pin_memory = False
     if not len(loader):
         raise UserError(
             f"the training data make no batch of {batch_size}: lower the batch size, or have the "
@@ -249,8 +252,13 @@ def trainer_of_command(exp: Exp, args: argparse.Namespace) -> Trainer:
     """The trainer that the flags of tools/train.py ask for, its processes started."""
     precision = args.precision
     if args.fp16:
-        precision = "fp16" if torch.cuda.is_available() else "bf16"
-    fabric = make_fabric(devices=args.devices, num_nodes=args.num_machines, precision=precision)
+        precision = half_precision(resolve_device(args.device))
+    fabric = make_fabric(
+        devices=args.devices,
+        num_nodes=args.num_machines,
+        precision=precision,
+        device=args.device,
+    )
     fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()

@@ -47,12 +47,15 @@ def run_trainer(
         return trainer.train()
 
 
-def official_args(options: TrainOptions, *, devices: int | None = None) -> argparse.Namespace:
+def official_args(
+    options: TrainOptions, *, devices: int | None = None, device: str = "auto"
+) -> argparse.Namespace:
     """What `Exp.get_trainer` is given, which an Exp file may override: the flags of a command.
 
     Args:
         options: that become flags.
         devices: processes on this machine; by default all GPUs, or 1 on the CPU.
+        device: that they train on.
     """
     return argparse.Namespace(
         ckpt=options.checkpoint,
@@ -66,6 +69,7 @@ def official_args(options: TrainOptions, *, devices: int | None = None) -> argpa
         run_logger=options.run_logger,
         overwrite=options.overwrite,
         devices=devices,
+        device=device,
         num_machines=1,
         machine_rank=0,
         dist_url=None,

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from yolox.utils.device import CPU
 from yolox.utils.model_utils import fuse_model
 from yolox.utils.timing import interleave, tell_unsteady
 
@@ -18,6 +19,7 @@ from yolox.utils.timing import interleave, tell_unsteady
 def measure_latency(
     models: Sequence[nn.Module],
     example_input: Tensor,
+    device: torch.device = CPU,
     *,
     runs: int = 30,
     warmup: int = 5,
@@ -26,23 +28,18 @@ def measure_latency(
     """Median milliseconds of one evaluation forward pass, batch norms folded, float32.
 
     Args:
-        models: timed in turn, see :func:`yolox.utils.timing.interleave`.
-        example_input: float (B, 3, H, W) on the models' device.
+        models: timed in turn, see :func:`yolox.utils.timing.interleave`; not touched.
+        example_input: float (B, 3, H, W).
+        device: where copies of both run.
         runs: rounds that count, as there.
         warmup: rounds before them, as there.
         at_most: seconds, as there.
     """
-    x = example_input.contiguous(memory_format=torch.channels_last)
+    x = example_input.to(device, memory_format=torch.channels_last)
     works: list[Callable[[], object]] = [
-        partial(_forward, fuse_model(model).to(memory_format=torch.channels_last), x)  # type: ignore[call-overload]
+        partial(fuse_model(model).to(device, memory_format=torch.channels_last), x)  # type: ignore[call-overload]
         for model in models
     ]
-    times = interleave(works, runs=runs, warmup=warmup, at_most=at_most)
+    times = interleave(works, runs=runs, warmup=warmup, at_most=at_most, device=device)
     tell_unsteady((f"model {number}", record) for number, record in enumerate(times, start=1))
     return [statistics.median(record) for record in times]
-
-
-def _forward(model: nn.Module, x: Tensor) -> None:
-    model(x)
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)

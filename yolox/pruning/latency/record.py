@@ -15,6 +15,7 @@ class LatencyRecord:
     Attributes:
         runtime: name and version.
         threads: of a run.
+        place: the accelerator that it ran on; empty for the CPU.
         parent_ms, result_ms: milliseconds of one image, measured on the finished plan.
         target: what was asked for, None where it was only measured.
         step: multiples of channels that were left; for a target only.
@@ -26,6 +27,7 @@ class LatencyRecord:
     threads: int
     parent_ms: float
     result_ms: float
+    place: str = ""
     target: LatencyTarget | None = None
     step: int | None = None
     attempts: tuple[Attempt, ...] = ()
@@ -34,7 +36,8 @@ class LatencyRecord:
     @property
     def setting(self) -> str:
         """What it was measured in."""
-        return f"{self.runtime}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.runtime}, {self.place or threads}"
 
     @property
     def met(self) -> bool:

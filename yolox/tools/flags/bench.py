@@ -64,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         ),
     )
     parts.add_openvino_precision(cases)
+    parts.add_device(cases)
     cases.add_argument(
         "--no-memory", action="store_true", help="do not measure memory, which is faster"
     )

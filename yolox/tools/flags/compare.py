@@ -36,5 +36,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-eval", action="store_true", help="do not measure AP; no data set is needed then"
     )
+    parts.add_device(parser)
     parts.add_exp_arguments(parser)
     return parser

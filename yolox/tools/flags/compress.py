@@ -113,5 +113,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--threads", type=parts.positive, default=2, help="number of threads of measurements")
     parts.add_openvino_precision(deployment)
+    parts.add_device(parser)
     parts.add_exp_arguments(parser)
     return parser

@@ -75,9 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fp16", action="store_true", help="half precision: fp16 on a GPU, bf16 on a CPU"
     )
-    parser.add_argument(
-        "--device", choices=("cpu", "gpu"), help="device to run on (default: a GPU if there is one)"
-    )
+    parts.add_device(parser)
     large = parser.add_argument_group("large images")
     large.add_argument(
         "--tile",

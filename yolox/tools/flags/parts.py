@@ -127,14 +127,30 @@ def add_exp_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_device(group: argparse._ActionsContainer) -> None:
+    """Of every command that runs a network."""
+    group.add_argument(
+        "--device",
+        default="auto",
+        help=(
+            "where to compute: cpu, gpu, or the name of an accelerator, such as cuda, cuda:1, mps "
+            "or xpu; auto is the accelerator if there is one, otherwise the CPU"
+        ),
+    )
+
+
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """Devices, machines and precision."""
     group = parser.add_argument_group("devices")
+    add_device(group)
     group.add_argument(
         "-d",
         "--devices",
         type=positive,
-        help="number of processes on this machine (default: one for each GPU, or 1 on a CPU)",
+        help=(
+            "number of processes on this machine (default: one for each GPU, or 1 on a CPU); on a "
+            "--device with a number all of them use that one"
+        ),
     )
     group.add_argument("--num_machines", type=positive, default=1, help="number of machines")
     group.add_argument(

@@ -243,4 +243,5 @@ def add_output(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         help="number of threads in --runtime (default: one for each core)",
     )
     parts.add_openvino_precision(out)
+    parts.add_device(parser)
     return out

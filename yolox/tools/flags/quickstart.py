@@ -16,4 +16,5 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ch-sparsity", type=float, default=0.4, help="fraction of the channels to remove"
     )
+    parts.add_device(parser)
     return parser

@@ -57,5 +57,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-eval", action="store_true", help="leave out what needs data: AP, curves and images"
     )
+    parts.add_device(parser)
     parts.add_exp_arguments(parser)
     return parser

@@ -84,5 +84,6 @@ def make_parser() -> argparse.ArgumentParser:
             f"(default: {AP_TOLERANCE} of AP, {LOSS_TOLERANCE} of the loss)"
         ),
     )
+    parts.add_device(parser)
     parts.add_exp_arguments(parser)
     return parser

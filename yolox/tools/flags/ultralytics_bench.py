@@ -47,4 +47,5 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--threads", type=parts.positive, default=cores(), help="number of threads")
     parts.add_openvino_precision(parser)
+    parts.add_device(parser)
     return parser

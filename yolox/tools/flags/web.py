@@ -35,11 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=parts.side,
         help="side of the square input in pixels, a multiple of 32 (default: each model's)",
     )
-    parser.add_argument(
-        "--device",
-        choices=("cpu", "gpu"),
-        help="device for checkpoints (default: a GPU if there is one)",
-    )
+    parts.add_device(parser)
     parser.add_argument(
         "--host", default=HOST, help="address to serve at; 0.0.0.0 lets other machines connect"
     )
