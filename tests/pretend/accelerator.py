@@ -11,6 +11,7 @@ can be registered once in a process, and never be taken away: a process of its o
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -145,7 +146,9 @@ def _account(inner: torch.Tensor) -> None:
     address, size = storage.data_ptr(), storage.nbytes()
     if address in _storages or not size:
         return
-    if STATE.limit is not None and STATE.used + size > STATE.limit:
+    # An exception in a thread of the backward pass would end this process.
+    in_backward = threading.current_thread() is not threading.main_thread()
+    if STATE.limit is not None and STATE.used + size > STATE.limit and not in_backward:
         raise torch.OutOfMemoryError(f"{NAME.upper()} out of memory: {size} bytes more")
     _storages[address] = size
     STATE.used += size

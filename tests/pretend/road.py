@@ -7,6 +7,7 @@ what it found, or the traceback of its failure. `test_road.py` makes the folder 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -55,8 +56,10 @@ def main() -> None:
                     "error": error,
                     "cpu": time.process_time() - start,
                 }
-            )
+            ),
+            flush=True,
         )
+    os._exit(0)  # the threads of the backward pass outlive the interpreter otherwise
 
 
 def _exp(root: Path, **fields: object) -> Any:
@@ -178,15 +181,15 @@ def resumed(root: Path) -> Any:
 
 @step("train")
 def sparse(root: Path) -> Any:
-    """Both ways of applying the penalty; and without float64, on the CPU."""
+    """The penalty there; and without float64, on the CPU."""
     import yolox
     from yolox.utils.device import has_float64
 
     found = []
-    for form, float64 in (("l1", True), ("group", True), ("group", False)):
+    for float64 in (True, False):
         exp = _exp(
-            root, max_epoch=1, no_aug_epochs=0, sparsity=0.01, sparsity_form=form,
-            sparsity_shift=0.01, sparsity_proximal=form == "group", exp_name=f"sparse_{form}",
+            root, max_epoch=1, no_aug_epochs=0, sparsity=0.01, sparsity_form="group",
+            sparsity_shift=0.01, sparsity_proximal=True, exp_name="sparse",
         )  # fmt: skip
         has_float64.cache_clear()
         with being(float64=float64):
@@ -423,8 +426,7 @@ def compared(root: Path) -> Any:
     """A report, a table of times, and a measurement in PyTorch."""
     from yolox.jobs.measure import MeasureSettings, measure_models
     from yolox.jobs.report.write import PageSettings, write_report
-    from yolox.tools.compare import compare
-    from yolox.utils.device import resolve_device
+    from yolox.tools import compare
 
     source, exp = root / "trained.pth", _exp(root)
     settings = MeasureSettings(
@@ -433,10 +435,12 @@ def compared(root: Path) -> Any:
     measured = measure_models([source], settings, output=root / "out/bench.json")
     page = PageSettings(bench=root / "out/bench.json", images=1)
     write_report([source], exp, root / "out/report.html", page)
-    (row,) = compare([source], ["own"], exp, runs=3, device=resolve_device())
+    compare.main(
+        ["-c", str(source), "-f", str(root / "exp.py"), "--runs", "3", "output_dir", str(root)]
+    )
     about = json.loads((root / "out/bench.json").read_text())["machine"]
     places = [result.measurement.device for result in measured.results]
-    return [places, about["accelerator"][:11], row.ap50_95]
+    return [places, about["accelerator"][:11]]
 
 
 if __name__ == "__main__":

@@ -150,10 +150,13 @@ class Trainer:
         if fits == 0:
             advice = "not even one fits: lower input_size, or take a smaller model"
         elif fits:
-            advice = f"a batch size of {fits} fits, by what one and two images take"
+            advice = (
+                f"a batch size of {fits} fits, by what one and two images take, and accumulate "
+                "keeps the effective batch"
+            )
         return ResourceError(
             f"out of memory on {device} with {len(batch[0])} images of {height}×{width} ({said}): "
-            f"{advice}; accumulate keeps the effective batch; {self._folder.resume_hint()}"
+            f"{advice}; {self._folder.resume_hint()}"
         )
 
     def _train(self) -> TrainResult:

@@ -181,6 +181,8 @@ def has_float64(device: torch.device) -> bool:
     """Whether a device computes in float64, which those of Apple and some of Intel do not."""
     try:
         return bool(torch.ones(1, dtype=torch.float64, device=device).add(1).item() == 2)
+    except torch.OutOfMemoryError:
+        return True  # it would have taken the type
     except (TypeError, RuntimeError):
         return False
 
