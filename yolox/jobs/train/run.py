@@ -65,6 +65,7 @@ def official_args(options: TrainOptions, *, devices: int | None = None) -> argpa
         cache=options.cache,
         run_logger=options.run_logger,
         overwrite=options.overwrite,
+        control=options.control,
         devices=devices,
         num_machines=1,
         machine_rank=0,
