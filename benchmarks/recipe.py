@@ -50,6 +50,7 @@ from folds import write_folds
 
 from yolox.evaluators import Difference, ap_draws, difference_of
 from yolox.exp import get_exp
+from yolox.exp.follow import follow_checkpoint
 from yolox.exp.models import MODELS, SCALES
 from yolox.jobs.paired import find
 from yolox.models import build_model, load_model
@@ -257,7 +258,8 @@ class Road:
         loaded = load_model(checkpoint)
         exp = get_exp(str(EXP), None)
         exp.merge(self.common)
-        found = find(loaded, checkpoint, exp)
+        followed = follow_checkpoint(exp, loaded.spec, checkpoint, pruned=loaded.is_pruned)
+        found = find(loaded.model, checkpoint, followed)
         data = found.evaluator.dataset
         # Rows of a seed and fold are drawn on the same images: their draws may be subtracted.
         (draws,) = ap_draws(

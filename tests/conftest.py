@@ -6,12 +6,16 @@ import faulthandler
 import gc
 import os
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.runs import command, write_exp
 from yolox.data import generate_demo_dataset
+from yolox.jobs.measure import MeasureSettings
+from yolox.jobs.sensitivity import SensitivitySettings
 from yolox.tools import prunmodel, train
 
 
@@ -46,6 +50,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         log.unlink()
     if folder.is_dir():
         folder.rmdir()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def brief_timing() -> Iterator[None]:
+    """Before and after are timed in three runs: no test looks at how long a model takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("prune_run", "quantize"):
+            patch.setattr(f"yolox.jobs.{module}.LATENCY_SECONDS", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -85,3 +98,18 @@ def pruned(tiny_exp: Path, trained: Path, tmp_path_factory: pytest.TempPathFacto
 def own_exp(devkit: Path, tmp_path: Path) -> Path:
     """A fresh Exp file on the tiny data that writes to ``tmp_path/out``."""
     return write_exp(tmp_path / "exp.py", devkit, tmp_path / "out")
+
+
+@pytest.fixture
+def brief_compression(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes longest is measured at one ratio, and timed in few runs without memory.
+
+    That stages measure as their commands do by default is
+    `test_compress_stages_do_what_their_lines_do`.
+    """
+    short = {
+        "MeasureSettings": partial(MeasureSettings, runs=3, warmup=0, memory=False),
+        "SensitivitySettings": partial(SensitivitySettings, ratios=(0.3,)),
+    }
+    for name, settings in short.items():
+        monkeypatch.setattr(f"yolox.jobs.compress.stages.{name}", settings)

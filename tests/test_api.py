@@ -116,6 +116,7 @@ def test_api_export_refuses(trained: Path, tmp_path: Path) -> None:
         yolox.export_model(best, tmp_path / "model.onnx", halff=True)
 
 
+@pytest.mark.usefixtures("brief_compression")
 def test_api_compress_makes_all_of_it_and_once(exp: Exp, trained: Path, tmp_path: Path) -> None:
     source = trained / "best_ckpt.pth"
     settings: dict[str, object] = {

@@ -145,7 +145,7 @@ def test_images_of_ncnn_outlive_the_arrays_that_they_were_made_of(
     layer_timer("ncnn", threads=1)(kind, [(8, 16)])
     assert seen
     for image in seen:
-        np.testing.assert_array_equal(image, layers._image(kind, 8)[0])
+        np.testing.assert_array_equal(image, layers.layer_image(kind, 8)[0])
 
 
 def test_what_cannot_be_timed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

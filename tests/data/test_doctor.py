@@ -85,7 +85,7 @@ def titles(report: Report) -> list[str]:
         ("abcde", "bcdef", False),
     ],
 )
-def test_alike(a: str, b: str, same: bool) -> None:
+def test_class_names_that_are_alike(a: str, b: str, same: bool) -> None:
     assert alike(a, b) is same
     assert alike(b, a) is same
 

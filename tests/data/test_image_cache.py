@@ -147,7 +147,7 @@ def test_the_factor_kept_is_the_one_that_a_mosaic_reads(folder):
         assert decode_factor(scale) == mosaicdetection.decode_factor(scale)
     for item in samples(folder):
         finest = decode_factor(fit_size((item.height, item.width), INPUT)[1])
-        slots, size = image_cache._plan([item], INPUT)
+        slots, size = image_cache.plan_slots([item], INPUT)
         assert [f for f, slot in zip(FACTORS, slots[0], strict=True) if slot[0]] == [
             f for f in FACTORS if f >= finest
         ]
@@ -200,7 +200,7 @@ def test_other_processes_map_the_same_pages(folder, cache_type, method):
 @pytest.mark.parametrize("cache_type", ["ram", "disk"])
 def test_pickled_it_takes_no_pixel_along_and_reads_files(folder, cache_type):
     cached = dataset(folder, cache_type)
-    assert image_cache._plan(cached.samples, INPUT)[1] > 40_000
+    assert image_cache.plan_slots(cached.samples, INPUT)[1] > 40_000
     content = pickle.dumps(cached)
     assert len(content) < len(pickle.dumps(dataset(folder))) + 1000
     np.testing.assert_array_equal(pickle.loads(content).load_image(0), cached.load_image(0))
@@ -425,7 +425,7 @@ def test_all_images_that_are_gone_are_named(folder, cache_type):
 
 
 def test_too_little_memory(folder, monkeypatch):
-    size = image_cache._plan(samples(folder), INPUT)[1]
+    size = image_cache.plan_slots(samples(folder), INPUT)[1]
     monkeypatch.setattr(image_cache, "available_memory", lambda: int(size / 0.9) + 1)
     dataset(folder, "ram")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
@@ -438,7 +438,7 @@ def test_too_little_memory(folder, monkeypatch):
 
 
 def test_too_little_room_on_disk(folder, monkeypatch):
-    size = image_cache._plan(samples(folder), INPUT)[1]
+    size = image_cache.plan_slots(samples(folder), INPUT)[1]
     full = SimpleNamespace(f_bavail=size - 1, f_frsize=1, f_blocks=10, f_bfree=10)
     monkeypatch.setattr(os, "statvfs", lambda path: full)
     with pytest.raises(DataError, match="free: make room, use cache_type ram"):
@@ -454,7 +454,7 @@ def test_where_there_is_no_room_an_input_that_fits_is_named(tmp_path, monkeypatc
     names = ("boxes", "classes", "difficult")
     arrays = dict(zip(names, empty, strict=True))
     image = Sample(image_id=0, name="large", path=path, height=512, width=512, **arrays)
-    room = image_cache._plan([image], (128, 128))[1]
+    room = image_cache.plan_slots([image], (128, 128))[1]
     monkeypatch.setattr(image_cache, "available_memory", lambda: int(room / 0.9) + 1)
     full = SimpleNamespace(f_bavail=room, f_frsize=1, f_blocks=10, f_bfree=10)
     monkeypatch.setattr(os, "statvfs", lambda path: full)

@@ -132,7 +132,7 @@ def test_an_object_cut_off_by_the_canvas_has_no_label(tmp_path):
     matrix = np.array([[cos, -sin, 40], [sin, cos, 10], [0, 0, 1]])
     for centre_x, n in ((100 - x2, 0), (100 - x2 + 5, 1)):  # the tile's right edge
         out = np.full((100, 100, 3), 114, dtype=np.uint8)
-        labels = mosaic._draw_tile(out, 0, 0, (int(centre_x), 100), matrix)
+        labels = mosaic.draw_tile(out, 0, 0, (int(centre_x), 100), matrix)
         assert len(labels) == n
 
 
@@ -315,7 +315,7 @@ def test_what_the_data_set_leaves_out_of_its_labels_is_in_no_sample(tmp_path):
             _, labels, _, _ = mosaic[Draw(seed % 3, seed, True)]
             found |= set(labels[:, 4].tolist())
         kept.add((train_difficult, *sorted(found)))
-        seconds.add((train_difficult, *mosaic._with_objects))
+        seconds.add((train_difficult, *mosaic.with_objects))
     assert kept == {(True, 0, 1, 2), (False, 0, 2)}
     assert seconds == {(True, 0, 1, 2), (False, 0, 2)}
 

@@ -44,7 +44,7 @@ def test_it_reads_as_voc(tmp_path, log):
 def test_annotations_are_the_objects_drawn(demo):
     dataset = VOCDetection(demo, (("2007", "trainval"),))
     for i, sample in enumerate(dataset.samples):
-        _, objects = synthetic._picture((96, 128), np.random.default_rng([3, i]))
+        _, objects = synthetic.draw_picture((96, 128), np.random.default_rng([3, i]))
         assert sample.boxes.tolist() == [list(shape.box) for shape in objects]
         assert [dataset.class_names[c] for c in sample.classes] == [o.name for o in objects]
 
@@ -55,7 +55,7 @@ def test_boxes_are_tight():
     for seed in range(40):
         rng = np.random.default_rng(seed)
         img = np.full((120, 160, 3), 128, dtype=np.uint8)
-        shape = synthetic._draw_object(img, rng, [])
+        shape = synthetic.draw_object(img, rng, [])
         assert shape is not None
         changed = np.abs(img.astype(int) - 128).max(axis=2) > 30
         ys, xs = np.nonzero(changed)

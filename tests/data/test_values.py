@@ -32,7 +32,7 @@ from yolox.data.datasets.values import as_flag, as_number, as_whole
         ([1], None),
     ],
 )
-def test_numbers(value: object, number: float | None) -> None:
+def test_as_number_reads_numbers_alone(value: object, number: float | None) -> None:
     assert as_number(value) == number
 
 
@@ -53,24 +53,24 @@ def test_numbers(value: object, number: float | None) -> None:
         (None, None),
     ],
 )
-def test_whole_numbers(value: object, whole: int | None) -> None:
+def test_as_whole_reads_whole_numbers_alone(value: object, whole: int | None) -> None:
     assert as_whole(value) == whole
 
 
 @pytest.mark.parametrize("value", [1, 1.0, True, "1", " True ", "yes", "1.0", "Y"])
-def test_yes(value: object) -> None:
+def test_as_flag_reads_yes(value: object) -> None:
     assert as_flag(value) is True
 
 
 @pytest.mark.parametrize(
     "value", [0, 0.0, False, None, "0", "False", "no", "", " ", "0.0", "Unspecified"]
 )
-def test_no(value: object) -> None:
+def test_as_flag_reads_no(value: object) -> None:
     assert as_flag(value) is False
 
 
 @pytest.mark.parametrize("value", [2, -1, "2", "maybe", [], [0], {}, float("nan")])
-def test_neither(value: object) -> None:
+def test_as_flag_refuses_anything_else(value: object) -> None:
     assert as_flag(value) is None
 
 

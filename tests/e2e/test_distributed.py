@@ -190,7 +190,7 @@ def test_two_machines_meet_by_the_flags(devkit: Path, tmp_path: Path) -> None:
     assert read(tmp_path / "out" / "tiny" / "latest_ckpt.pth")["train"]["epoch"] == 2
 
 
-def test_torchrun(devkit: Path, tmp_path: Path) -> None:
+def test_torchrun_starts_the_ranks_of_a_training(devkit: Path, tmp_path: Path) -> None:
     exp = write_exp(tmp_path / "exp.py", devkit, tmp_path / "out")
     done = subprocess.run(
         [

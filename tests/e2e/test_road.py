@@ -37,7 +37,7 @@ TOOLS = sorted(path.stem for path in (REPO / "tools").glob("*.py"))
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_help(tool: str, tmp_path: Path) -> None:
+def test_doors_tell_their_flags_and_defaults(tool: str, tmp_path: Path) -> None:
     done = launch(tool, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -61,7 +61,9 @@ def test_help(tool: str, tmp_path: Path) -> None:
         ("prunmodel", [], "no checkpoint at"),
     ],
 )
-def test_bad_input(tool: str, args: list[str], words: str, own_exp: Path, tmp_path: Path) -> None:
+def test_doors_refuse_a_mistake_in_one_line(
+    tool: str, args: list[str], words: str, own_exp: Path, tmp_path: Path
+) -> None:
     before = tree(tmp_path)
     done = launch(tool, "-f", own_exp, *args, cwd=tmp_path)
     assert done.returncode == 1

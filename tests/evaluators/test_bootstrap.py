@@ -17,7 +17,7 @@ from yolox.evaluators import (
     difference_of,
     evaluate_detections,
 )
-from yolox.evaluators.bootstrap import _aps, _pool
+from yolox.evaluators.bootstrap import mean_aps, pool_detections
 from yolox.evaluators.results import Headline
 
 TIMING = Timing(forward_ms=1.0, postprocess_ms=1.0, images=1)
@@ -62,7 +62,7 @@ def _scene(images: int, seed: int = 0) -> tuple[list[_Sample], list[ImageDetecti
 def test_undrawn_images_have_the_ap_of_the_evaluation(headline: Headline) -> None:
     samples, found = _scene(30)
     objects = np.array([np.bincount(sample.classes, minlength=2) for sample in samples], float)
-    (ap,) = _aps(_pool(samples, found), objects, np.ones((1, 30)), headline)
+    (ap,) = mean_aps(pool_detections(samples, found), objects, np.ones((1, 30)), headline)
     expected = evaluate_detections(samples, found, ("a", "b"), headline=headline, timing=TIMING)
     # VOC counts the last pixel of a box, which moves an overlap a little.
     assert ap == pytest.approx(expected.ap50_95, abs=1e-6 if headline == "coco" else 0.02)
@@ -72,7 +72,7 @@ def test_a_draw_is_the_evaluation_of_the_images_that_it_holds() -> None:
     samples, found = _scene(12)
     objects = np.array([np.bincount(sample.classes, minlength=2) for sample in samples], float)
     weights = np.array([[2, 0, 1, 0, 3, 1, 0, 1, 1, 1, 0, 2]], float)
-    (ap,) = _aps(_pool(samples, found), objects, weights, "coco")
+    (ap,) = mean_aps(pool_detections(samples, found), objects, weights, "coco")
     rows = [i for i, count in enumerate(weights[0]) for _ in range(int(count))]
     drawn = [_Sample(n, samples[i].boxes, samples[i].classes) for n, i in enumerate(rows)]
     seen = [

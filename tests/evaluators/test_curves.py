@@ -160,7 +160,7 @@ def test_confusion_counts_each_object_and_detection_once(seed):
     [curve, lambda s, f: confusion_table(s, f, 1, score=0.5)],
     ids=["curves", "confusion"],
 )
-def test_bad_image_ids(compute):
+def test_curves_refuse_wrong_image_ids(compute):
     samples = [sample(1, [(0, *A)])]
     with pytest.raises(ValueError, match=r"\[5\] are not in the data set"):
         compute(samples, [detections(5, [])])

@@ -104,7 +104,7 @@ def test_autocast_reaches_the_model():
     assert detections[0].boxes.dtype == np.float32
 
 
-def test_bad_batches():
+def test_evaluator_refuses_wrong_batches():
     images = torch.zeros(2, 3, *SIZE)
     model = FakeModel(SAMPLES, 3)
     with pytest.raises(ValueError, match=r"expected \(64, 64\).*got \(64, 96\)"):

@@ -136,7 +136,7 @@ def test_recall_that_just_reaches_a_level_counts():
     assert average_precision(recall, precision, use_07_metric=False) == pytest.approx(0.3)
 
 
-def test_bad_image_ids():
+def test_voc_metric_refuses_wrong_image_ids():
     with pytest.raises(ValueError, match=r"\[5\] are not in the data set"):
         evaluate_voc([sample(1, [EASY])], [detections(5, [])], 1, [0.5])
     with pytest.raises(ValueError, match="at most one entry an image"):

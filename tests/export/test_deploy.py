@@ -96,7 +96,7 @@ def _compare(done: Any, found: yolox.Prediction, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ONNX)
-def test_onnxruntime(
+def test_onnxruntime_example_finds_what_we_do(
     kind: str,
     exported: Checkpoint,
     picture: Path,
@@ -111,7 +111,7 @@ def test_onnxruntime(
 
 
 @pytest.mark.parametrize("decode", [True, False])
-def test_ncnn(
+def test_ncnn_example_finds_what_we_do(
     decode: bool,
     exported: Checkpoint,
     picture: Path,

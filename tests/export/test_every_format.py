@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.grids import covering
 from tests.helpers import SPECS
 from tests.pruning.helpers import enliven, random_plan
 from tests.runs import command, error_lines, opinionated
@@ -56,10 +57,11 @@ def images(count: int) -> Tensor:
     return 255 * torch.rand(count, 3, *SIZE, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("pruned", [False, True])
-@pytest.mark.parametrize("act", ["silu", "mish"])
-@pytest.mark.parametrize("kind", ["nano", "tiny"])
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    ("form", "kind", "act", "pruned"),
+    # In each format every two of kind, activation and state meet.
+    covering(FORMATS, ("nano", "tiny"), ("silu", "mish"), (False, True), strength=3),
+)
 def test_the_runtime_computes_what_the_checkpoint_does(
     form: str,
     kind: str,

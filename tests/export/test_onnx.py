@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.export.helpers import SIZE, images, reference
 from yolox.export import ExportSettings, export_model, open_exported, write_model
-from yolox.export.onnx import with_nms
+from yolox.export.onnx import rename, with_nms
 from yolox.models import load_model
 from yolox.utils.boxes import postprocess
 
@@ -97,16 +97,23 @@ def test_any_name_for_input_and_output(
     nms: bool, checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Those of operations within the graph too."""
-    file = tmp_path / "m.onnx"
-    for given, made in (("sigmoid", "cat"), ("predictions", "sigmoid"), ("output", "images")):
-        settings = ExportSettings(
-            size=SIZE, decode=True, slim=True, nms=nms, input_name=given, output_name=made
-        )
-        scenes = [images(1)]
-        assert not export_model(load_model(checkpoint()), file, settings, scenes).problem
-        session = onnxruntime.InferenceSession(file)
-        assert [value.name for value in session.get_inputs()] == [given]
-        assert [value.name for value in session.get_outputs()] == [made]
+    file, scene = tmp_path / "m.onnx", images(1)
+    own = ("picture", "found")
+    settings = ExportSettings(
+        size=SIZE, decode=True, slim=True, nms=nms, input_name=own[0], output_name=own[1]
+    )
+    assert not export_model(load_model(checkpoint()), file, settings, [scene]).problem
+    expected = None
+    for names in (own, ("sigmoid", "cat"), ("predictions", "sigmoid"), ("output", "images")):
+        proto = onnx.load(file)
+        if names != own:
+            rename(proto.graph, dict(zip(own, names, strict=True)))
+        session = onnxruntime.InferenceSession(proto.SerializeToString())
+        assert [value.name for value in session.get_inputs()] == [names[0]]
+        assert [value.name for value in session.get_outputs()] == [names[1]]
+        (output,) = session.run(None, {names[0]: scene.numpy()})
+        expected = output if expected is None else expected
+        np.testing.assert_array_equal(output, expected)
 
 
 @pytest.mark.parametrize(("act", "settings"), [("mish", {}), ("silu", {"nms": True})])

@@ -25,7 +25,7 @@ from yolox.export import (
 from yolox.export.archive import METADATA_FILE, seal_archive
 from yolox.export.ncnn import require_layers
 from yolox.export.onnx import save, stamp
-from yolox.export.runtime import onnxruntime_options
+from yolox.export.sessions import onnxruntime_options
 from yolox.export.settings import PACKAGES, SUFFIXES
 from yolox.models import load_model
 

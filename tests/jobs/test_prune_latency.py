@@ -25,6 +25,8 @@ FAST = ("--images", 2, "--rounds", 2, "--importance", "l1", "--reconstruct", 0)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("YOLOX_CACHE", str(folder))
+    for module in ("yolox.bench.layers", "yolox.jobs.prune_latency"):
+        monkeypatch.setattr(f"{module}.TIMED_RUNS", 5)
     return folder
 
 
@@ -185,7 +187,7 @@ def todays(err: str) -> float:
     ],
 )
 @pytest.mark.usefixtures("abacus")
-def test_bad_input(
+def test_a_latency_out_of_reach_or_at_odds_is_refused(
     args: tuple[object, ...],
     said: str,
     tiny_exp: Path,
@@ -217,8 +219,8 @@ def test_a_cache_that_cannot_be_written(
 def test_the_stem_of_an_exported_file_is_one_convolution_of_the_image(best: Path) -> None:
     loaded = load_model(best)
     stem = "backbone.backbone.stem.conv.conv"
-    as_it_is = latency._layers(loaded, LatencySettings(runtime="torch", threads=1))
-    folded = latency._layers(loaded, LatencySettings(runtime="ncnn", threads=1))
+    as_it_is = latency.layers_in_runtime(loaded, LatencySettings(runtime="torch", threads=1))
+    folded = latency.layers_in_runtime(loaded, LatencySettings(runtime="ncnn", threads=1))
     assert list(folded) == list(as_it_is)
     assert {name for name in folded if folded[name] != as_it_is[name]} == {stem}
     assert (as_it_is[stem].inputs, as_it_is[stem].kind.kernel) == (12, (3, 3))

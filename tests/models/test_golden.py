@@ -37,7 +37,7 @@ def test_spec_is_inferred_from_shapes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["yolox-nano", "yolox-s", "yolov3"])
-def test_forward(name: str) -> None:
+def test_forward_gives_the_golden_values(name: str) -> None:
     golden = np.load(GOLDEN / f"forward_{name}.npz")
     model = build_model(SPECS[name])
     model.load_state_dict(deterministic_state(model), strict=True)

@@ -136,7 +136,7 @@ def test_head_branches_share_their_stem() -> None:
     assert readers == ["head.reg_preds.1", "head.obj_preds.1"]
 
 
-def test_resnet() -> None:
+def test_groups_of_a_resnet() -> None:
     groups = trace_groups(ResNet(), torch.rand(1, 3, 16, 16))
     assert {g.name: [m.name for m in g.producers] for g in groups} == {
         "stem.0": ["stem.0", "stages.0.conv2"],
@@ -148,7 +148,7 @@ def test_resnet() -> None:
     assert member_of(groups[3], "fc", "in").index.tolist() == [[i] for i in range(16)]
 
 
-def test_densenet() -> None:
+def test_groups_of_a_densenet() -> None:
     groups = trace_groups(DenseNet(), torch.rand(1, 3, 16, 16))
     assert [(g.name, g.size) for g in groups] == [
         ("stem", 6),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.grids import covering
 from tests.pruning.helpers import SLIM_SPECS, assert_untouched, bare, enliven, relative, snapshot
 from yolox.models import build_model
 from yolox.pruning import (
@@ -56,14 +57,9 @@ def conv_table(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int]]:
     return seen
 
 
-ACTS = ("silu", "mish", "relu")
-CASES = [
-    # Each mode with one activation for a person at work, with all of them for the rest.
-    pytest.param(name, mode, act, marks=() if row % 3 == column else pytest.mark.slow)
-    for name in SLIM_SPECS
-    for row, mode in enumerate(MODES)
-    for column, act in enumerate(ACTS)
-]
+# Plans do not depend on the activation: each meets every model and every mode, but not every mode
+# of every model.
+CASES = covering(list(SLIM_SPECS), list(MODES), ["silu", "mish", "relu"])
 
 
 @pytest.mark.parametrize(("name", "mode", "act"), CASES)

@@ -186,8 +186,8 @@ def test_scales_have_no_weight_decay_beside_the_penalty() -> None:
     optimizer = build_sgd(model, lr=0.1, momentum=0.9, weight_decay=0.05)
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     penalty = _penalty(model)
-    assert {decay[id(norm.layer.weight)] for norm in penalty._norms} == {0.0}
-    assert {decay[id(norm.layer.bias)] for norm in penalty._norms} == {0.0}
+    assert {decay[id(scale)] for scale in penalty.scale_parameters()} == {0.0}
+    assert {decay[id(model.get_submodule(name).bias)] for name in penalty.layers} == {0.0}
 
 
 # ------------------------------------------------------------------------------ what is penalised
@@ -197,11 +197,11 @@ def test_scales_have_no_weight_decay_beside_the_penalty() -> None:
 def test_residual_stages_are_penalised_too(name: str) -> None:
     model = build_model(SLIM_SPECS[name])
     norms = {n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
-    assert {norm.name for norm in _penalty(model)._norms} == norms
+    assert set(_penalty(model).layers) == norms
     grouped = _penalty(model, form="group")
-    joint = grouped._slot_C.bincount()
-    assert len(joint) < len(grouped._slot_C)  # slots that several norms share
-    assert joint.sum() == sum(len(norm.channels) for norm in grouped._norms)
+    joint = grouped.slot_C.bincount()
+    assert len(joint) < len(grouped.slot_C)  # slots that several norms share
+    assert joint.sum() == len(grouped.histograms()["gamma"])
 
 
 def test_a_norm_over_a_concat_has_slots_of_several_groups() -> None:
@@ -261,7 +261,7 @@ def test_a_pruned_model_can_be_sparsified() -> None:
 # -------------------------------------------------------------------------------------- schedules
 
 
-def test_schedules() -> None:
+def test_schedules_rise_hold_and_fall() -> None:
     def factors(**fields: Any) -> list[float]:
         config = SparsityConfig(strength=0.1, **fields)
         return [config.factor(progress) for progress in (0.0, 0.25, 0.5, 0.9, 1.0)]
@@ -301,14 +301,14 @@ def test_the_schedule_scales_both_penalties() -> None:
         ({"drops": (0.5, 1.0)}, "drops must be rising fractions between 0 and 1"),
     ],
 )
-def test_bad_values(fields: dict[str, Any], words: str) -> None:
+def test_a_setting_out_of_range_is_told(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError) as caught:
         SparsityConfig(**{"strength": 0.1, **fields})
     assert str(caught.value).startswith("sparsity: ")
     assert words in str(caught.value)
 
 
-def test_all_bad_values_are_told_at_once() -> None:
+def test_all_settings_out_of_range_are_told_at_once() -> None:
     with pytest.raises(UserError, match=r"strength must .*; shift must .*; form must "):
         SparsityConfig(strength=0, shift=2, form="l0")
 
@@ -337,7 +337,7 @@ def test_the_average_gets_the_zeros_and_nothing_else() -> None:
 # ----------------------------------------------------------------------------------- what it tells
 
 
-def test_figures() -> None:
+def test_figures_tell_shares_quantiles_and_histograms() -> None:
     model = _chain()
     penalty = _penalty(model)
     assert penalty.text() == "γ < 0.01: 50 %"  # 0, 0, 0 and 1e-30 of eight
@@ -352,7 +352,7 @@ def test_figures() -> None:
     assert len(histograms["gamma"]) == 8
 
 
-def test_forecast() -> None:
+def test_forecast_tells_a_strength_that_is_too_weak_or_too_strong() -> None:
     model = _chain()
     for norm in (model.bn_a, model.bn_b, model.bn_c):
         _set(norm, [0.5] * len(norm.weight))

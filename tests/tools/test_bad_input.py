@@ -147,7 +147,7 @@ LINES: list[tuple[str, str, list[str]]] = [
 
 
 @pytest.mark.parametrize(("tool", "line", "words"), LINES, ids=[f"{t} {ln}" for t, ln, _ in LINES])
-def test_command_line(
+def test_commands_refuse_a_wrong_line(
     tool: str,
     line: str,
     words: list[str],
@@ -240,7 +240,7 @@ DATA: list[tuple[Callable[[Path], None], list[str]]] = [
 
 @pytest.mark.parametrize(("spoil", "words"), DATA, ids=[f.__name__[1:] for f, _ in DATA])
 @pytest.mark.parametrize("tool", ["train", "prunmodel"])
-def test_data(
+def test_commands_refuse_broken_data(
     tool: str,
     spoil: Callable[[Path], None],
     words: list[str],
@@ -400,7 +400,7 @@ FILES: list[tuple[Callable[[Path, Path], None], list[str]]] = [
 
 @pytest.mark.parametrize(("spoil", "words"), FILES, ids=[f.__name__[1:] for f, _ in FILES])
 @pytest.mark.parametrize("tool", ["train", "prunmodel", "eval", "demo", "compare"])
-def test_checkpoint(
+def test_commands_refuse_a_broken_checkpoint(
     tool: str,
     spoil: Callable[[Path, Path], None],
     words: list[str],

@@ -83,7 +83,7 @@ def test_markup_in_names_is_printed_as_it_is(
     assert "circle (not in the class list)" in out
 
 
-def test_sheets(tiny_exp: Path, devkit: Path, tmp_path: Path) -> None:
+def test_check_data_draws_contact_sheets(tiny_exp: Path, devkit: Path, tmp_path: Path) -> None:
     plain, augmented = tmp_path / "plain.png", tmp_path / "new" / "augmented.png"
     assert command(check_data.main, devkit, "--sheet", plain, "--count", 4) == 0
     width = 2 * (480 + 8) + 8
@@ -138,7 +138,7 @@ def test_data_flag_is_the_path_or_goes_with_a_model(
         (["DATA", "--count", "0"], ["--count", "at least 1"]),
     ],
 )
-def test_bad_input(
+def test_check_data_refuses_wrong_input(
     args: list[str], words: list[str], tiny_exp: Path, devkit: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -149,7 +149,7 @@ def test_bad_input(
         assert word in line
 
 
-def test_door(broken: Path, tmp_path: Path) -> None:
+def test_check_data_door_exits_with_its_findings(broken: Path, tmp_path: Path) -> None:
     done = launch("check_data", broken, cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

@@ -47,6 +47,7 @@ def stages(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief_compression")
 def test_the_whole_road_and_only_what_is_left_of_it(
     tiny_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,7 +111,7 @@ def test_the_whole_road_and_only_what_is_left_of_it(
     assert tree(tmp_path) == written
 
     # Another length of fine-tuning: the pruning stands.
-    longer = ("--epochs", 2, "--no-distill", "--formats", "onnx")
+    longer = ("--epochs", 2, "--no-distill", "--formats", "torchscript")
     assert command(compress.main, *words[:6], *QUICK, *road, *longer) == 0
     # What is no part of it any more is not told of.
     assert list(stages(tmp_path)) == [
@@ -118,8 +119,8 @@ def test_the_whole_road_and_only_what_is_left_of_it(
         "sensitivity",
         "pruning",
         "finetuned",
-        "export to onnx",
-        "AP of the onnx file",
+        "export to torchscript",
+        "AP of the torchscript file",
         "measurement",
         "report",
     ]
@@ -133,6 +134,7 @@ def test_the_whole_road_and_only_what_is_left_of_it(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief_compression")
 def test_a_latency_on_the_whole_road(
     tiny_exp: Path,
     trained: Path,
@@ -141,7 +143,8 @@ def test_a_latency_on_the_whole_road(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("YOLOX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("yolox.bench.layers.TIMED_RUNS", 5)
+    for module in ("yolox.bench.layers", "yolox.jobs.prune_latency"):
+        monkeypatch.setattr(f"{module}.TIMED_RUNS", 5)
     # Large images: of a few milliseconds hardly anything could be saved.
     large = tmp_path / "large.pth"
     content = read(opinionated(trained / "best_ckpt.pth", large, (2.0, -9.0, -9.0)))
@@ -156,10 +159,12 @@ def test_a_latency_on_the_whole_road(
     (pruning,) = tuned.pruning
     assert pruning["latency"]["setting"].startswith("onnxruntime")
     assert (tmp_path / "cache" / "layer_latencies" / "onnxruntime_1.json").is_file()
+    assert (tmp_path / "out" / "export" / "onnx" / "model.onnx").is_file()
     assert "latency=0.8" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief_compression")
 def test_killed_in_the_midst_of_training_it_ends_as_if_it_had_not_been(
     tiny_exp: Path, trained: Path, tmp_path: Path
 ) -> None:

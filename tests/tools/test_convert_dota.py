@@ -72,7 +72,7 @@ def test_flags_reach_the_converter(images: Path, tmp_path: Path) -> None:
         ("--split a/b", "split: expected letters"),
     ],
 )
-def test_bad_flags(
+def test_convert_dota_refuses_wrong_flags(
     flags: str, words: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert convert(images, tmp_path / "out", *flags.split()) == 1

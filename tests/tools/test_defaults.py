@@ -61,7 +61,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("flags", [train_flags, finetune_flags])
-def test_train(flags: Any) -> None:
+def test_defaults_of_train(flags: Any) -> None:
     args = vars(flags.make_parser().parse_args([]))
     options = vars(official_args(TrainOptions(), devices=None))
     # Made of -l and the words after it, tensorboard alone by default.
@@ -72,16 +72,16 @@ def test_train(flags: Any) -> None:
     assert {name: args[named.get(name, name)] for name in python} == python
 
 
-def test_evaluate() -> None:
+def test_defaults_of_evaluate() -> None:
     args = eval_flags.make_parser().parse_args([])
-    settings = eval._settings(args, torch.device("cpu"), Path("eval"))
+    settings = eval.eval_settings(args, torch.device("cpu"), Path("eval"))
     assert settings == EvalSettings()
     python = defaults(evaluate)
     assert python
     assert {name: getattr(settings, name) for name in python} == python
 
 
-def test_export(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_of_export(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime", reason="needs the export extra", exc_type=ImportError)
     of_command = noted(monkeypatch, export, "export_checkpoint")
     of_python = noted(monkeypatch, yolox.api, "export_checkpoint")
@@ -93,7 +93,7 @@ def test_export(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert list(of_command["images"]) == list(of_python["images"])
 
 
-def test_quantize(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_of_quantize(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: dict[str, Any] = {}
 
     def job(**arguments: Any) -> None:
@@ -112,7 +112,7 @@ def test_quantize(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: made[name] for name in python} == python
 
 
-def test_predict(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_of_predict(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = noted(monkeypatch, demo, "load")
     (tmp_path / "a.png").touch()
     assert command(demo.main, "-c", source, tmp_path) == 1
@@ -132,7 +132,7 @@ def test_predict(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert asked == {name: python[name] for name in asked}
 
 
-def test_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_of_bench(monkeypatch: pytest.MonkeyPatch) -> None:
     called = noted(monkeypatch, bench, "measure_models")
     assert command(bench.main, "a.pth") == 1
     settings: MeasureSettings = called["settings"]
@@ -141,7 +141,7 @@ def test_bench(monkeypatch: pytest.MonkeyPatch) -> None:
         assert getattr(settings, name) == getattr(MeasureSettings(), name), name
 
 
-def test_sensitivity(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_of_sensitivity(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called = noted(monkeypatch, sensitivity, "analyse")
     assert command(sensitivity.main, "-c", source, "-n", "yolox-nano") == 1
     assert called["settings"] == SensitivitySettings()

@@ -149,7 +149,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("flags", "words"), BAD, ids=[" ".join(flags) for flags, _ in BAD])
-def test_bad_flags(
+def test_eval_refuses_flags_at_odds_with_detections(
     flags: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = [*flags, "-c", "none.pth", "--path", tmp_path]

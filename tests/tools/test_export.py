@@ -133,7 +133,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
         ("-c BEST --input in.put", ["letters, digits and _", "'in.put'"]),
     ],
 )
-def test_bad_input(
+def test_export_refuses_wrong_input(
     line: str,
     words: list[str],
     source: Path,

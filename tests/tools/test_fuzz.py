@@ -234,7 +234,7 @@ def test_records_of_runs(tmp_path: Path) -> None:
 
 def test_settings_of_compress(tmp_path: Path) -> None:
     def read(path: Path) -> None:
-        compress._parse(["--config", str(path)])
+        compress.parse(["--config", str(path)])
 
     survive(read, tmp_path / "config.yaml", CONFIG)
 

@@ -94,7 +94,7 @@ def test_command_prints_a_row_a_model_and_draws(
         (["-c", *"abcde"], "at most 4 checkpoints in a picture, got 5"),
     ],
 )
-def test_bad_arguments(
+def test_plot_bn_refuses_wrong_arguments(
     trained: Path, args: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = trained / "best_ckpt.pth"

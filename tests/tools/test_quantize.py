@@ -160,7 +160,7 @@ def test_both_formats_by_default_beside_the_checkpoint(
         ("-c junk.pth", ["junk.pth"]),
     ],
 )
-def test_bad_input(
+def test_quantize_refuses_wrong_input(
     line: str,
     words: list[str],
     tiny_exp: Path,

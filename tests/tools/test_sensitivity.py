@@ -256,7 +256,7 @@ def test_ap_of_a_model_that_has_some(
         (("-c", "no.pth"), ("no checkpoint at no.pth",)),
     ],
 )
-def test_bad_input(
+def test_sensitivity_refuses_wrong_input(
     args: tuple[str, ...], words: tuple[str, ...], tiny_exp: Path, trained: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

@@ -25,7 +25,8 @@ from yolox.utils.model_utils import count_params
 FAST = ("--importance", "l1", "--rounds", 1, "--reconstruct", 0, "--no-latency")
 IMPORTS = """
 import sys
-import yolox.api, yolox.jobs.prune, yolox.tools.bench, yolox.tools.prunmodel
+import yolox.api, yolox.jobs.prune, yolox.tools.prunmodel
+import yolox.tools.bench, yolox.tools.compare, yolox.tools.report, yolox.ultralytics.exported
 import yolox.tools.ultralytics_bench, yolox.tools.ultralytics_prune, yolox.tools.ultralytics_train
 found = [name for name in sys.modules if name.split(".")[0] == "ultralytics"]
 assert not found, found
@@ -182,6 +183,29 @@ def test_the_licence_is_told_once_to_a_user(
     for _ in range(2):  # nothing can be remembered there
         assert command(ultralytics_prune.main, whole, "--mode", "list") == 0
         assert "AGPL" in capsys.readouterr().err
+
+
+def test_prune_replaces_only_what_it_cut_from_the_same_model(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = (whole, "--target", "macs=0.8", *FAST)
+    output = tmp_path / "small.pt"
+    for _ in range(2):
+        assert command(ultralytics_prune.main, *args, "-o", output) == 0
+    cut = torch.load(output, weights_only=False)
+    trained, other = tmp_path / "trained.pt", tmp_path / "other.pt"
+    torch.save(cut | {"train_results": {}}, trained)
+    shutil.copy(whole, other)
+    for path in (trained, other):
+        before = path.read_bytes()
+        capsys.readouterr()
+        assert command(ultralytics_prune.main, *args, "-o", path) == 1
+        (line,) = error_lines(capsys.readouterr().err)
+        assert f"{path} is there" in line
+        assert "--overwrite" in line
+        assert path.read_bytes() == before
+    assert command(ultralytics_prune.main, *args, "-o", other, "--overwrite") == 0
+    assert adapter.is_pruned(adapter.read_detector(other))
 
 
 def test_flags_in_place_of_their_settings_are_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,12 +18,12 @@ def group(folder: Path, limit: str, used: int, inactive: int) -> None:
 
 def test_a_limited_group_leaves_its_limit_less_what_cannot_be_dropped(tmp_path: Path) -> None:
     group(tmp_path, "1000", 700, 300)
-    assert memory._room(tmp_path) == 600
+    assert memory.group_room(tmp_path) == 600
     group(tmp_path, "1000", 1700, 300)
-    assert memory._room(tmp_path) == 0
+    assert memory.group_room(tmp_path) == 0
     group(tmp_path, "max", 700, 300)
-    assert memory._room(tmp_path) is None
-    assert memory._room(tmp_path / "none") is None
+    assert memory.group_room(tmp_path) is None
+    assert memory.group_room(tmp_path / "none") is None
 
 
 def test_the_least_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from tests.pruning.helpers import ResNet, assert_untouched, enliven, snapshot
 from yolox.models import build_model
 from yolox.utils.model_utils import (
     adjust_status,
+    copy_model,
     count_macs,
     count_params,
     freeze_module,
@@ -20,6 +21,25 @@ from yolox.utils.model_utils import (
     load_ckpt,
     replace_module,
 )
+
+
+def test_copy_model_shares_nothing_and_keeps_hooks() -> None:
+    model = enliven(build_model(SPECS["yolox-nano"]))
+    calls: list[nn.Module] = []
+    model.head.register_forward_hook(lambda layer, _args, _out: calls.append(layer))
+    before = snapshot(model)
+    copied = copy_model(model)
+    assert_untouched(copied, before)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.zero_()
+    copied.backbone.register_forward_hook(lambda layer, _args, _out: calls.append(layer))
+    assert_untouched(model, before)
+    images = torch.zeros(1, 3, 64, 64)
+    for whole, called in ((model, [model.head]), (copied, [copied.backbone, copied.head])):
+        calls.clear()
+        whole.eval()(images)
+        assert calls == called
 
 
 def test_macs_by_hand() -> None:

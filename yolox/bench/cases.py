@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from yolox.data import preproc
 from yolox.export.runtime import is_exported, open_exported
 from yolox.export.runtimes import RUNTIMES, runtimes_of
 from yolox.models import load_model
@@ -24,6 +25,7 @@ from yolox.utils.threads import own_threads, set_threads
 _COMPILED_VERSIONS = 1024
 
 Array = NDArray[np.float32]
+Image = NDArray[np.uint8]
 Detections = list[Tensor | None]
 
 
@@ -66,6 +68,11 @@ class Case:
         return cls(**(values | {"path": Path(values["path"]), "size": tuple(values["size"])}))
 
 
+def letterboxed(image: Image, size: tuple[int, int]) -> Array:
+    """An image as our own models take it."""
+    return preproc(image, size)[0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class OpenedCase:
     """A case that is open.
@@ -74,6 +81,7 @@ class OpenedCase:
         runtime, threads, batch, size: as in `Case`.
         precision: of the weights and, where it differs, of the arithmetic.
         run: input float32 (B, 3, H, W) → the runtime's own output.
+        prepare: BGR image (height, width, 3) and (H, W) → float32 (3, H, W) for `run`.
         finish: that output, conf and IoU → detections (k, 7) of each image, None for none, as
             :func:`yolox.utils.boxes.postprocess` gives them.
     """
@@ -85,6 +93,7 @@ class OpenedCase:
     precision: str
     run: Callable[[Array], Array]
     finish: Callable[[Array, float, float], Detections]
+    prepare: Callable[[Image, tuple[int, int]], Array] = letterboxed
 
 
 def runtimes_for(path: Path, asked: Sequence[str]) -> list[str]:
@@ -111,7 +120,7 @@ def _open_checkpoint(case: Case) -> OpenedCase:
     loaded = load_model(case.path)
     fused = fuse_model(loaded.model).requires_grad_(False)
     model: nn.Module = fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    forward = _compile(model, case) if case.runtime == "torch.compile" else model
+    forward = compile_for(model, case) if case.runtime == "torch.compile" else model
 
     def run(x: Array) -> Array:
         with torch.inference_mode():
@@ -125,8 +134,12 @@ def _open_checkpoint(case: Case) -> OpenedCase:
     return _entry(case, "fp32", run, finish)
 
 
-def _compile(model: nn.Module, case: Case) -> Callable[[Tensor], Tensor]:
-    """The model compiled for the case's batch and size, on the threads that are set now."""
+def compile_for(model: nn.Module, case: Case) -> Callable[[Tensor], Tensor]:
+    """The model compiled for the case's batch and size, on the threads that are set now.
+
+    Raises:
+        CompileError: it cannot be.
+    """
     compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False, fullgraph=True)
     images = torch.zeros(case.batch, 3, *case.size).contiguous(memory_format=torch.channels_last)
     try:

@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from yolox.export.runtime import onnxruntime_options, openvino_arithmetic
 from yolox.export.runtimes import LAYER_RUNTIMES, RUNTIMES
+from yolox.export.sessions import onnxruntime_options, openvino_arithmetic
 from yolox.export.settings import ExportError, optional_packages
 from yolox.models.network_blocks import get_activation
 from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair
@@ -111,7 +111,8 @@ def _weights(kind: ConvKind, pair: Pair) -> tuple[NDArray[np.float32], NDArray[n
     return weight, rng.standard_normal(outputs, dtype=np.float32)
 
 
-def _image(kind: ConvKind, channels: int) -> NDArray[np.float32]:
+def layer_image(kind: ConvKind, channels: int) -> NDArray[np.float32]:
+    """What a layer of so many input channels is timed on: noise (1, C, H, W), always the same."""
     rng = np.random.default_rng(channels)
     return rng.standard_normal((1, channels, *kind.size), dtype=np.float32)
 
@@ -197,7 +198,7 @@ def _plain_mish_nodes(make: Any, stem: str) -> list[Any]:
 
 
 def _feed(kind: ConvKind, pairs: Sequence[Pair]) -> dict[str, NDArray[np.float32]]:
-    return {f"x{width}": _image(kind, width) for width in {inputs for inputs, _ in pairs}}
+    return {f"x{width}": layer_image(kind, width) for width in {inputs for inputs, _ in pairs}}
 
 
 def _typical(records: Iterable[tuple[int, int, float]], layers: int) -> list[float]:
@@ -303,7 +304,7 @@ def _layer(kind: ConvKind, pair: Pair) -> nn.Sequential:
 
 
 def _channels_last(kind: ConvKind, channels: int) -> Tensor:
-    image = torch.from_numpy(_image(kind, channels))
+    image = torch.from_numpy(layer_image(kind, channels))
     return image.contiguous(memory_format=torch.channels_last)
 
 
@@ -311,7 +312,7 @@ def _ncnn(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
     """A layer behind a copy of its input, less the copy alone: ncnn does not time its layers."""
     (ncnn,) = optional_packages("ncnn")
     # Copies: a Mat of an array points into it without keeping it alive.
-    arrays = {width: _image(kind, width)[0] for width in {i for i, _ in pairs}}
+    arrays = {width: layer_image(kind, width)[0] for width in {i for i, _ in pairs}}
     images = {width: ncnn.Mat(array).clone() for width, array in arrays.items()}
     empty = _NcnnNet(ncnn, ncnn_text(kind, None), b"", threads)
     works: list[Callable[[], object]] = []

@@ -9,12 +9,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from yolox.bench.cases import BenchError, Case, open_case
+from yolox.bench.cases import BenchError, Case, OpenedCase, open_case
 from yolox.export.settings import optional_packages
 from yolox.utils.errors import UserError
 
@@ -42,8 +43,12 @@ def can_measure() -> bool:
     return _STATUS_FILE.is_file()
 
 
-def measure_memory(case: Case) -> Memory:
+def measure_memory(case: Case, program: str = __name__) -> Memory:
     """Run a case in a fresh process.
+
+    Args:
+        case: what is run.
+        program: module that runs it and prints its memory; see `main`.
 
     Raises:
         BenchError: the process failed or was killed.
@@ -51,7 +56,7 @@ def measure_memory(case: Case) -> Memory:
     package = str(Path(__file__).parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(  # noqa: S603 - this very interpreter
-        [sys.executable, "-m", __name__, case.to_json()],
+        [sys.executable, "-m", program, case.to_json()],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
@@ -63,12 +68,25 @@ def measure_memory(case: Case) -> Memory:
     return Memory(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def main() -> None:
-    """Run the case of the command line and print its memory as JSON."""
+def main(open_it: Callable[[Case], OpenedCase]) -> None:
+    """Run the case of the command line and print its memory as JSON.
+
+    What is loaded before is not counted. An error that a person can mend is the last line.
+
+    Args:
+        open_it: as `open_case`.
+    """
+    try:
+        _print_memory(open_it)
+    except UserError as error:
+        sys.exit(str(error))
+
+
+def _print_memory(open_it: Callable[[Case], OpenedCase]) -> None:
     case = Case.from_json(sys.argv[1])
     optional_packages(_PACKAGES.get(case.runtime, case.runtime))
     before = _resident("VmRSS")
-    entry = open_case(case)
+    entry = open_it(case)
     x = np.zeros((case.batch, 3, *case.size), np.float32)
     for _ in range(MEASURED_RUNS):
         entry.run(x)
@@ -89,7 +107,4 @@ def _resident(name: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(str(error))
+    main(open_case)

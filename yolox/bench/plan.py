@@ -9,11 +9,9 @@ from pathlib import Path
 
 import torch
 
-from yolox.bench.cases import (
-    BenchError,
-    Case,
-    runtimes_for,
-)
+from yolox.bench.cases import BenchError, Case, OpenedCase, open_case, runtimes_for
+from yolox.bench.guest import Guest, Guests
+from yolox.bench.memory import Memory, measure_memory
 from yolox.export.convert import write_model
 from yolox.export.metadata import ExportInfo
 from yolox.export.runtime import is_exported, open_exported
@@ -34,14 +32,15 @@ class Subject:
     Attributes:
         label: its name in tables, unique.
         path: a checkpoint or an exported file.
-        content: of a checkpoint the model, of an exported file what it says of itself.
+        content: of a checkpoint the model, of an exported file what it says of itself; or the
+            detector of another program.
         sha256: of the checkpoint that it is or was made from; empty when unknown.
         file_sha256: see `files_digest`.
     """
 
     label: str
     path: Path
-    content: LoadedModel | ExportInfo
+    content: LoadedModel | ExportInfo | Guest
     sha256: str
     file_sha256: str
 
@@ -55,16 +54,28 @@ class Subject:
     @property
     def size(self) -> tuple[int, int]:
         """The input size (H, W) that it was made for."""
-        if isinstance(self.content, LoadedModel):
-            return self.content.spec.input_size
-        return self.content.input_size
+        if isinstance(self.content, ExportInfo):
+            return self.content.input_size
+        return self.content.spec.input_size
 
     def count(self, size: tuple[int, int]) -> tuple[int | None, int | None]:
         """Parameters, and multiply-accumulates of an image (H, W); None for exported files."""
-        if not isinstance(self.content, LoadedModel):
+        if isinstance(self.content, ExportInfo):
             return None, None
-        model = self.content.model
+        model = self.content.module() if isinstance(self.content, Guest) else self.content.model
+        if model is None:
+            return None, None
         return count_params(model), count_macs(model, torch.zeros(1, 3, *size))[""]
+
+    def open(self, case: Case) -> OpenedCase:
+        """A case of it, opened and run once; raises as `open_case`."""
+        return self.content.open(case) if isinstance(self.content, Guest) else open_case(case)
+
+    def memory(self, case: Case) -> Memory:
+        """What a case of it takes; raises as `measure_memory`."""
+        if isinstance(self.content, Guest):
+            return measure_memory(case, self.content.memory_program)
+        return measure_memory(case)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +111,15 @@ class BenchSettings:
             raise BenchError("bench: " + "; ".join(problems))
 
 
-def read_subjects(paths: Sequence[Path], labels: Sequence[str] | None = None) -> list[Subject]:
+def read_subjects(
+    paths: Sequence[Path], labels: Sequence[str] | None = None, guests: Guests | None = None
+) -> list[Subject]:
     """What the files are.
 
     Args:
         paths: checkpoints and exported files, existing ones.
         labels: one a file; by default the shortest ends of their paths that differ.
+        guests: of those paths that are of other programs, what they hold.
 
     Raises:
         BenchError: naming every file that cannot be read, and why; or labels that do not fit.
@@ -116,7 +130,7 @@ def read_subjects(paths: Sequence[Path], labels: Sequence[str] | None = None) ->
     subjects, problems = [], []
     for label, path in zip(labels, paths, strict=True):
         try:
-            subjects.append(_read_subject(label, path))
+            subjects.append(_read_subject(label, path, (guests or {}).get(path)))
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -181,10 +195,19 @@ def files_digest(path: Path) -> str:
 
 def _parts(path: Path) -> list[Path]:
     kinds = [suffixes for suffixes in SUFFIXES.values() if suffixes[0] == path.suffix]
-    return [path.with_suffix(suffix) for suffix in kinds[0]] if kinds else [path]
+    places = [path.with_suffix(suffix) for suffix in kinds[0]] if kinds else [path]
+    return [place for place in places if place == path or place.is_file()]
 
 
-def _read_subject(label: str, path: Path) -> Subject:
+def _read_subject(label: str, path: Path, guest: Guest | None) -> Subject:
+    if guest is not None:
+        return Subject(
+            label=label,
+            path=guest.path,
+            content=guest,
+            sha256=guest.sha256,
+            file_sha256=files_digest(guest.path),
+        )
     content = open_exported(path).info if is_exported(path) else load_model(path)
     digest = files_digest(path)
     source = content.checkpoint_sha256 if isinstance(content, ExportInfo) else digest
@@ -194,31 +217,42 @@ def _read_subject(label: str, path: Path) -> Subject:
 def _misfits(subject: Subject, settings: BenchSettings) -> Iterator[str]:
     """Why a file cannot be run as asked."""
     batches = ", ".join(map(str, settings.batches))
-    info = subject.content
-    if isinstance(info, LoadedModel):
+    if not is_exported(subject.path):
         if "ncnn" in settings.runtimes and set(settings.batches) != {1}:
             yield (
                 f"ncnn runs one image at a time, not {batches}: measure it apart, with "
                 "`batches=(1,)`"
             )
         return
-    if not info.dynamic_size and info.input_size != settings.size:
-        (height, width), (other, another) = info.input_size, settings.size
+    any_size, batch = _limits(subject.content)
+    if not any_size and subject.size != settings.size:
+        (height, width), (other, another) = subject.size, settings.size
         yield (
             f"{subject.path} takes {height}×{width} alone, not {other}×{another}: give "
-            f"`size=({height}, {width})`, or export it with dynamic_size"
+            f"`size=({height}, {width})`, or export it for any size"
         )
-    if info.batch_size is not None and set(settings.batches) != {info.batch_size}:
+    if batch is not None and set(settings.batches) != {batch}:
         yield (
-            f"{subject.path} takes {info.batch_size} images a run, not {batches}: give "
-            f"`batches=({info.batch_size},)`, or export it with dynamic"
+            f"{subject.path} takes {batch} images a run, not {batches}: give "
+            f"`batches=({batch},)`, or export it for any number"
         )
+
+
+def _limits(content: LoadedModel | ExportInfo | Guest) -> tuple[bool, int | None]:
+    """Whether any size of images will do, and how many images a run takes, None for any number."""
+    if isinstance(content, Guest):
+        return content.any_size, content.batch
+    if isinstance(content, ExportInfo):
+        return content.dynamic_size, content.batch_size
+    return True, None
 
 
 def _runnable(
     subject: Subject, runtime: str, batch: int, settings: BenchSettings, folder: Path
 ) -> Path:
     """The file that a runtime opens, exported if need be."""
+    if isinstance(subject.content, Guest):
+        return subject.content.runnable(runtime, batch, settings.size, folder)
     form = RUNTIMES[runtime].exported_as
     if not isinstance(subject.content, LoadedModel) or not form:
         return subject.path

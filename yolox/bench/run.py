@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolox.bench.cases import OpenedCase
-from yolox.data import preproc
 from yolox.utils.threads import own_threads, set_threads
 from yolox.utils.timing import take_turns
 
@@ -135,7 +134,7 @@ def measure(
 def _run(entry: OpenedCase, image: NDArray[np.uint8], conf: float, nms: float) -> _Laps:
     set_threads(entry.threads)
     start = time.perf_counter()
-    x = np.stack([preproc(image, entry.size)[0] for _ in range(entry.batch)])
+    x = np.stack([entry.prepare(image, entry.size) for _ in range(entry.batch)])
     ready = time.perf_counter()
     output = entry.run(x)
     ran = time.perf_counter()

@@ -110,7 +110,7 @@ def _write(devkit: Path, num_images: int, image_size: tuple[int, int], seed: int
         (voc / folder).mkdir(parents=True)
     names = [f"demo_{i:05d}" for i in range(num_images)]
     for i, name in enumerate(names):
-        img, objects = _picture(image_size, np.random.default_rng([seed, i]))
+        img, objects = draw_picture(image_size, np.random.default_rng([seed, i]))
         encoded = cv2.imencode(".jpg", img, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
         (voc / "JPEGImages" / f"{name}.jpg").write_bytes(encoded.tobytes())
         document = annotation_xml(f"{name}.jpg", image_size, objects, folder="VOC2007")
@@ -132,14 +132,15 @@ def _write(devkit: Path, num_images: int, image_size: tuple[int, int], seed: int
 # ----------------------------------------------------------------------------------------- pictures
 
 
-def _picture(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image, list[VocObject]]:
+def draw_picture(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image, list[VocObject]]:
+    """A picture of a size (H, W), BGR uint8 (H, W, 3), and the objects that are drawn on it."""
     img = _background(size, rng)
     objects: list[VocObject] = []
     wanted = int(rng.integers(_OBJECT_RANGE[0], _OBJECT_RANGE[1] + 1))
     for _ in range(20 * wanted):  # a full picture takes no more: then fewer objects will do
         if len(objects) == wanted:
             break
-        shape = _draw_object(img, rng, [other.box for other in objects])
+        shape = draw_object(img, rng, [other.box for other in objects])
         if shape is not None:
             objects.append(shape)
     return img, objects
@@ -161,7 +162,7 @@ def _background(size: tuple[int, int], rng: np.random.Generator) -> Image:
     return out
 
 
-def _draw_object(img: Image, rng: np.random.Generator, taken: list[Box]) -> VocObject | None:
+def draw_object(img: Image, rng: np.random.Generator, taken: list[Box]) -> VocObject | None:
     """Draw one shape in place; None, and nothing drawn, if its place is taken."""
     height, width = img.shape[:2]
     name = CLASSES[int(rng.integers(len(CLASSES)))]

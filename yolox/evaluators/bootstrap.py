@@ -146,8 +146,8 @@ def ap_draws(
     for i, sample in enumerate(samples):
         counted = np.asarray(sample.classes)[~np.asarray(sample.difficult, bool)]
         objects_IC[i] = np.bincount(counted, minlength=num_classes)
-    pools = [_pool(samples, found) for found in models]
-    return np.stack([_aps(pool, objects_IC, weights_RI, headline) for pool in pools])
+    pools = [pool_detections(samples, found) for found in models]
+    return np.stack([mean_aps(pool, objects_IC, weights_RI, headline) for pool in pools])
 
 
 def difference_of(first_R: Floats, second_R: Floats) -> Difference:
@@ -171,7 +171,8 @@ def _spread(ap_R: Floats) -> Spread:
     return Spread(low=float(ends[0]), high=float(ends[1]))
 
 
-def _pool(samples: Sequence[EvalSample], detections: Sequence[ImageDetections]) -> _Pool:
+def pool_detections(samples: Sequence[EvalSample], detections: Sequence[ImageDetections]) -> _Pool:
+    """The detections of all images by falling score, and which of them count and are right."""
     rows = []
     for i, (sample, found) in enumerate(pair_up(samples, detections)):
         if found is not None:
@@ -190,7 +191,7 @@ def _pool(samples: Sequence[EvalSample], detections: Sequence[ImageDetections]) 
     )
 
 
-def _aps(pool: _Pool, objects_IC: Floats, weights_RI: Floats, headline: Headline) -> Floats:
+def mean_aps(pool: _Pool, objects_IC: Floats, weights_RI: Floats, headline: Headline) -> Floats:
     """Mean AP of each draw over its classes that have objects, (R,)."""
     objects_RC = weights_RI @ objects_IC
     ap_RC = np.full(objects_RC.shape, np.nan)

@@ -12,7 +12,7 @@ import hashlib
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from yolox.export.seal import SEAL_KEY
@@ -62,7 +62,28 @@ def open_archive(path: Path) -> tuple[bytes, io.BytesIO]:
             f"{path} is not as exported: damaged, or changed by another program. Copy it again, or "
             "export the checkpoint again"
         )
-    problems = list(_problems(records))
+    return records[_METADATA], _checked(path, records, _METADATA, _SEAL)
+
+
+def open_foreign_archive(path: Path, record: str) -> tuple[bytes, io.BytesIO]:
+    """The same of another program's archive, which is not sealed.
+
+    Args:
+        path: of the file.
+        record: where its metadata are, below the archive's root.
+
+    Raises:
+        ExportError: see `open_archive`.
+    """
+    records = _read(path)
+    if record not in records:
+        raise ExportError(f"{path} has no {record}, so nothing says how it is to be run")
+    return records[record], _checked(path, records, record)
+
+
+def _checked(path: Path, records: Records, *idle: str) -> io.BytesIO:
+    """What `torch.jit.load` may read of an archive; `idle` records need no look."""
+    problems = list(_problems(records, idle))
     if problems:
         raise ExportError(
             f"{path} was not run: TorchScript files are programs, and this one holds what an "
@@ -76,7 +97,7 @@ def open_archive(path: Path) -> tuple[bytes, io.BytesIO]:
             if _NEEDED_RECORD.fullmatch(name):
                 archive.writestr(zipfile.ZipInfo(f"archive/{name}"), content)
     clean.seek(0)
-    return records[_METADATA], clean
+    return clean
 
 
 def _read(path: Path) -> Records:
@@ -110,7 +131,7 @@ def _digest(records: Records) -> str:
     return digest.hexdigest()
 
 
-def _problems(records: Records) -> Iterable[str]:
+def _problems(records: Records, idle: Collection[str]) -> Iterable[str]:
     """What is in an archive that must not be, in words."""
     classes: set[str] = set()
     for name, content in records.items():
@@ -120,11 +141,7 @@ def _problems(records: Records) -> Iterable[str]:
             code.check(content)
             classes |= code.classes
             yield from code.problems
-        elif not (
-            _NEEDED_RECORD.fullmatch(name)
-            or _IDLE_RECORD.fullmatch(name)
-            or name in (_METADATA, _SEAL)
-        ):
+        elif not (_NEEDED_RECORD.fullmatch(name) or _IDLE_RECORD.fullmatch(name) or name in idle):
             yield f"a record {name!r}"
     for name in ("data.pkl", "constants.pkl"):
         yield from pickle_problems(name, records, classes)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,16 +91,23 @@ def placing(output: Path, settings: ExportSettings) -> Iterator[Path]:
             shutil.copyfile(folder / file.name, target)
 
 
-def _write(loaded: LoadedModel, file: Path, settings: ExportSettings, source_sha256: str) -> None:
+def _write(
+    loaded: LoadedModel,
+    file: Path,
+    settings: ExportSettings,
+    source_sha256: str,
+    network: Any = None,
+) -> None:
+    """Write a model's file; `network` is the part that `onnx.convert` makes, if it is there."""
     metadata = ExportInfo.of(loaded, settings, source_sha256).to_metadata()
     if settings.format == "onnx":
         (checker,) = optional_packages("onnx.checker")
-        proto = onnx.to_onnx(loaded.model, settings)
+        proto = onnx.to_onnx(loaded.model, settings, network)
         onnx.stamp(proto, metadata)
         checker.check_model(proto)
         onnx.save(proto, file)
     elif settings.format == "openvino":
-        model = openvino.to_openvino(loaded.model, settings)
+        model = openvino.to_openvino(loaded.model, settings, network)
         openvino.stamp(model, metadata)
         openvino.save(model, file, half=settings.half)
     elif settings.format == "ncnn":
@@ -118,8 +126,9 @@ def _write_and_compare(
     settings: ExportSettings,
     batches: Iterable[Tensor],
     source_sha256: str,
+    network: Any = None,
 ) -> Parity:
-    _write(loaded, file, settings, source_sha256)
+    _write(loaded, file, settings, source_sha256, network)
     exported = open_exported(file)
     # Not folded: folding batch norms and Focus is part of what is proven.
     reference = Deployed(loaded.model, decode=settings.decode).eval()
@@ -143,11 +152,12 @@ def _export_with_nms(
     source_sha256: str,
 ) -> Parity:
     """Outputs are compared without NMS, for it hides most of them, then detections with it."""
+    network = onnx.convert(loaded.model, settings)  # which takes most of the time
     plain = replace(settings, nms=False)
-    parity = _write_and_compare(loaded, file, plain, batches, source_sha256)
+    parity = _write_and_compare(loaded, file, plain, batches, source_sha256, network)
     if parity.problem:
         return parity
-    _write(loaded, file, settings, source_sha256)
+    _write(loaded, file, settings, source_sha256, network)
     detections, unmatched = measure_detections(
         Deployed(loaded.model, decode=True).eval(),
         open_exported(file),

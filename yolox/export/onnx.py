@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import warnings
@@ -58,14 +59,18 @@ nms (float[batch, anchors, {columns}] yolox_predictions) => (float[kept, 8] yolo
 """
 
 
-def to_onnx(model: YOLOX, settings: ExportSettings) -> Any:
+def to_onnx(model: YOLOX, settings: ExportSettings, network: Any = None) -> Any:
     """The graph as a ModelProto, without metadata.
+
+    Args:
+        model: not touched.
+        settings: see there.
+        network: what `convert` made of both, where that is there already; not touched.
 
     Raises:
         ExportError: a package is missing, or the exporter cannot do it at this opset.
     """
-    optional_packages("onnx", "onnxscript")
-    proto = _convert(model, settings)
+    proto = convert(model, settings) if network is None else copy.deepcopy(network)
     if settings.nms:
         proto = with_nms(proto, model.head.num_classes, settings)
     if settings.slim:
@@ -109,7 +114,13 @@ def save(proto: Any, file: Path) -> None:
     seal(file)
 
 
-def _convert(model: YOLOX, settings: ExportSettings) -> Any:
+def convert(model: YOLOX, settings: ExportSettings) -> Any:
+    """The network alone as a ModelProto: neither suppressed nor simplified nor renamed.
+
+    Raises:
+        ExportError: see `to_onnx`.
+    """
+    optional_packages("onnx", "onnxscript")
     # The tracer takes an axis of 1 for a constant.
     batch = max(settings.batch_size, 2) if settings.dynamic else settings.batch_size
     axes: dict[int, Any] = {0: torch.export.Dim("batch")} if settings.dynamic else {}

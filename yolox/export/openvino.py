@@ -16,14 +16,14 @@ from yolox.models import YOLOX
 METADATA_SECTION = "yolox"  # of the runtime information, under which the metadata is
 
 
-def to_openvino(model: YOLOX, settings: ExportSettings) -> Any:
-    """The model as an ``openvino.Model``, without metadata.
+def to_openvino(model: YOLOX, settings: ExportSettings, network: Any = None) -> Any:
+    """The model as an ``openvino.Model``, without metadata; arguments as `to_onnx`.
 
     Raises:
         ExportError: a package is missing, or an exporter cannot do it.
     """
     (openvino,) = optional_packages("openvino")
-    proto = to_onnx(model, settings)
+    proto = to_onnx(model, settings, network)
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "model.onnx"
         path.write_bytes(proto.SerializeToString())

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from loguru import logger
 
 from yolox.export.archive import open_archive
-from yolox.export.exported_model import Array, ExportedModel
+from yolox.export.exported_model import ExportedModel
 from yolox.export.metadata import ExportInfo
 from yolox.export.missing import cause_of, unknown_ops, with_layers
 from yolox.export.ncnn import require_layers
-from yolox.export.openvino import METADATA_SECTION
-from yolox.export.runtimes import OPENVINO_PRECISIONS, runtimes_of
+from yolox.export.runtimes import runtimes_of
 from yolox.export.seal import require_parts, require_sealed
+from yolox.export.sessions import (
+    Session,
+    open_ncnn,
+    open_onnxruntime,
+    open_openvino,
+    open_torchscript,
+    openvino_arithmetic,
+)
 from yolox.export.settings import SUFFIXES, ExportError, optional_packages
 from yolox.utils.documents import DocumentError, parse_json
 from yolox.utils.errors import UserError
 
 FILE_SUFFIXES = tuple(suffixes[0] for suffixes in SUFFIXES.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Opened:
-    """A file in a runtime: what it says of itself, shapes as far as the runtime tells them."""
-
-    metadata: Mapping[str, str]
-    run: Callable[[Array], Array]
-    shapes: tuple[Sequence[int | None], Sequence[int | None]] | None = None
 
 
 def tell_program(path: Path) -> None:
@@ -81,9 +75,9 @@ def open_exported(
         require_sealed(path)
     try:
         if runtime == "onnxruntime":
-            opened = _open_onnxruntime(path, threads)
+            opened = open_onnxruntime(path, threads)
         elif runtime == "openvino":
-            opened = _open_openvino(path, threads, precision)
+            opened = open_openvino(path, threads, precision)
         elif runtime == "ncnn":
             opened = _open_ncnn(path, threads)
         else:
@@ -109,133 +103,18 @@ def _reason(error: Exception, path: Path) -> str:
     return cause_of(error)
 
 
-def onnxruntime_options(threads: int | None) -> Any:
-    """``SessionOptions`` with so many threads, or the runtime's own choice."""
-    (onnxruntime,) = optional_packages("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    # Its threads otherwise spin for up to a second after a run, on cores that others want by then:
-    # of several sessions in turns each then takes two to five times as long as alone.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if threads:
-        options.intra_op_num_threads = threads
-    return options
-
-
-def _open_onnxruntime(path: Path, threads: int | None) -> _Opened:
-    (onnxruntime,) = optional_packages("onnxruntime")
-    options = onnxruntime_options(threads)
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    given, made = _only(session.get_inputs(), session.get_outputs(), path)
-
-    def run(x: Array) -> Array:
-        (out,) = session.run([made.name], {given.name: x})
-        return np.asarray(out, np.float32)
-
-    shapes = [
-        [size if isinstance(size, int) else None for size in value.shape] for value in (given, made)
-    ]
-    facts = session.get_modelmeta().custom_metadata_map
-    return _Opened(metadata=facts, run=run, shapes=(shapes[0], shapes[1]))
-
-
-def openvino_arithmetic(precision: str) -> str:
-    """What OpenVINO computes in here, f32 or bf16, when asked for one of `OPENVINO_PRECISIONS`.
-
-    Raises:
-        ExportError: it is none of them, or OpenVINO is not installed.
-    """
-    (openvino,) = optional_packages("openvino")
-    if precision not in OPENVINO_PRECISIONS:
-        raise ExportError(
-            f"OpenVINO's precision must be one of {', '.join(OPENVINO_PRECISIONS)}: {precision}"
-        )
-    if precision != "default":
-        return precision
-    return str(openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
-
-
-def openvino_options(threads: int | None, precision: str) -> dict[str, Any]:
-    """How a model is compiled: so many threads, or OpenVINO's own choice, and its arithmetic."""
-    options: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": openvino_arithmetic(precision),
-    }
-    if threads:
-        options["INFERENCE_NUM_THREADS"] = threads
-    return options
-
-
-def _open_openvino(path: Path, threads: int | None, precision: str) -> _Opened:
-    options = openvino_options(threads, precision)
-    (openvino,) = optional_packages("openvino")
-    core = openvino.Core()
-    model = core.read_model(path)
-    if path.suffix == ".onnx":
-        (onnx,) = optional_packages("onnx")
-        facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    elif METADATA_SECTION in model.rt_info:
-        facts = {key: entry.value for key, entry in model.rt_info[METADATA_SECTION].items()}
-    else:
-        facts = {}
-    given, made = _only(model.inputs, model.outputs, path)
-    request = core.compile_model(model, "CPU", options).create_infer_request()
-
-    def run(x: Array) -> Array:
-        return np.asarray(request.infer([x])[0], np.float32)
-
-    shapes = [
-        [None if size.is_dynamic else size.get_length() for size in value.partial_shape]
-        for value in (given, made)
-    ]
-    return _Opened(metadata=facts, run=run, shapes=(shapes[0], shapes[1]))
-
-
-def _open_ncnn(path: Path, threads: int | None) -> _Opened:
+def _open_ncnn(path: Path, threads: int | None) -> Session:
     (ncnn,) = optional_packages("ncnn")
-    weights = path.with_suffix(".bin")
     facts = _facts(path.with_suffix(".json").read_bytes(), path)
     info = ExportInfo.from_metadata(facts, path)
     require_layers(ncnn, path)
-    net = ncnn.Net()
-    # Half-precision storage, its default, costs three digits and gains nothing on an x86.
-    for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage"):
-        setattr(net.opt, f"use_{option}", False)
-    if threads:
-        net.opt.num_threads = threads
-    if net.load_param(str(path)) or net.load_model(str(weights)):
-        raise ExportError(f"ncnn {ncnn.__version__} cannot load {path}")
-    given, made = info.input_name, info.output_name
-
-    def run(x: Array) -> Array:
-        with net.create_extractor() as extractor:
-            # A copy: a Mat of an array does not keep it alive, and the layers may write to it.
-            extractor.input(given, ncnn.Mat(x[0]).clone())
-            status, out = extractor.extract(made)
-            if status:
-                raise RuntimeError(f"status {status}")
-            return np.array(out, np.float32)[None]
-
-    return _Opened(metadata=facts, run=run)
+    session = open_ncnn(path, threads, info.input_name, info.output_name)
+    return replace(session, metadata=facts)
 
 
-def _open_torch(path: Path, threads: int | None) -> _Opened:
+def _open_torch(path: Path, threads: int | None) -> Session:
     metadata, archive = open_archive(path)
-    facts = _facts(metadata, path)
-    module = torch.jit.load(archive, map_location="cpu")  # type: ignore[no-untyped-call]
-
-    @torch.inference_mode()
-    def run(x: Array) -> Array:
-        before = torch.get_num_threads()
-        if threads:
-            torch.set_num_threads(threads)
-        try:
-            out: Array = module(torch.from_numpy(x)).numpy()
-        finally:
-            torch.set_num_threads(before)
-        return out
-
-    return _Opened(metadata=facts, run=run)
+    return replace(open_torchscript(archive, threads), metadata=_facts(metadata, path))
 
 
 def _facts(document: bytes, path: Path) -> dict[str, str]:
@@ -247,12 +126,3 @@ def _facts(document: bytes, path: Path) -> dict[str, str]:
             f"{path}: what it says of itself cannot be read ({error}): export the checkpoint again"
         ) from None
     return value if isinstance(value, dict) else {}
-
-
-def _only(inputs: Sequence[Any], outputs: Sequence[Any], path: Path) -> tuple[Any, Any]:
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ExportError(
-            f"{path} has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each: "
-            "only files of `yolox.export_model` can be run"
-        )
-    return inputs[0], outputs[0]

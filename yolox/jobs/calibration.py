@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from yolox.models import LoadedModel
 from yolox.pruning import CRITERIA, PruneConfig, PruningError
 from yolox.pruning.importance import Scorer, make_scorer
 from yolox.utils.device import default_device
+from yolox.utils.model_utils import copy_model
 from yolox.utils.progress import track
 
 Batch = tuple[Tensor, Tensor]
@@ -66,7 +66,7 @@ class Calibration:
     def mean_loss(self, model: nn.Module) -> float:
         """Mean training loss over the images of a model in evaluation mode."""
         shown = dataclasses.replace(self, title="Loss")
-        twin = copy.deepcopy(model).to(default_device())
+        twin = copy_model(model).to(default_device())
         return sum(float(self.loss(twin, batch)) for batch in shown) / len(self)
 
 

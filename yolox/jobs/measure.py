@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolox.bench.cases import BenchError, Case, CompileError, OpenedCase, open_case
-from yolox.bench.memory import can_measure, measure_memory
+from yolox.bench.cases import BenchError, Case, CompileError, OpenedCase
+from yolox.bench.guest import Guests
+from yolox.bench.memory import can_measure
 from yolox.bench.plan import BenchSettings, Subject, file_bytes, make_cases, read_subjects
 from yolox.bench.results import MeasuredModel, Result, to_json
 from yolox.bench.run import measure
@@ -90,6 +91,7 @@ def measure_models(
     labels: Sequence[str] | None = None,
     output: Path | None = None,
     command: str = "",
+    guests: Guests | None = None,
 ) -> Measured:
     """Export checkpoints for each runtime, open all, and time them in turns.
 
@@ -99,13 +101,15 @@ def measure_models(
         labels: one a file; by default the ends of their paths that tell them apart.
         output: JSON file for every figure; none by default.
         command: the line that does it again, for that file.
+        guests: of those files that are of other programs, what they hold.
 
     Raises:
         BenchError: naming every file that cannot be read or run, and why; or settings that do not
             go together.
     """
     image = _read_image(settings.image)
-    subjects = read_subjects(_resolve(files), labels)
+    guests = guests or {}
+    subjects = read_subjects(_resolve(files, guests), labels, guests)
     cases = settings.cases(subjects[0].size)
     # Opened first, so that a place that cannot be written to shows before the work is done.
     with replacing(output, BenchError) if output else nullcontext() as file:
@@ -146,7 +150,7 @@ def _measure(
             for (subject, case), measurement in zip(ready, measurements, strict=True)
         ]
         if settings.memory:
-            results = _with_memory(results, [case for _, case in ready], notes)
+            results = _with_memory(results, ready, notes)
     if not any(result.measurement.detections for result in results):
         notes.append(
             f"nothing reached a score of {settings.conf:g}, so NMS had nothing to do: give a "
@@ -162,13 +166,15 @@ def _open(
     ready: list[tuple[Subject, Case]] = []
     entries: list[OpenedCase] = []
     notes: list[str] = []
+    left_out: set[type] = set()
     for subject, case in track(cases, "Opening"):
-        if notes and case.runtime == "torch.compile":
+        if case.runtime == "torch.compile" and type(subject.content) in left_out:
             continue  # found out before, and finding out takes a minute
         try:
-            entries.append(open_case(case))
+            entries.append(subject.open(case))
         except CompileError as error:
             notes.append(f"{error}; it is left out")
+            left_out.add(type(subject.content))
         else:
             ready.append((subject, case))
     if not entries:
@@ -177,15 +183,15 @@ def _open(
 
 
 def _with_memory(
-    results: Sequence[Result], cases: Sequence[Case], notes: list[str]
+    results: Sequence[Result], ready: Sequence[tuple[Subject, Case]], notes: list[str]
 ) -> list[Result]:
     if not can_measure():
         notes.append("memory was not measured: only Linux tells a process's peak")
         return list(results)
     measured = []
-    for result, case in track(list(zip(results, cases, strict=True)), "Memory"):
+    for result, (subject, case) in track(list(zip(results, ready, strict=True)), "Memory"):
         try:
-            measured.append(replace(result, memory=measure_memory(case)))
+            measured.append(replace(result, memory=subject.memory(case)))
         except BenchError as error:
             notes.append(str(error))
             measured.append(result)
@@ -236,10 +242,13 @@ def _about(cases: BenchSettings, settings: MeasureSettings, command: str) -> dic
     }
 
 
-def _resolve(files: Sequence[Path]) -> list[Path]:
+def _resolve(files: Sequence[Path], guests: Guests) -> list[Path]:
     """Published weights by their names; every file that is not there in one error."""
     paths, problems = [], []
     for file in files:
+        if file in guests:
+            paths.append(file)
+            continue
         try:
             if is_exported(file) and not file.is_file():
                 raise BenchError(f"no file {file}: make one with `yolox.export_model`")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from yolox.evaluators import (
     FEWEST_IMAGES,
@@ -18,10 +19,9 @@ from yolox.evaluators import (
     ap_draws,
     difference_of,
 )
-from yolox.exp.follow import follow_checkpoint
 from yolox.exp.yolox_base import Exp
+from yolox.export import ExportedModel
 from yolox.jobs.evaluate import BATCH_SIZE
-from yolox.models import LoadedModel
 from yolox.utils.device import default_device
 from yolox.utils.errors import UserError
 
@@ -43,20 +43,19 @@ class Found:
     result: EvalResult
 
 
-def find(loaded: LoadedModel, source: Path, exp: Exp) -> Found:
-    """Run a checkpoint over an Exp's evaluation images, at its own size unless one is given.
+def find(network: nn.Module, source: Path, exp: Exp) -> Found:
+    """Run a model over an Exp's evaluation images.
 
     Args:
-        loaded: what is in the file; not changed.
-        source: the file.
-        exp: names the data; not changed.
-
-    Raises:
-        UserError: see `yolox.exp.follow.follow_checkpoint`.
+        network: left as it is.
+        source: its file.
+        exp: has the model's classes and test size.
     """
-    followed = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
-    evaluator = followed.get_evaluator(BATCH_SIZE)
-    inference = evaluator.infer(copy.deepcopy(loaded.model), device=default_device())
+    # An exported file runs where its runtime does, and cannot be copied.
+    runs_itself = isinstance(network, ExportedModel)
+    twin = network if runs_itself else copy.deepcopy(network)
+    evaluator = exp.get_evaluator(BATCH_SIZE)
+    inference = evaluator.infer(twin, device=None if runs_itself else default_device())
     return Found(
         path=source,
         evaluator=evaluator,

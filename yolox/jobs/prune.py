@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ from yolox.pruning import (
     prune_model,
     trace_groups,
 )
+from yolox.pruning.groups import Group
 from yolox.pruning.pruner import cut
 from yolox.pruning.ratios import sensitive_layers
 from yolox.utils.checkpoint import (
@@ -49,6 +50,7 @@ def prune(
     *,
     images: int | None = None,
     plan: PruningPlan | None = None,
+    groups: Sequence[Group] | None = None,
     on_hint: Callable[[ThresholdHint], None] | None = None,
 ) -> PruneResult:
     """Prune a loaded model, on a GPU if there is one; the argument is not touched.
@@ -59,6 +61,7 @@ def prune(
         calibration: training images for what needs data.
         images: how many of them to score on; all by default.
         plan: carried out in place of one made here.
+        groups: what `trace_groups` found in the model, where that is known.
         on_hint: see `yolox.pruning.plan_pruning`.
 
     Raises:
@@ -71,17 +74,27 @@ def prune(
         )
         config = dataclasses.replace(config, reconstruct=0, bn_recalibrate=0)
     model, count_input = loaded.model, torch.zeros(1, 3, *loaded.spec.input_size)
+    groups = trace_groups(model, probe()) if groups is None else groups
     if plan is None:
-        plan = _plan(loaded, config, calibration.first(images), on_hint)
+        plan = _plan(loaded, groups, config, calibration.first(images), on_hint)
 
     def carry_out(whole: Tensor | None) -> PruneResult:
-        return prune_model(model, probe(), config, plan=plan, count_input=count_input, images=whole)
+        return prune_model(
+            model,
+            probe(),
+            config,
+            plan=plan,
+            groups=groups,
+            count_input=count_input,
+            images=whole,
+        )
 
     return cut_where_it_fits(carry_out, calibration.images())
 
 
 def _plan(
     loaded: LoadedModel,
+    groups: Sequence[Group],
     config: PruneConfig,
     scored: Calibration,
     on_hint: Callable[[ThresholdHint], None] | None,
@@ -89,7 +102,7 @@ def _plan(
     """The plan of a config that no runtime has a say in."""
     return plan_pruning(
         loaded.model,
-        trace_groups(loaded.model, probe()),
+        groups,
         config,
         scorer=scored.scorer(config),
         count_input=torch.zeros(1, 3, *loaded.spec.input_size),
@@ -112,6 +125,11 @@ class PruneJob(PruneRun):
         """See `PruneRun`."""
         return self.loaded.model
 
+    @cached_property
+    def groups(self) -> Sequence[Group]:
+        """What may be cut of the model."""
+        return trace_groups(self.whole, probe())
+
     @property
     def example(self) -> Tensor:
         """See `PruneRun`."""
@@ -119,23 +137,24 @@ class PruneJob(PruneRun):
 
     def counted_plan(self, on_hint: OnHint | None) -> PruningPlan:
         """See `PruneRun`."""
-        return _plan(self.loaded, self.config, self.scored, on_hint)
+        return _plan(self.loaded, self.groups, self.config, self.scored, on_hint)
 
     def latency_plan(
         self, settings: LatencySettings, on_hint: OnHint | None
     ) -> tuple[PruningPlan, LatencyRecord]:
         """See `PruneRun`."""
-        groups = trace_groups(self.whole, probe())
         scorer = self.scored.scorer(self.config)
-        return plan_for_latency(self.loaded, groups, self.config, settings, scorer, on_hint=on_hint)
+        return plan_for_latency(
+            self.loaded, self.groups, self.config, settings, scorer, on_hint=on_hint
+        )
 
     def cut(self, plan: PruningPlan) -> PruneResult:
         """See `PruneRun`."""
-        return prune(self.loaded, self.config, self.calibration, plan=plan)
+        return prune(self.loaded, self.config, self.calibration, plan=plan, groups=self.groups)
 
     def cut_bare(self, plan: PruningPlan) -> nn.Module:
         """See `PruneRun`."""
-        return cut(self.whole, trace_groups(self.whole, probe()), plan, probe())
+        return cut(self.whole, self.groups, plan, probe())
 
     def time(self, pruned: nn.Module, settings: LatencySettings) -> LatencyRecord:
         """See `PruneRun`."""

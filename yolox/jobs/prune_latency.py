@@ -20,8 +20,9 @@ from torch import nn
 from yolox.bench.layers import TIMING_VERSION, layer_timer, runtime_version
 from yolox.export.convert import write_model
 from yolox.export.graph import fold_focus
-from yolox.export.runtime import open_exported, openvino_arithmetic
+from yolox.export.runtime import open_exported
 from yolox.export.runtimes import RUNTIMES
+from yolox.export.sessions import openvino_arithmetic
 from yolox.export.settings import SUFFIXES, ExportSettings
 from yolox.jobs.calibration import probe
 from yolox.models import YOLOX, LoadedModel
@@ -207,7 +208,7 @@ def plan_for_latency(
         config,
         settings,
         scorer,
-        layers=lambda: _layers(loaded, settings),
+        layers=lambda: layers_in_runtime(loaded, settings),
         make_clock=lambda folder: ModelClock(loaded, settings, folder),
         on_hint=on_hint,
     )
@@ -312,7 +313,7 @@ def _table(settings: LatencySettings) -> Iterator[LatencyTable]:
         yield LatencyTable(path, stamp)
 
 
-def _layers(loaded: LoadedModel, settings: LatencySettings) -> dict[str, ConvLayer]:
+def layers_in_runtime(loaded: LoadedModel, settings: LatencySettings) -> dict[str, ConvLayer]:
     """The convolutions that run, by the names that they have in the model.
 
     In an exported file the stem is one strided convolution of the image itself.

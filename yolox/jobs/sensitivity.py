@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
@@ -40,6 +39,7 @@ from yolox.utils.choices import AP_TOLERANCE, LAYER_RATIOS, LOSS_TOLERANCE, METR
 from yolox.utils.device import default_device
 from yolox.utils.files import write_text
 from yolox.utils.locks import claimed
+from yolox.utils.model_utils import copy_model
 from yolox.utils.progress import track
 
 EVAL_BATCH_SIZE = 16
@@ -257,7 +257,7 @@ def _result(study: Study, log: SensitivityLog, base: float) -> SensitivityResult
 def _base(study: Study, log: SensitivityLog) -> float:
     """The whole model's value, from the log where it is known."""
     if log.base is None:
-        value = study.measure(copy.deepcopy(study.model))
+        value = study.measure(copy_model(study.model))
         if not math.isfinite(value):
             raise PruningError(
                 f"{METRICS[study.metric]} of the whole model is {value}: no cost can be told"

@@ -9,7 +9,6 @@ kept outputs, P = kept inputs × K; G separate systems, one a channel of a depth
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from yolox.pruning.groups import PRODUCERS, Group
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import mask_plan, removed_channels
 from yolox.pruning.watch import fixed_layers
+from yolox.utils.model_utils import copy_model
 
 MAX_SAMPLES = 16_384  # positions of a feature map, over all images, that a layer is refitted on
 CONSTANT_DEVIATION = (
@@ -53,10 +53,10 @@ def absorb_constants(
     """
     plan = _still_part(model, groups, plan)
     if not any(plan.removed.values()):
-        return copy.deepcopy(model)
+        return copy_model(model)
     constants = _constants(model, groups, plan, example_input)
     following = _following_norms(model, example_input)
-    absorbed = copy.deepcopy(model)
+    absorbed = copy_model(model)
     for name, axis, channels in removed_channels(groups, plan):
         if axis != "in" or name not in constants:
             continue
@@ -90,7 +90,7 @@ def _constants(
     model: nn.Module, groups: Sequence[Group], plan: PruningPlan, example_input: Tensor
 ) -> dict[str, Tensor]:
     """What each reader's inputs (I,) hold once the removed channels are made constant."""
-    still = copy.deepcopy(model).float().cpu().eval()
+    still = copy_model(model).float().cpu().eval()
     modules = dict(still.named_modules())
     for name, axis, channels in removed_channels(groups, plan):
         layer = modules[name]
@@ -115,7 +115,7 @@ def _constants(
 
 def _following_norms(model: nn.Module, example_input: Tensor) -> dict[str, str]:
     """The batch norm that reads a layer's output directly, by the layer's name."""
-    twin = copy.deepcopy(model).float().cpu().eval()
+    twin = copy_model(model).float().cpu().eval()
     # The tensor is held, so that its id stays its own; in-place layers count up its version.
     made: dict[int, tuple[str, Tensor, int]] = {}
     following: dict[str, str] = {}
@@ -191,7 +191,7 @@ def refit(
         A copy of the model, of the same size; the arguments are not touched.
     """
     images = images.float()
-    whole = copy.deepcopy(model).to(images.device).float().eval()
+    whole = copy_model(model).to(images.device).float().eval()
     following = _following_norms(model, images[:1])
     targets, moments = _observe(whole, images, seed)
     fitted = mask_plan(start or model, groups, plan).to(images.device).float().eval()
@@ -228,7 +228,7 @@ def refit(
         elif recalibrate and name in moments:
             _before(layer, partial(fit_norm, name))
     fitted(images)
-    refitted = copy.deepcopy(model)
+    refitted = copy_model(model)
     refitted.load_state_dict(fitted.state_dict())
     return refitted
 
@@ -250,7 +250,7 @@ def _observe(
     moments: dict[str, tuple[Tensor, Tensor]] = {}
     runs: Counter[str] = Counter()
     generator = torch.Generator().manual_seed(seed)
-    watched = copy.deepcopy(whole)
+    watched = copy_model(whole)
     fixed = fixed_layers(whole)  # such a weight is not the layer's own to fit
 
     def sample(name: str, output: Tensor) -> None:

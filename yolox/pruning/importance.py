@@ -6,7 +6,6 @@ are aggregated, and the group's scores normalised so that groups can be compared
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from yolox.pruning.config import CRITERIA, PruneConfig, PruningError
 from yolox.pruning.groups import Group, Member
+from yolox.utils.model_utils import copy_model
 
 Scorer = Callable[[nn.Module, Sequence[Group]], list[Tensor]]
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -179,7 +179,7 @@ class TaylorScorer:
         Raises:
             ValueError: there are no batches, or the loss is not finite on one of them.
         """
-        twin = copy.deepcopy(model).to(self.device).float().eval().requires_grad_(False)
+        twin = copy_model(model).to(self.device).float().eval().requires_grad_(False)
         readers = [[m for m in group.members if m.axis == "in"] for group in groups]
         weights = {
             member.name: twin.get_parameter(f"{member.name}.weight").requires_grad_(True)

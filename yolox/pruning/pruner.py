@@ -135,6 +135,7 @@ def prune_model(
     images: Tensor | None = None,
     count_input: Tensor | None = None,
     plan: PruningPlan | None = None,
+    groups: Sequence[Group] | None = None,
     on_hint: Callable[[ThresholdHint], None] | None = None,
 ) -> PruneResult:
     """Trace, plan, compensate, cut, verify and count; the argument is not touched.
@@ -150,12 +151,13 @@ def prune_model(
             on the device to do that on.
         count_input: the input that MACs are counted at, `example_input` by default.
         plan: carried out in place of one made here.
+        groups: what `trace_groups` found in the model, where that is known.
         on_hint: see `plan_pruning`.
 
     Raises:
         PruningError: see `plan_pruning`; or the pruned model is not what the masked one is.
     """
-    groups = trace_groups(model, example_input)
+    groups = trace_groups(model, example_input) if groups is None else groups
     count_input = example_input if count_input is None else count_input
     if plan is None:
         plan = plan_pruning(

@@ -113,6 +113,8 @@ class Sparsity:
 
     Attributes:
         config: what was asked for.
+        slot_C: the slot of each penalised channel, int64 (C,); channels of several layers may share
+            one.
     """
 
     def __init__(
@@ -123,7 +125,7 @@ class Sparsity:
         self._momentum = momentum
         self._sizes = [len(norm.channels) for norm in norms]
         device = norms[0].channels.device
-        self._slot_C = slot_C.to(device)
+        self.slot_C = slot_C.to(device)
         # Rows of channels, filled up with C, instead of a scatter-add: that sums in any order on
         # a GPU, and processes would drift apart.
         self._member_SM = _members(slot_C).to(device)
@@ -276,15 +278,15 @@ class Sparsity:
         if not callable(lr):
             return lr
         rates = [lr(getattr(norm.layer, kind)) for norm in self._norms]
-        of_layer = self._slot_C.new_tensor(rates, dtype=torch.float64)
-        sizes = self._slot_C.new_tensor(self._sizes)
-        return of_layer.repeat_interleave(sizes, output_size=len(self._slot_C))
+        of_layer = self.slot_C.new_tensor(rates, dtype=torch.float64)
+        sizes = self.slot_C.new_tensor(self._sizes)
+        return of_layer.repeat_interleave(sizes, output_size=len(self.slot_C))
 
     def _norm(self, values_C: Tensor) -> Tensor:
         """Of each channel's slot, positive, (C,)."""
         padded = torch.cat((values_C, values_C.new_zeros(1)))
         norm_S = padded[self._member_SM].square().sum(dim=1).sqrt()
-        return norm_S.clamp(min=torch.finfo(norm_S.dtype).tiny)[self._slot_C]
+        return norm_S.clamp(min=torch.finfo(norm_S.dtype).tiny)[self.slot_C]
 
     def _parts(self, kind: str, values_C: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Each layer's parameter that is trained, its penalised channels, and their values."""

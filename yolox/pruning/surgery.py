@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Container, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.tracing.channels import Axis
+from yolox.utils.model_utils import copy_model
 
 AXIS_DIMS: dict[Axis, int] = {"in": 1, "out": 0}  # of a weight
 Removed = tuple[str, Axis, Tensor]  # module name, axis, channels
@@ -41,7 +41,7 @@ def apply_plan(model: nn.Module, groups: Sequence[Group], plan: PruningPlan) -> 
     plan.check(groups)
     if empty := plan.emptied():
         raise PruningError(f"the plan empties {', '.join(empty[:3])}: no layer can be cut to that")
-    small = copy.deepcopy(model)
+    small = copy_model(model)
     for name, axis, channels in removed_channels(groups, plan):
         _cut(small.get_submodule(name), axis, channels)
     return small
@@ -57,7 +57,7 @@ def mask_plan(model: nn.Module, groups: Sequence[Group], plan: PruningPlan) -> n
         PruningError: as `apply_plan`.
     """
     plan.check(groups)
-    masked = copy.deepcopy(model)
+    masked = copy_model(model)
     silence(masked, removed_channels(groups, plan))
     return masked
 

@@ -9,6 +9,7 @@ from yolox.bench.results import slower_line, tables, unsteady_line
 from yolox.jobs.measure import Measured, MeasureSettings, measure_models
 from yolox.tools import cli
 from yolox.tools.flags.bench import make_parser
+from yolox.tools.guests import read_guests
 from yolox.tools.words import command_line, speaker
 from yolox.utils.cores import cores, processor
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             labels=args.labels,
             output=args.json,
             command=command_line("bench", *(sys.argv[1:] if argv is None else argv)),
+            guests=read_guests(args.files),
         )
     )
 

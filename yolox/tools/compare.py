@@ -3,38 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from loguru import logger
+from torch import nn
 
+from yolox.bench.guest import Guest
 from yolox.exp import Exp
+from yolox.exp.follow import follow_checkpoint
 from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.jobs.paired import Found, find, paired_differences
-from yolox.models import LoadedModel, load_model
+from yolox.models import ModelSpec, load_model
 from yolox.pruning import ModelFigures, comparison_table, measure_latency
 from yolox.tools import cli
 from yolox.tools.flags.compare import make_parser
+from yolox.tools.guests import read_guests
+from yolox.tools.words import called
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import short_names
 from yolox.utils.model_utils import count_macs, count_params
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Model:
+    """A model to compare.
+
+    Attributes:
+        path: of the checkpoint.
+        layers: the model, counted and timed.
+        network: the same as it is evaluated.
+        spec, pruned: of the checkpoint.
+    """
+
+    path: Path
+    layers: nn.Module
+    network: nn.Module
+    spec: ModelSpec
+    pruned: bool
+
+
 def compare(
-    paths: Sequence[Path],
+    models: Sequence[_Model],
     labels: Sequence[str],
     exp: Exp | None,
+    size: tuple[int, int],
     *,
     runs: int = 30,
     paired: int | None = None,
 ) -> tuple[list[ModelFigures], list[str]]:
-    """The figures of each checkpoint, on this machine's CPU, and what their differences are worth.
+    """The figures of each model, on this machine's CPU, and what their differences are worth.
 
     Args:
-        paths: checkpoints of models for the same input size.
-        labels: one a checkpoint.
+        models: for the same input size.
+        labels: one a model.
         exp: names the data that AP is measured on; None leaves it out.
+        size: (height, width) of the images, pixels.
         runs: timed forward passes a model.
         paired: how often the images are drawn anew for the differences from the first model; None
             leaves them out.
@@ -42,30 +68,23 @@ def compare(
     Raises:
         UserError: see `yolox.jobs.paired.paired_differences`.
     """
-    models = [load_model(path) for path in paths]
-    size = _size(models[0], exp)
     image = 255 * torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    found: list[Found] = []
-    if exp is not None:
-        found = [find(loaded, path, exp) for loaded, path in zip(models, paths, strict=True)]
+    found = [] if exp is None else [_found(model, exp) for model in models]
+    differences = paired_differences(found, paired) if paired else []
     lines = [
         f"{label} against {labels[0]}: AP50-95 {difference.text()}"
-        for label, difference in zip(
-            labels[1:], paired_differences(found, paired) if paired else (), strict=False
-        )
+        for label, difference in zip(labels[1:], differences, strict=False)
     ]
-    times = measure_latency([loaded.model for loaded in models], image, runs=runs)
+    times = measure_latency([model.layers for model in models], image, runs=runs)
     rows = []
-    for number, (path, label, loaded, time) in enumerate(
-        zip(paths, labels, models, times, strict=True)
-    ):
+    for number, (label, model, time) in enumerate(zip(labels, models, times, strict=True)):
         result = found[number].result if found else None
         rows.append(
             ModelFigures(
                 label=label,
-                params=count_params(loaded.model),
-                macs=count_macs(loaded.model, image)[""],
-                file_bytes=path.stat().st_size,
+                params=count_params(model.layers),
+                macs=count_macs(model.layers, image)[""],
+                file_bytes=model.path.stat().st_size,
                 latency_ms=time,
                 ap50_95=result.ap50_95 if result else None,
                 ap50=result.ap50 if result else None,
@@ -74,7 +93,31 @@ def compare(
     return rows, lines
 
 
-def _size(first: LoadedModel, exp: Exp | None) -> tuple[int, int]:
+def _found(model: _Model, exp: Exp) -> Found:
+    """What a model finds, at its own size unless the Exp was given another."""
+    followed = follow_checkpoint(exp, model.spec, model.path, pruned=model.pruned)
+    return find(model.network, model.path, followed)
+
+
+def _opened(path: Path, guest: Guest | None) -> _Model:
+    if guest is None:
+        loaded = load_model(path)
+        return _Model(
+            path=path,
+            layers=loaded.model,
+            network=loaded.model,
+            spec=loaded.spec,
+            pruned=loaded.is_pruned,
+        )
+    layers = guest.module()
+    if layers is None:
+        raise UserError(f"{path} is an exported file: {called('bench')} compares those")
+    return _Model(
+        path=path, layers=layers, network=guest.network(), spec=guest.spec, pruned=guest.pruned
+    )
+
+
+def _size(first: _Model, exp: Exp | None) -> tuple[int, int]:
     """Height and width that all is measured at: as given, or those of the first."""
     given = exp is not None and "test_size" in exp.given
     return exp.test_size if exp is not None and given else first.spec.input_size
@@ -83,6 +126,7 @@ def _size(first: LoadedModel, exp: Exp | None) -> tuple[int, int]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, measure, print."""
     args = make_parser().parse_args(argv)
+    guests = read_guests(args.ckpt)
     labels = args.labels or short_names(args.ckpt)
     if len(labels) != len(args.ckpt):
         raise UserError(f"{len(labels)} labels for {len(args.ckpt)} checkpoints")
@@ -95,11 +139,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     exp = None if args.no_eval else cli.load_exp(args)
     if exp is not None:
         tell_idle(exp, idle_without_training(exp))
-    paths = [resolve_weights(path) for path in args.ckpt]
+    models = [
+        _opened(path if path in guests else resolve_weights(path), guests.get(path))
+        for path in args.ckpt
+    ]
+    size = _size(models[0], exp)
     with cli.telling_whose_data(args, exp):
-        rows, lines = compare(paths, labels, exp, runs=args.runs, paired=args.paired)
-    size = "×".join(map(str, _size(load_model(paths[0]), exp)))
-    title = f"{size} input, batch 1, float32, {torch.get_num_threads()} threads, PyTorch"
+        rows, lines = compare(models, labels, exp, size, runs=args.runs, paired=args.paired)
+    title = (
+        f"{size[0]}×{size[1]} input, batch 1, float32, {torch.get_num_threads()} threads, PyTorch"
+    )
     cli.console().print(comparison_table(rows, title))
     for line in lines:
         logger.info(line)

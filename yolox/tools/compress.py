@@ -43,7 +43,7 @@ from yolox.utils.logger import setup_logger
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, plan, run what is left to do, print."""
-    args = _parse(argv)
+    args = parse(argv)
     pipeline = _plan(args)
     with nullcontext() if args.dry_run else claimed(pipeline.folder):
         stages = pipeline.stages()
@@ -152,7 +152,12 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags, those of a configuration file among them.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
     words = sys.argv[1:] if argv is None else list(argv)
     parser = make_parser()
     args = parser.parse_args(words)

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         evaluation = evaluate_and_write(
             source,
             exp,
-            _settings(args, fabric.device, folder / "eval" / source.stem),
+            eval_settings(args, fabric.device, folder / "eval" / source.stem),
             fabric,
             command=command_line("eval", *(sys.argv[1:] if argv is None else argv)),
         )
@@ -92,7 +92,7 @@ def _refuse(args: argparse.Namespace) -> None:
         raise UserError("--speed times one process: leave out -d and --num_machines")
 
 
-def _settings(args: argparse.Namespace, device: torch.device, folder: Path) -> EvalSettings:
+def eval_settings(args: argparse.Namespace, device: torch.device, folder: Path) -> EvalSettings:
     """The flags as settings; pictures by default in `folder`."""
     precision = args.precision
     if args.fp16:

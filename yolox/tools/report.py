@@ -12,6 +12,7 @@ from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.jobs.report.write import PageSettings, write_report
 from yolox.tools import cli
 from yolox.tools.flags.report import make_parser
+from yolox.tools.guests import read_guests
 from yolox.tools.words import command_line
 
 
@@ -32,9 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         compress=args.compress,
         openvino_precision=args.openvino_precision,
     )
+    guests = read_guests(args.ckpt)
     command = command_line("report", *(sys.argv[1:] if argv is None else argv))
     with cli.telling_whose_data(args, exp):
-        write_report(args.ckpt, exp, args.output, page, command=command)
+        write_report(args.ckpt, exp, args.output, page, command=command, guests=guests)
     show(args.output)
 
 

@@ -8,7 +8,6 @@ from yolox.jobs.prune_latency import LatencySettings
 from yolox.pruning import comparison_table
 from yolox.tools import cli
 from yolox.tools.flags.ultralytics_bench import make_parser
-from yolox.tools.ultralytics_prune import trained_side
 from yolox.ultralytics.installed import begin_safely
 from yolox.utils.errors import UserError
 from yolox.utils.files import short_names
@@ -22,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     begin_safely()
     # Only now: it imports Ultralytics.
     from yolox.ultralytics.compare import compare_files
+    from yolox.ultralytics.detector import trained_side
     from yolox.ultralytics.files import read_detector
 
     models = [read_detector(path) for path in args.files]

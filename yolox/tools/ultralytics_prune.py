@@ -20,7 +20,6 @@ from yolox.tools.words import command_line
 from yolox.ultralytics.installed import begin_safely
 from yolox.utils.locks import claimed
 
-DEFAULT_SIDE = 640
 EVAL_BATCH = 16
 
 
@@ -33,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     begin_safely()
     # Only now: all of these import Ultralytics.
     from yolox.ultralytics.data import average_precision, calibrate
-    from yolox.ultralytics.detector import Detector
-    from yolox.ultralytics.files import read_detector
+    from yolox.ultralytics.detector import Detector, trained_side
+    from yolox.ultralytics.files import is_cut_of, read_detector
     from yolox.ultralytics.job import DetectorJob
 
     model = read_detector(args.model)
@@ -45,6 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     output = args.output or args.model.with_name(f"{args.model.stem}_pruned.pt")
     _require_output(output, args.model)
+    if not (args.overwrite or args.dry_run) and output.exists() and not is_cut_of(output, model):
+        raise PruningError(
+            f"{output} is there, and was not pruned from {args.model}, or trained since: name "
+            "another file as `output`, or replace it with `overwrite=True`"
+        )
     with claimed(output.parent, PruningError, name=output.name):
         config, calibration = calibrate(
             model, args.data, config, args.images, side, scores=args.plan is None
@@ -71,15 +75,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         show(job.run(show_hint))
     _tell_next(args, output)
-
-
-def trained_side(model: object) -> int:
-    """The side of images that a model was trained at."""
-    arguments = getattr(model, "args", {})
-    side = arguments.get("imgsz") if isinstance(arguments, dict) else None
-    if isinstance(side, int) and side > 0:
-        return -(-side // 32) * 32
-    return DEFAULT_SIDE
 
 
 def _require_output(output: Path, source: Path) -> None:

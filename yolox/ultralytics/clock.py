@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ import torch
 from torch import nn
 from ultralytics import YOLO
 
-from yolox.export.runtime import onnxruntime_options, openvino_options
+from yolox.export.sessions import open_onnxruntime, open_openvino
 from yolox.export.settings import ExportError, optional_packages
 from yolox.jobs.prune_latency import Clock, LatencySettings, Work
 from yolox.pruning.latency.table import ConvLayer, conv_layers
@@ -24,6 +28,7 @@ from yolox.utils.model_utils import fuse_model
 from yolox.utils.printable import printable
 
 CLOCKED = ("torch", "onnxruntime", "openvino")
+_EXPORTERS = {"onnx": ("onnx",), "openvino": ("openvino",), "ncnn": ("ncnn", "pnnx")}
 
 
 class DetectorClock(Clock):
@@ -54,18 +59,24 @@ class DetectorClock(Clock):
         return open_file(file, image, self._settings)
 
 
-def export(path: Path, form: str, size: tuple[int, int]) -> Path:
-    """The file that Ultralytics' exporter writes beside a ``.pt``, for images (height, width).
+def export(path: Path, form: str, size: tuple[int, int], *, batch: int = 1) -> Path:
+    """The file or folder that Ultralytics' exporter writes beside a ``.pt``.
+
+    Args:
+        path: of the ``.pt``.
+        form: format, as Ultralytics names it.
+        size: (height, width) of the images.
+        batch: images a run.
 
     Raises:
         ExportError: a package is missing, or the export fails.
     """
-    optional_packages("onnx" if form == "onnx" else form)
+    optional_packages(*_EXPORTERS.get(form, ()))
     more = {"simplify": False} if form == "onnx" else {}  # that takes another package
     try:
-        with quiet():
+        with quiet(), _silent_programs():
             written = YOLO(path, task="detect").export(
-                format=form, imgsz=list(size), device="cpu", verbose=False, **more
+                format=form, imgsz=list(size), batch=batch, device="cpu", verbose=False, **more
             )
     except Exception as error:  # of many kinds
         cause = " ".join(str(error).split())[:300]
@@ -73,19 +84,27 @@ def export(path: Path, form: str, size: tuple[int, int]) -> Path:
     return Path(written)
 
 
+@contextmanager
+def _silent_programs() -> Iterator[None]:
+    """Within it, programs that are started, such as pnnx, write no messages."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def open_file(path: Path, image: Any, settings: LatencySettings) -> Work:
     """One run of an ONNX file on an image (1, 3, H, W) in [0, 1]."""
     if settings.runtime == "openvino":
-        (openvino,) = optional_packages("openvino")
-        core = openvino.Core()
-        options = openvino_options(settings.threads, settings.openvino_precision)
-        request = core.compile_model(core.read_model(path), "CPU", options).create_infer_request()
-        return partial(request.infer, [image])
-    (onnxruntime,) = optional_packages("onnxruntime")
-    session = onnxruntime.InferenceSession(
-        path, onnxruntime_options(settings.threads), providers=["CPUExecutionProvider"]
-    )
-    return partial(session.run, None, {session.get_inputs()[0].name: image})
+        session = open_openvino(path, settings.threads, settings.openvino_precision)
+    else:
+        session = open_onnxruntime(path, settings.threads)
+    return partial(session.run, image)
 
 
 def layers_of(model: nn.Module, size: tuple[int, int]) -> dict[str, ConvLayer]:

@@ -33,6 +33,16 @@ from yolox.utils.device import default_device
 # What they split by head goes by numbers in their code.
 ATTENTION = (AAttn, Attention)
 Batch = dict[str, Any]
+DEFAULT_SIDE = 640  # Ultralytics'
+
+
+def trained_side(model: object) -> int:
+    """The side of images in pixels that a model was trained at, as a multiple of 32."""
+    arguments = getattr(model, "args", {})
+    side = arguments.get("imgsz") if isinstance(arguments, dict) else None
+    if isinstance(side, int) and side > 0:
+        return -(-side // 32) * 32
+    return DEFAULT_SIDE
 
 
 def probe() -> Tensor:

@@ -35,6 +35,8 @@ PLANS = "pruned"  # key of a pruned model's YAML: the plans, the first cut first
 SPARSITY = "sparsity"  # key of a YAML: the settings of the run that wrote the file
 _BUILT = ("backbone", "head")
 _SHOWN = 3  # names in a message
+# What is in a file that was pruned and not trained since; their trainer adds more.
+_CUT = {"epoch", "model", "train_args", "date", "version", "license"}
 # What their loader takes beside their own classes and PyTorch's.
 _PLAIN = ("torch.", "ultralytics.", "numpy.", "pathlib.", "builtins.getattr", "collections.")
 _ACTIVATION = re.compile(r"(torch\.)?nn\.\w+\([\w\s=.,+-]*\)")
@@ -98,6 +100,16 @@ def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, Any]]:
     else:
         _require_as_built(model, path)
     return model, checkpoint
+
+
+def is_cut_of(path: str | Path, model: Any) -> bool:
+    """Whether a file holds what a model was pruned to, and was not trained since."""
+    try:
+        there, content = read_checkpoint(path)
+    except UserError:
+        return False
+    before, after = ([p.to_dict() for p in plans_of(found)] for found in (model, there))
+    return after[:-1] == before and len(after) > len(before) and content.keys() == _CUT
 
 
 def save_detector(model: Any, path: str | Path) -> None:

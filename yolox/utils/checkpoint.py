@@ -76,7 +76,7 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     except pickle.UnpicklingError as error:
         if not zipfile.is_zipfile(path) and _is_damaged(path):
             raise _damaged(path, error) from error
-        if _is_of_ultralytics(path):
+        if is_of_ultralytics(path):
             raise CheckpointError(
                 f"{path} is a model of Ultralytics: prune it with "
                 "`yolox.ultralytics.prune_detector`, train it with "
@@ -185,8 +185,8 @@ def _is_damaged(path: Path) -> bool:
     return _first_bytes(path)[:1] != b"\x80"
 
 
-def _is_of_ultralytics(path: Path) -> bool:
-    """Whether a file names their classes."""
+def is_of_ultralytics(path: Path) -> bool:
+    """Whether a file is a pickle that names classes of Ultralytics. Nothing in it is run."""
     try:
         with allowed_globals_aside():
             names = torch.serialization.get_unsafe_globals_in_checkpoint(path)

@@ -89,7 +89,11 @@ def read_yaml(path: Path) -> Any:
             amount to more than `MAX_NODES` values.
         OSError: it cannot be read.
     """
-    content = read_bounded(path, MAX_YAML_BYTES)
+    return parse_yaml(read_bounded(path, MAX_YAML_BYTES))
+
+
+def parse_yaml(content: bytes | str) -> Any:
+    """The value of a YAML document; raises `DocumentError` as `read_yaml` does."""
     try:
         loader = yaml.SafeLoader(content)
         node = loader.get_single_node()

@@ -49,11 +49,12 @@ def of_cgroups() -> list[int]:
         number, _, name = line.split(":", 2)
         group = _CGROUPS / name.lstrip("/")
         groups = (group, *group.parents) if number == "0" else ()
-        rooms += [room for room in map(_room, groups) if room is not None]
+        rooms += [room for room in map(group_room, groups) if room is not None]
     return rooms
 
 
-def _room(group: Path) -> int | None:
+def group_room(group: Path) -> int | None:
+    """Bytes that a control group still has; None where it has no limit or does not tell."""
     try:
         limit = (group / "memory.max").read_text(encoding="ascii").strip()
         used = int((group / "memory.current").read_text(encoding="ascii"))

@@ -227,7 +227,7 @@ def test_targets_that_are_none(target: str) -> None:
     assert LatencyTarget.parse(target) is None
 
 
-def test_contradictions() -> None:
+def test_fields_at_odds_with_a_latency_are_refused() -> None:
     with pytest.raises(PruningError, match="no scope isomorphic"):
         config(scope="isomorphic")
     with pytest.raises(PruningError, match="no per cost"):

@@ -151,13 +151,13 @@ def build_cache(
         DataError: images that cannot be read, all of them; or there is no room.
     """
     unique = list({image.path: image for image in images}.values())
-    slots, size = _plan(unique, img_size)
+    slots, size = plan_slots(unique, img_size)
     if cache_type == "ram":
         return _in_memory(unique, img_size, slots, size)
     return _on_disk(unique, img_size, slots, size)
 
 
-def _plan(images: Sequence[ImageFile], img_size: tuple[int, int]) -> tuple[Slots, int]:
+def plan_slots(images: Sequence[ImageFile], img_size: tuple[int, int]) -> tuple[Slots, int]:
     """Where each image's pixels go, and the length of the file in bytes."""
     slots = np.zeros((len(images), len(_LEVELS), _SLOT_LENGTH), dtype=np.int64)
     for row, image in zip(slots, images, strict=True):
@@ -175,7 +175,7 @@ def _smaller(images: Sequence[ImageFile], img_size: tuple[int, int], room: float
     """The largest half, quarter or eighth of the input size whose cache fits, for a message."""
     for factor in FACTORS[1:]:
         height, width = (max(_STRIDE, side // factor // _STRIDE * _STRIDE) for side in img_size)
-        size = _plan(images, (height, width))[1]
+        size = plan_slots(images, (height, width))[1]
         if size <= room:
             return f"; at input_size {height},{width} it needs {size / 1e9:.2f} GB and would fit"
     return ""

@@ -133,7 +133,7 @@ class MosaicDetection(Dataset[Item]):
         self.enable_mixup = enable_mixup
         self.mosaic_prob = mosaic_prob
         self.mixup_prob = mixup_prob
-        self._with_objects = [i for i in range(len(dataset)) if len(dataset.labels(i))]
+        self.with_objects = [i for i in range(len(dataset)) if len(dataset.labels(i))]
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -189,11 +189,11 @@ class MosaicDetection(Dataset[Item]):
         )
         out = np.full((height, width, 3), PAD_VALUE, dtype=np.uint8)
         labels = [
-            self._draw_tile(out, i, quadrant, centre, matrix) for quadrant, i in enumerate(indices)
+            self.draw_tile(out, i, quadrant, centre, matrix) for quadrant, i in enumerate(indices)
         ]
         return out, np.concatenate(labels)
 
-    def _draw_tile(
+    def draw_tile(
         self,
         out: Image,
         index: int,
@@ -235,7 +235,7 @@ class MosaicDetection(Dataset[Item]):
     def _mixup(self, img: Image, labels: Floats, rng: np.random.Generator) -> tuple[Image, Floats]:
         """Blend with half of another image that has objects; both images' labels."""
         height, width = self.img_size
-        index = self._with_objects[int(rng.integers(len(self._with_objects)))]
+        index = self.with_objects[int(rng.integers(len(self.with_objects)))]
         jitter = rng.uniform(*self.mixup_scale)
         mirror = rng.random() < 0.5
         sample = self.dataset.samples[index]

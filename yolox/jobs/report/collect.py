@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from loguru import logger
 from torch import nn
 
+from yolox.bench.guest import Guest, Guests
 from yolox.bench.plan import file_bytes
 from yolox.evaluators import (
     Curves,
@@ -33,6 +35,7 @@ from yolox.report import (
     ClassRow,
     Curve,
     Fact,
+    LayerBar,
     ModelRow,
     Report,
 )
@@ -97,6 +100,7 @@ class _Model:
     Attributes:
         network: what is evaluated: the checkpoint's model, or an exported file in its runtime.
         loaded: the checkpoint, None for an exported file.
+        guest: what a file of another program holds; of other files None.
     """
 
     label: str
@@ -104,6 +108,7 @@ class _Model:
     network: nn.Module
     spec: ModelSpec
     loaded: LoadedModel | None
+    guest: Guest | None = None
     evaluator: Evaluator | None = None
     result: EvalResult | None = None
     detections: Sequence[ImageDetections] = ()
@@ -118,13 +123,30 @@ class _Model:
         """Whether it was, by its file."""
         if isinstance(self.network, ExportedModel):
             return self.network.info.pruned
+        if self.guest is not None:
+            return self.guest.pruned
         return self.loaded is not None and self.loaded.is_pruned
+
+    @property
+    def layers(self) -> nn.Module | None:
+        """The model's own layers, None where it is an exported file."""
+        if self.guest is not None:
+            return self.guest.module()
+        return None if self.loaded is None else self.loaded.model
+
+    @property
+    def prunings(self) -> Sequence[Mapping[str, Any]]:
+        """What is recorded of each pruning."""
+        if self.guest is not None:
+            return self.guest.prunings()
+        return [] if self.loaded is None else self.loaded.pruning
 
 
 def gather_report(
     paths: Sequence[Path],
     exp: Exp | None,
     settings: ReportSettings,
+    guests: Guests | None = None,
 ) -> Report:
     """Everything that a report says of these checkpoints.
 
@@ -138,6 +160,7 @@ def gather_report(
             checkpoint that one was made from is here too.
         exp: names the data to evaluate on; None leaves out whatever needs them.
         settings: what to show.
+        guests: of those files that are of other programs, what they hold.
 
     Raises:
         UserError: a file that cannot be read, classes that differ, data that are not there.
@@ -148,7 +171,10 @@ def gather_report(
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise UserError(f"two models share a label: {', '.join(twice)}; `labels` names them")
     arithmetic = settings.openvino_precision
-    models = [_opened(path, label, arithmetic) for path, label in zip(paths, labels, strict=True)]
+    models = [
+        _opened(path, label, arithmetic, (guests or {}).get(path))
+        for path, label in zip(paths, labels, strict=True)
+    ]
     if size := settings.measured_size:
         others = [model.label for model in models if model.spec.input_size != size]
         if others:
@@ -162,9 +188,9 @@ def gather_report(
     sure = certainty_of(
         first.evaluator, [model.detections for model in models], [model.ap for model in models]
     )
-    ends = _checkpoints(first, models)
+    ends = _with_layers(first, models)
     return Report(
-        title=settings.title or f"{exp.exp_name if exp else first.label}: model report",
+        title=settings.title or f"{_subject(exp, first)}: model report",
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         models=_rows(models, settings.measured, sure),
         measured_on=settings.measured_on,
@@ -173,10 +199,10 @@ def gather_report(
         input_size=_sizes(models),
         certainty=sure.text,
         change_interval=sure.change,
-        asked=(*settings.asked, *(pruning_facts(*ends) if ends else ())),
+        asked=(*settings.asked, *(_pruning_facts(*ends) if ends else ())),
         classes=_classes(first, last),
         curves=_curves(first, last),
-        layers=layer_bars(ends[0].model, ends[1].model) if ends else (),
+        layers=_layer_bars(*ends) if ends else (),
         scales=scale_histograms(_ends(models)),
         pairs=shown_pairs(
             first.evaluator.dataset,
@@ -193,29 +219,57 @@ def gather_report(
     )
 
 
-def _checkpoints(first: _Model, models: Sequence[_Model]) -> tuple[LoadedModel, LoadedModel] | None:
-    """Of the model before and the one after, for an exported file what it was made from.
+def _with_layers(first: _Model, models: Sequence[_Model]) -> tuple[_Model, _Model] | None:
+    """The model before and the one after, for an exported file the checkpoint it was made from.
 
     None where they are not among the models.
     """
-    loaded = {file_digest(model.path): model.loaded for model in models if model.loaded is not None}
+    known = {file_digest(model.path): model for model in models if model.layers is not None}
 
-    def of(model: _Model) -> LoadedModel | None:
+    def of(model: _Model) -> _Model | None:
         if isinstance(model.network, ExportedModel):
-            return loaded.get(model.network.info.checkpoint_sha256)
-        return model.loaded
+            return known.get(model.network.info.checkpoint_sha256)
+        return None if model.layers is None else model
 
     before, after = of(first), of(models[-1])
     return (before, after) if before is not None and after is not None else None
 
 
+def _subject(exp: Exp | None, first: _Model) -> str:
+    """What a page is of: the recipe, unless the first model is of another program."""
+    return first.label if exp is None or first.guest is not None else exp.exp_name
+
+
+def _pruning_facts(before: _Model, after: _Model) -> list[Fact]:
+    facts = pruning_facts(after.prunings[len(before.prunings) :])
+    if before.loaded is None or after.loaded is None:
+        return facts
+    old, new = before.loaded.spec.act, after.loaded.spec.act
+    return facts + ([Fact(name="activation", value=f"{old} → {new}")] if old != new else [])
+
+
+def _layer_bars(before: _Model, after: _Model) -> tuple[LayerBar, ...]:
+    old, new = before.layers, after.layers
+    return () if old is None or new is None else layer_bars(old, new)
+
+
 def _ends(models: Sequence[_Model]) -> dict[str, nn.Module]:
-    """The first and the last checkpoint's models by label; the same one only once."""
-    kept = [model for model in models if model.loaded is not None]
-    return {model.label: model.network for model in (*kept[:1], *kept[-1:])}
+    """The first and the last model that has layers, by label; the same one only once."""
+    kept = [(model.label, model.layers) for model in models]
+    known = [(label, layers) for label, layers in kept if layers is not None]
+    return dict((*known[:1], *known[-1:]))
 
 
-def _opened(path: Path, label: str, openvino_precision: str) -> _Model:
+def _opened(path: Path, label: str, openvino_precision: str, guest: Guest | None) -> _Model:
+    if guest is not None:
+        return _Model(
+            label=label,
+            path=guest.path,
+            network=guest.network(),
+            spec=guest.spec,
+            loaded=None,
+            guest=guest,
+        )
     if not is_exported(path):
         loaded = load_model(path)
         return _Model(label=label, path=path, network=loaded.model, spec=loaded.spec, loaded=loaded)
@@ -269,17 +323,15 @@ def _rows(
     models: Sequence[_Model], measured: Sequence[ModelRow], sure: Certainty
 ) -> tuple[ModelRow, ...]:
     latencies = {row.label: row.latencies for row in measured}
-    checkpoints = {
-        file_digest(model.path): model.loaded.model for model in models if model.loaded is not None
-    }
+    known = {file_digest(model.path): model.layers for model in models if model.layers is not None}
     roles = dict.fromkeys((model.label for model in models), "")
     roles[models[-1].label] = "after"
     roles[models[0].label] = "before"
     rows = []
     for number, model in enumerate(models):
-        network: nn.Module | None = model.network
+        network = model.layers
         if isinstance(model.network, ExportedModel):
-            network = checkpoints.get(model.network.info.checkpoint_sha256)
+            network = known.get(model.network.info.checkpoint_sha256)
         image = torch.zeros(1, 3, *model.spec.input_size)
         idle = training_bytes(model.loaded, model.path) if model.loaded else 0
         rows.append(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from yolox.models import LoadedModel
 from yolox.report import Fact
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import machine
@@ -19,9 +18,8 @@ _PACKAGES = ("torch", "torch-pruning", "onnx", "onnxruntime", "openvino", "ncnn"
 _NAMES = {"macs": "MACs", "params": "parameters"}
 
 
-def pruning_facts(first: LoadedModel, last: LoadedModel) -> list[Fact]:
-    """What the prunings between the two were told to do, from the last one's provenance."""
-    new = last.pruning[len(first.pruning) :]
+def pruning_facts(new: Sequence[Mapping[str, Any]]) -> list[Fact]:
+    """What prunings were told to do, from what is recorded of each."""
     facts = []
     for number, entry in enumerate(new, start=1):
         config: Mapping[str, Any] = entry.get("plan", {}).get("config", {})
@@ -30,13 +28,14 @@ def pruning_facts(first: LoadedModel, last: LoadedModel) -> list[Fact]:
         facts += [
             Fact(name=f"budget{step}", value=_budget(config)),
             Fact(name=f"criterion{step}", value=criterion),
-            Fact(name=f"compensation{step}", value=_compensation(entry.get("compensation", {}))),
         ]
+        if "compensation" in entry:
+            done = _compensation(entry["compensation"])
+            facts.append(Fact(name=f"compensation{step}", value=done))
         if measured := entry.get("latency"):
             times = f"{measured['parent_ms']:.2f} → {measured['result_ms']:.2f} ms"
             facts.append(Fact(name=f"latency then{step}", value=f"{times}, {measured['setting']}"))
-    old, act = first.spec.act, last.spec.act
-    return facts + ([Fact(name="activation", value=f"{old} → {act}")] if old != act else [])
+    return facts
 
 
 def version_facts(files: Mapping[str, Path]) -> list[Fact]:

@@ -59,7 +59,7 @@ def scale_histograms(models: Mapping[str, nn.Module]) -> ScaleHistograms | None:
 def _part(name: str) -> str:
     if name.startswith("backbone."):
         return "backbone" if name.startswith("backbone.backbone.") else "neck"
-    return "head"
+    return "head" if name.startswith("head.") else "model"
 
 
 def _stage(name: str) -> str:

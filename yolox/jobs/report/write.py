@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from yolox.bench.guest import Guests
 from yolox.exp import Exp
 from yolox.jobs.report.collect import ReportSettings, gather_report
 from yolox.jobs.report.commands import commands_of, targets_of
@@ -46,6 +47,7 @@ def write_report(
     page: PageSettings,
     *,
     command: str = "",
+    guests: Guests | None = None,
 ) -> Report:
     """Read, evaluate, and write the page.
 
@@ -56,12 +58,15 @@ def write_report(
         output: the HTML file.
         page: what else goes into it.
         command: the line that does it again, for the page.
+        guests: of those files that are of other programs, what they hold.
 
     Raises:
         UserError: a file that cannot be read, data that are not there, classes that differ.
     """
-    paths = [resolve_weights(path) for path in files]
-    labels = page.labels or tuple(short_names(paths))
+    guests = guests or {}
+    given = [path if path in guests else resolve_weights(path) for path in files]
+    labels = page.labels or tuple(short_names(given))
+    paths = [guests[path].path if path in guests else path for path in given]
     bench = read_bench(page.bench, paths, labels) if page.bench else BenchFigures()
     commands = commands_of(paths, page.compress, command)
     settings = ReportSettings(
@@ -78,6 +83,6 @@ def write_report(
     )
     # Before minutes of evaluation are lost.
     require_writable(output.parent)
-    report = gather_report(paths, exp, settings)
+    report = gather_report(paths, exp, settings, {guest.path: guest for guest in guests.values()})
     save_report(report, output)
     return report

@@ -10,7 +10,6 @@ twice.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from yolox.pruning.tracing.channels import Axis, Channels, Indices
 from yolox.pruning.tracing.label_trace import MODEL_INPUT, MODEL_OUTPUT, LabelTrace
 from yolox.pruning.tracing.labels import tensors_of
 from yolox.pruning.watch import describe, fixed_layers, one_line, watch_calls
-from yolox.utils.model_utils import replace_module
+from yolox.utils.model_utils import copy_model, replace_module
 from yolox.utils.threads import single_threaded
 
 TRIAL = (Probe(draw=1, training=False, noise=False, batch=1),)
@@ -99,7 +98,7 @@ def _copy(model: nn.Module) -> tuple[nn.Module, dict[str, str]]:
     """A copy that can be traced, and the layers that keep their channels."""
     try:
         fixed = fixed_layers(model)
-        twin = copy.deepcopy(model).float().cpu().eval()
+        twin = copy_model(model).float().cpu().eval()
         for parameter in twin.parameters():
             parameter.requires_grad_(True)
     except PruningError:

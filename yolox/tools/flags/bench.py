@@ -22,7 +22,10 @@ def make_parser() -> argparse.ArgumentParser:
         "files",
         type=Path,
         nargs="+",
-        help="checkpoints or exported files: .pth, .onnx, .xml, .param, .torchscript",
+        help=(
+            "checkpoints or exported files: .pth, .onnx, .xml, .param, .torchscript; a .pt of "
+            "Ultralytics, or a file or folder that its exporter wrote"
+        ),
     )
     parser.add_argument(
         "--labels",

@@ -21,7 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         required=True,
-        help="checkpoints to compare; the first is the reference",
+        help="checkpoints to compare, a .pt of Ultralytics among them; the first is the reference",
     )
     parser.add_argument(
         "--labels",

@@ -23,7 +23,8 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         help=(
-            "checkpoints or exported files; the first is the model before, the last the model after"
+            "checkpoints or exported files, of Ultralytics too; the first is the model before, "
+            "the last the model after"
         ),
     )
     parser.add_argument(

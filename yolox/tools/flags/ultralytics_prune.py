@@ -49,6 +49,11 @@ def make_parser() -> argparse.ArgumentParser:
             "model was trained at)"
         ),
     )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace a file that was not pruned from this model, or trained since",
+    )
     add("--seed", type=parts.seed, default=0, help="seed of all random choices")
     add_pruning(parser)
     add_accuracy(parser)
