@@ -8,13 +8,14 @@ NETWORKS := .venv/networks
 # other's half. What a file makes once for all its tests is seldom made twice then.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo docs install networks lint test test-fast clean
+.PHONY: help demo docs figures install networks lint test test-fast clean
 
 help:
 	@echo "make demo     train, prune, fine-tune and compare on built-in data (about 5 minutes)"
 	@echo "make test     run all tests"
 	@echo "make test-fast  run those of readers, models, evaluation and utilities: a minute or two"
 	@echo "make docs     build the documentation into site/, broken links being errors"
+	@echo "make figures  draw the pictures of the documentation again"
 	@echo "make lint     style, types and layers"
 	@echo "make install  make .venv with the versions of constraints.txt"
 
@@ -56,6 +57,10 @@ docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict
 	$(BIN)/mkdocs build --strict -f mkdocs.zh.yml
 	$(BIN)/python docs/translations.py
+
+# The charts are drawn from benchmarks/results; what measures those again takes hours.
+figures: $(INSTALLED)
+	$(BIN)/python docs/figures.py --demo
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -6,8 +6,8 @@
 Makes COCO sets with as many images, 7.3 objects an image and a polygon an object (the images are
 links to a few files), and measures each step in a process of its own:
 
-    read       the annotation file becomes records
-    set        `COCODataset`: records, checks, image headers, samples
+    read       the annotation file becomes records, and what was read is kept in a cache folder
+    set        `COCODataset`: records from there, checks, image headers, samples
     again      the same once more, as every further process of a run does
     metrics    COCO AP with a hundred detections an image, of at most 5,000 images
 

@@ -140,7 +140,7 @@ def test_resume_needs_a_training_state(tiny_exp: Path, trained: Path, tmp_path: 
 
 def test_a_resumed_run_keeps_its_activation(tiny_exp: Path, tmp_path: Path) -> None:
     _train(tiny_exp, tmp_path, max_epoch=1)
-    with pytest.raises(CheckpointError, match="trained with silu, and goes on with it"):
+    with pytest.raises(CheckpointError, match="trained with silu, and continues with it"):
         new_trainer(tiny_exp, tmp_path, options=TrainOptions(resume=True, act="mish"))
 
 

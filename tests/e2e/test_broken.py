@@ -156,7 +156,7 @@ def test_a_disk_that_stays_full_ends_the_run(
     assert "epoch 4 could not be saved" in error  # the third in a row
     assert "(File too large)" in error
     latest = tmp_path / "out" / "tiny" / "latest_ckpt.pth"
-    assert f"-c {latest} --resume goes on from epoch 2" in error
+    assert f"-c {latest} --resume continues from epoch 2" in error
     assert _saved_epoch(tmp_path) == 1
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -271,7 +271,7 @@ def test_signals_end_a_run_with_a_hint(
     assert _train(tmp_path, *args) == status
     error = _only_error(capsys)
     latest = tmp_path / "out" / "tiny" / "latest_ckpt.pth"
-    assert error.endswith(f"stopped in epoch 3 of 9: -c {latest} --resume goes on from epoch 3")
+    assert error.endswith(f"stopped in epoch 3 of 9: -c {latest} --resume continues from epoch 3")
     assert signal.getsignal(number) == handler
     assert _saved_epoch(tmp_path) == 2
     assert multiprocessing.active_children() == []

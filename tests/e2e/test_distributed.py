@@ -262,7 +262,7 @@ def test_command_with_two_processes_leaves_none(devkit: Path, tmp_path: Path, ho
     if how == "SIGINT":
         assert process.returncode == 130
         assert "stopped in epoch " in last
-        assert "--resume goes on from epoch" in last
+        assert "--resume continues from epoch" in last
         assert len(error_lines(log)) == 1
     else:
         assert process.returncode == 1

@@ -210,7 +210,7 @@ def test_a_runtime_that_is_broken_is_not_called_missing(
 
     monkeypatch.setattr("importlib.import_module", broken)
     said = problem(exported("onnx"))
-    assert "installed but broken, install anew: onnxruntime (onnxruntime: libsomething" in said
+    assert "installed but broken, install again: onnxruntime (onnxruntime: libsomething" in said
     assert "pip install" not in said
 
 

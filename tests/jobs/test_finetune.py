@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.runs import command, new_trainer
+from tests.runs import command, new_trainer, read
 from yolox.exp import Exp, ExpError
 from yolox.jobs.train import TrainOptions
 from yolox.jobs.train.finetune import FULL_RATE_UPDATES, LEAST_RATE, build_ema, fine_tuning
@@ -246,3 +246,14 @@ def test_a_penalty_of_the_recipe_ends_with_the_pruning(
     trainer = new_trainer(tiny_exp, tmp_path, options=options, given=("sparsity", 0.1))
     assert trainer.regularizer is not None
     assert trainer.recipe["sparsity"] == 0.1
+
+
+@pytest.mark.parametrize("given", [(), ("test_size", "96,64")])
+def test_it_is_evaluated_at_the_size_of_the_pruned_file(
+    given: tuple[str, ...], tiny_exp: Path, pruned: Path, tmp_path: Path
+) -> None:
+    """The Exp may have another: what is exported later has the size that was trained."""
+    options = TrainOptions(checkpoint=pruned)
+    trainer = new_trainer(tiny_exp, tmp_path, options=options, given=given, test_size=(128, 160))
+    size = (128, 160) if given else tuple(read(pruned)["spec"]["input_size"])
+    assert trainer.spec.input_size == size

@@ -176,7 +176,7 @@ def test_a_logger_that_fails_is_left_out(fails: str, tmp_path: Path, warnings: l
     assert good.told == ALL
     assert bad.told == [*ALL[: ALL.index(fails) + 1], "finish failed"]
     assert warnings == [
-        "no more fake curves (no network): training goes on without them; mend it\n"
+        "no more fake curves (no network): training continues without them; mend it\n"
     ]
 
 

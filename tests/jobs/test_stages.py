@@ -260,7 +260,5 @@ def test_a_folder_that_cannot_be_cleared_is_told(
 
     work.run()
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(
-        UserError, match=r"two is done anew, and .*two cannot be put out of its way"
-    ):
+    with pytest.raises(UserError, match=r"two runs again, and .*two cannot be put out of its way"):
         work.run(second="x")

@@ -32,7 +32,7 @@ def test_a_run_does_not_write_over_its_own_start(
     assert command(train.main, *common, "--sparsity", "0.01") == 1
     error = capsys.readouterr().err
     assert f"writes its checkpoints into {folder}, over {best}, which it starts" in error
-    assert "-expn tiny_2, or go on with the run that stopped there with --resume" in error
+    assert "-expn tiny_2, or continue the run that stopped there with --resume" in error
     assert tree(folder) == before
     # Also where the path goes another way, and it is the teacher.
     around = TrainOptions(teacher=tmp_path / "out" / "." / ".." / "out" / "tiny" / "best_ckpt.pth")
@@ -80,7 +80,7 @@ def test_a_stopped_run_says_how_it_goes_on(own_exp: Path, tmp_path: Path) -> Non
             return first
 
         trainer.evaluate = evaluate
-        with pytest.raises(Interrupted, match=re.escape(f": {words} goes on from epoch ")):
+        with pytest.raises(Interrupted, match=re.escape(f": {words} continues from epoch ")):
             trainer.train()
 
 
@@ -187,5 +187,5 @@ def test_an_exp_of_another_model_is_told_and_refused_where_it_is_asked_for(
     told = f"{path} holds a model of depth 0.33, width 0.125, the Exp describes depth 0.67, width"
     assert told in capsys.readouterr().err
     assert (trainer.spec.depth, trainer.spec.width) == (0.33, 0.125)
-    with pytest.raises(CheckpointError, match=r"cannot go on with .*width 0\.25: leave that out"):
+    with pytest.raises(CheckpointError, match=r"not continue with .*width 0\.25: leave that out"):
         new_trainer(tiny_exp, tmp_path, options=options, given=("width", 0.25))

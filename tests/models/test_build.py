@@ -119,7 +119,7 @@ def test_transfer_to_another_number_of_classes() -> None:
     assert report.shape_differs["head.cls_preds.0.bias"] == ((3,), (5,))
     assert report.missing == ()
     assert len(report.taken) + 6 == report.total == len(model.state_dict())
-    assert "6 start anew" in str(report)
+    assert "6 start at random" in str(report)
     assert "head.cls_preds.0.bias (3,) → (5,)" in str(report)
     theirs = source.state_dict()
     for name, value in model.state_dict().items():

@@ -433,7 +433,7 @@ def test_the_hint_by_hand() -> None:
     assert hint.reachable == pytest.approx((3 + 3 * 2) / 12)
     assert (hint.asked, hint.max_sparsity) == (0.5, 0.75)
     first, second = hint.lines()
-    assert "empties no layer: 4, which is 25% of the channels; limited by a (up to 4)" in first
+    assert "empties no layer is 4: 25% of the channels; limited by a (up to 4)" in first
     assert "50% of the channels would empty 1 (a)" in second
     assert "up to 75% of the channels can go" in second
 
@@ -451,8 +451,8 @@ def test_the_hint_sets_dead_layers_aside() -> None:
     assert hint.zero == pytest.approx(6 / 16)
     zero, dead, threshold, _ = hint.lines()
     assert zero == "37.5% of the channels score 0"
-    assert dead.startswith("layers whose every channel scores 0: 1 (c); with max_sparsity 0.75")
-    assert "empties no layer: 4, which is 38% of the channels" in threshold
+    assert dead.startswith("layers whose every channel scores 0: 1 (c); with `max_sparsity` 0.75")
+    assert "empties no layer is 4: 38% of the channels" in threshold
     # A layer of which one slot is left: the cap is a quarter.
     low = threshold_hint([group("d", 8)], [torch.tensor([0.0] * 7 + [1])], bare())
     assert low.ratio == low.reachable == 7 / 8

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.report.made_up import HOSTILE, SECTIONS, Page, full_report
-from yolox.report import Curve, ModelRow, Picture, Report, render, save_report
+from yolox.report import Curve, Mark, ModelRow, Picture, Report, render, save_report
 from yolox.report.formats import count, file_size, milliseconds, share
 from yolox.report.render import MAX_CURVES, chosen_curves
 from yolox.report.tables import answers, class_table, model_table
 from yolox.utils.errors import UserError
+from yolox.utils.logger import setup_logger
 
 
 def _svgs(html: str) -> list[str]:
@@ -78,7 +79,7 @@ def test_without_latency_there_is_neither_column_nor_diagram() -> None:
     html = render(dataclasses.replace(report, models=rows))
     assert "onnxruntime" not in html
     assert "atency" not in html
-    assert "Not measured: no timings were given." in html
+    assert "Not measured: give the file of yolox bench --json as --bench." in html
     assert len(_svgs(html)) == 1 + 4 + 2 + 2 + 1 + 1
 
 
@@ -195,6 +196,40 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="it is a folder"):
         save_report(full_report(), tmp_path)
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+
+
+def test_a_page_that_would_be_too_large_shows_fewer_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = full_report()
+    (pair,) = report.pairs
+    uri = "data:image/jpeg;base64," + 9999 * "AAAA"
+    large = tuple(dataclasses.replace(picture, uri=uri) for picture in pair.pictures)
+    pair = dataclasses.replace(pair, pictures=large)
+    pairs = tuple(dataclasses.replace(pair, name=f"image_{i}.jpg") for i in range(3))
+    whole = dataclasses.replace(report, pairs=pairs)
+    two = render(dataclasses.replace(whole, pairs=pairs[:2]))
+    setup_logger()
+    monkeypatch.setitem(save_report.__globals__, "MAX_BYTES", len(two) + 5_000)
+    save_report(whole, tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == two
+    assert "2 of 3 images are shown" in capsys.readouterr().err
+    monkeypatch.setitem(save_report.__globals__, "MAX_BYTES", 1000)
+    save_report(whole, tmp_path / "page.html")
+    assert "image_0.jpg" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "without any image: compare fewer models" in capsys.readouterr().err
+
+
+def test_a_box_beyond_the_picture_is_framed_within_it() -> None:
+    report = full_report()
+    (pair,) = report.pairs
+    first = pair.pictures[0]
+    marks = (Mark(box=(-30.0, -8.0, first.width + 9.0, 20.0), name="cat 0.31"),)
+    pictures = (dataclasses.replace(first, marks=marks), *pair.pictures[1:])
+    pairs = (dataclasses.replace(pair, pictures=pictures),)
+    html = render(dataclasses.replace(report, pairs=pairs))
+    frame = f'class="dash" x="2" y="2" width="{first.width - 4}" height="21"'
+    assert frame in html
 
 
 def test_what_cannot_be_a_report() -> None:

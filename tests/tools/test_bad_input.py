@@ -469,7 +469,7 @@ def test_another_number_of_classes_in_train_is_transferred_and_said(
     log = capsys.readouterr().err
     (line,) = [line for line in log.splitlines() if "tensors taken" in line]
     assert str(path) in line
-    assert "6 start anew since their shapes differ" in line
+    assert "6 start at random, as their shapes differ" in line
     assert "head.cls_preds.0.weight (2, 32, 1, 1) → (3, 32, 1, 1)" in line
 
 

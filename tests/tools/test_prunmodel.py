@@ -215,7 +215,7 @@ def test_steps_train_in_between_and_go_on_where_they_stopped(
     output.unlink()
     latest[1].unlink()
     assert command(prunmodel.main, *args, *steps) == 0
-    assert "going on with the run" in capsys.readouterr().err
+    assert "continuing the run" in capsys.readouterr().err
     assert tree(folder / "step_1") == kept
     assert differences(read(output)["model"], content["model"]) == []
 

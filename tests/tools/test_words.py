@@ -261,8 +261,8 @@ def test_how_a_run_goes_on(tmp_path: Path) -> None:
     folder.saved = 2
     latest = tmp_path / "my runs" / "latest_ckpt.pth"
     hint = folder.resume_hint()
-    assert hint == f"`checkpoint='{latest}'` `resume=True` goes on from epoch 3"
-    assert speaker(parser_of("train"))(hint) == f"-c '{latest}' --resume goes on from epoch 3"
+    assert hint == f"`checkpoint='{latest}'` `resume=True` continues from epoch 3"
+    assert speaker(parser_of("train"))(hint) == f"-c '{latest}' --resume continues from epoch 3"
 
 
 # ------------------------------------------------------------------------- whose data, which place

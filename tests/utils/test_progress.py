@@ -44,3 +44,17 @@ def test_a_log_has_a_line_at_least_every_half_a_minute(monkeypatch):
     finally:
         logger.remove(handler)
     assert lines == [f"scoring batch: {number} of 10\n" for number in (4, 8)]
+
+
+def test_a_loop_that_logs_by_itself_gets_no_line(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    lines = []
+    handler = logger.add(lines.append, format="{message}")
+    try:
+        now = itertools.count(step=9)
+        for number in track(range(10), "Epoch 1/8", clock=lambda: next(now)):
+            if number % 2:
+                logger.info(f"iter {number}")
+    finally:
+        logger.remove(handler)
+    assert lines == [f"iter {number}\n" for number in (1, 3, 5, 7, 9)]

@@ -218,7 +218,7 @@ def _typical(records: Iterable[tuple[int, int, float]], layers: int) -> list[flo
     unseen = [str(layer) for layer in range(layers) if not sums[layer]]
     if unseen:
         raise ExportError(
-            f"this runtime does not tell the time of layers {', '.join(unseen)} of {layers}: "
+            f"this runtime does not report the time of layers {', '.join(unseen)} of {layers}: "
             "prune to a target in macs instead, or take another `runtime`"
         )
     return [

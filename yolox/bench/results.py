@@ -125,7 +125,7 @@ def unsteady_line(results: Sequence[Result]) -> str:
     if not found:
         return ""
     return (
-        f"unsteady, so take their ratios for rough ones: {'; '.join(found)}; something else may "
+        f"unsteady, so their ratios are rough: {'; '.join(found)}; something else may "
         "keep this machine busy"
     )
 

@@ -87,7 +87,7 @@ def explain(error: Exception) -> UserError | None:
     if get_world_size() > 1 and (isinstance(error, _LOST) or "gloo" in text or "NCCL" in text):
         return PeerLostError(
             "another process of the run ended or cannot be reached: its own messages say why; "
-            "the run's latest_ckpt.pth as `checkpoint`, with `resume`, goes on "
+            "the run's latest_ckpt.pth as `checkpoint`, with `resume`, continues it "
             f"({text.splitlines()[0]})"
         )
     if isinstance(error, _LOST):

@@ -112,7 +112,7 @@ def _verdict(first: Sequence[int | None], last: Sequence[int]) -> int:
             raise UserError(
                 f"process {rank} of {len(first)} was ended by {signal.Signals(-status).name}"
                 f"{cause}: the run stopped; its latest_ckpt.pth as `checkpoint`, with "
-                "`resume`, goes on"
+                "`resume`, continues it"
             )
     causes = [status for status in (*first, *last) if status and status > 0]
     own = [status for status in causes if status != PEER_LOST_STATUS]
@@ -120,7 +120,7 @@ def _verdict(first: Sequence[int | None], last: Sequence[int]) -> int:
         return own[0]
     raise UserError(
         "the connection to a process on another machine was lost: that machine's log says why; "
-        "its latest_ckpt.pth as `checkpoint`, with `resume`, goes on"
+        "its latest_ckpt.pth as `checkpoint`, with `resume`, continues it"
     )
 
 

@@ -90,7 +90,7 @@ class CheckpointFolder:
                 raise CheckpointError(
                     f"epoch {done} could not be saved: {error}; {self.resume_hint()}"
                 ) from error
-            logger.warning(f"epoch {done} is not saved, training goes on: {error}")
+            logger.warning(f"epoch {done} is not saved, training continues: {error}")
             return is_best and name != BEST
         self._failures = 0
         self.saved = done
@@ -99,5 +99,5 @@ class CheckpointFolder:
     def resume_hint(self) -> str:
         """Where a resumed run would start."""
         if self.saved:
-            return f"{self._goes_on} goes on from epoch {self.saved + 1}"
+            return f"{self._goes_on} continues from epoch {self.saved + 1}"
         return "there is no checkpoint of this run to resume from yet"

@@ -97,7 +97,7 @@ def restore_state(
     beside, saved = _beside(objective, model), state.get("objective", {})
     if {k: v.shape for k, v in beside.items()} != {k: v.shape for k, v in saved.items()}:
         raise CheckpointError(
-            "the run was stopped with another objective, so it cannot go on: it also trained "
+            "the run was stopped with another objective, so it cannot continue: it also trained "
             f"{', '.join(saved) or 'nothing'}, this one {', '.join(beside) or 'nothing'}. Resume "
             "with the same `teacher` and distill_* fields"
         )
@@ -115,8 +115,8 @@ def restore_state(
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
-            "the run was stopped with another model or optimizer, so it cannot go on: resume with "
-            "the Exp that it was started with, or start a new run from its weights, as "
+            "the run was stopped with another model or optimizer, so it cannot continue: resume "
+            "with the Exp that it was started with, or start a new run from its weights, as "
             f"`checkpoint` with another `name` ({str(error).splitlines()[0]})"
         ) from error
     for group, own in zip(optimizer.param_groups, options, strict=True):
@@ -130,9 +130,9 @@ def restore_state(
         torch.set_rng_state(state["torch_rng"].cpu())
     except (RuntimeError, TypeError, KeyError) as error:
         raise CheckpointError(
-            "the run was stopped with another precision or version of PyTorch, so it cannot go on "
-            f"to the bit ({str(error).splitlines()[0]}): go on as it was started, or start a new "
-            "run from its weights, as `checkpoint` with another `name`"
+            "the run was stopped with another precision or version of PyTorch, so it cannot "
+            f"continue to the bit ({str(error).splitlines()[0]}): continue as it was started, or "
+            "start a new run from its weights, as `checkpoint` with another `name`"
         ) from error
     return state["epoch"], *state["best"]
 

@@ -23,4 +23,4 @@ def advice_on(theirs: Sequence[str], source: tuple[str, str], others: Sequence[s
         spelled = dict(zip(rows, others, strict=True))
         names = [spelled.get(i, own) for i, own in enumerate(theirs)]
         advice = f"spell them as the data do: class_names {shlex.quote(write_names(names))}"
-    return f"The list is that of {name}: {advice}; or mend the annotations"
+    return f"The list is that of {name}: {advice}; or correct the annotations"

@@ -41,15 +41,27 @@ def follow_checkpoint(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool =
     """
     followed = copy.copy(exp)
     take_classes(followed, spec, name, pruned=pruned)
-    if "test_size" not in exp.given:
-        if "test_size" in exp.assigned and exp.test_size != spec.input_size:
-            own, theirs = ("×".join(map(str, size)) for size in (exp.test_size, spec.input_size))
-            logger.info(
-                f"at the {theirs} of {name}, not the {own} of the Exp: to have that, set "
-                f"test_size {own.replace('×', ',')}"
-            )
-        followed.put(test_size=spec.input_size)
+    take_test_size(followed, spec, name)
     return followed
+
+
+def take_test_size(exp: Exp, spec: ModelSpec, name: object) -> None:
+    """Give an Exp the test size of a model, unless the command line gave one.
+
+    Args:
+        exp: changed in place.
+        spec: of a checkpoint or an exported file.
+        name: what messages call it.
+    """
+    if "test_size" in exp.given:
+        return
+    if "test_size" in exp.assigned and exp.test_size != spec.input_size:
+        own, theirs = ("×".join(map(str, size)) for size in (exp.test_size, spec.input_size))
+        logger.info(
+            f"at the {theirs} of {name}, not the {own} of the Exp: to have that, set "
+            f"test_size {own.replace('×', ',')}"
+        )
+    exp.put(test_size=spec.input_size)
 
 
 def take_classes(exp: Exp, spec: ModelSpec, name: object, *, pruned: bool = False) -> None:

@@ -82,10 +82,12 @@ class Parity:
         return "; ".join(problems)
 
     def __str__(self) -> str:
+        images = f"{self.images} image{'s' * (self.images != 1)}"
+        same = self.detections - self.unmatched
         return (
-            f"{self.images} images: boxes differ by at most {self.box_abs:.1e} "
+            f"{images}: boxes differ by at most {self.box_abs:.1e} pixels "
             f"({self.box_rel:.1e} relative), scores by {self.score_abs:.1e} "
-            f"({self.score_rel:.1e}); {self.detections} detections, {self.unmatched} not the same"
+            f"({self.score_rel:.1e}); {same} of {self.detections} detections are the same"
         )
 
 

@@ -62,7 +62,7 @@ def optional_packages(*names: str) -> list[Any]:
         install = f"pip install {' '.join(missing)}"
         problems.append(f"export needs {', '.join(missing)}, not installed here: {install}")
     if broken:
-        problems.append(f"installed but broken, install anew: {', '.join(broken)}")
+        problems.append(f"installed but broken, install again: {', '.join(broken)}")
     if problems:
         raise ExportError("; ".join(problems))
     return modules

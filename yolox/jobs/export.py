@@ -63,7 +63,7 @@ def export_checkpoint(
         _batches(chosen, settings),
         source_sha256=file_digest(source),
     )
-    logger.info(f"{settings.format} and PyTorch, {parity}")
+    logger.info(f"{settings.format} against PyTorch on {parity}")
     if not parity.detections:
         logger.warning(
             f"no score reached {settings.conf}, so only raw outputs were compared: `images` of "

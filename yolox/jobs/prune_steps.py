@@ -119,15 +119,15 @@ def _mark(folder: Path, job: PruneJob, steps: int, epochs: int) -> None:
         found = dict(read_json(mark))
     except (OSError, ValueError, TypeError) as error:
         raise PruningError(
-            f"cannot read {mark} ({error}): delete {folder} to start anew, or set another exp_name"
+            f"cannot read {mark} ({error}): delete {folder} to start again, or set another exp_name"
         ) from error
     differ = [key for key in run if found.get(key) != run[key]]
     if differ:
         raise PruningError(
-            f"{folder} holds a run that differs in {', '.join(differ)}: to go on with it, give the "
-            "same arguments; to start anew, delete it or set another exp_name"
+            f"{folder} holds a run that differs in {', '.join(differ)}: to continue it, give the "
+            "same arguments; to start again, delete it or set another exp_name"
         )
-    logger.info(f"going on with the run in {folder}")
+    logger.info(f"continuing the run in {folder}")
 
 
 def _size(loaded: LoadedModel, config: PruneConfig) -> float:

@@ -260,7 +260,7 @@ def _base(study: Study, log: SensitivityLog) -> float:
         value = study.measure(copy_model(study.model))
         if not math.isfinite(value):
             raise PruningError(
-                f"{METRICS[study.metric]} of the whole model is {value}: no cost can be told"
+                f"{METRICS[study.metric]} of the whole model is {value}: no cost can be measured"
             )
         log.set_base(value)
     assert log.base is not None

@@ -242,14 +242,14 @@ class TransferReport:
         text = f"{len(self.taken)} of {self.total} tensors taken"
         if self.shape_differs:
             text += (
-                f"; {len(self.shape_differs)} start anew since their shapes differ: "
+                f"; {len(self.shape_differs)} start at random, as their shapes differ: "
                 + ", ".join(
                     f"{name} {theirs} → {ours}"
                     for name, (theirs, ours) in self.shape_differs.items()
                 )
             )
         if self.other_classes:
-            text += f"; {len(self.other_classes)} start anew since they are of other classes"
+            text += f"; {len(self.other_classes)} start at random, as they belong to other classes"
         if self.missing:
             text += f"; {len(self.missing)} not in the file: {', '.join(self.missing[:5])}"
         return text

@@ -51,18 +51,18 @@ class ThresholdHint:
             text.append(f"{self.zero:.1%} of the channels score 0")
         if self.dead:
             text.append(
-                f"layers whose every channel scores 0: {_some(self.dead)}; with max_sparsity "
-                f"{self.max_sparsity} each keeps a part"
+                f"layers whose every channel scores 0: {_some(self.dead)}; with "
+                f"`max_sparsity` {self.max_sparsity} each keeps a part"
             )
         if self.limiting:
             text.append(
-                f"largest threshold that empties no layer: {self.threshold:.4g}, which is "
-                f"{self.ratio:.0%} of the channels; limited by {limits}"
+                f"with one threshold for all scores, the largest threshold that empties no layer "
+                f"is {self.threshold:.4g}: {self.ratio:.0%} of the channels; limited by {limits}"
             )
         if self.asked is not None and self.emptied:
             text.append(
                 f"one threshold for {self.asked:.0%} of the channels would empty "
-                f"{_some(self.emptied)}; with max_sparsity {self.max_sparsity} "
+                f"{_some(self.emptied)}; with `max_sparsity` {self.max_sparsity} "
                 f"none is, and up to {self.reachable:.0%} of the channels can go"
             )
         return text

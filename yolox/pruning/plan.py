@@ -158,7 +158,7 @@ class PruningPlan:
             counts = {groups[n].name: len(self.removed.get(groups[n].name, ())) for n in numbers}
             if len(set(counts.values())) > 1:
                 raise PruningError(
-                    "these groups are parts of one tensor that is laid apart evenly, so they have "
+                    "these groups are parts of one tensor that is split evenly, so they have "
                     "to lose equally many channels: "
                     + ", ".join(f"{name} loses {count}" for name, count in counts.items())
                 )

@@ -214,11 +214,17 @@ class PruneRecord:
 def stages_table(stages: Sequence[Stage]) -> Table:
     """Loss and AP at each point of a prune."""
     table = Table(title="Without training")
-    for number, column in enumerate(("", "loss", "AP50-95", "AP50")):
-        table.add_column(column, justify="right" if number else "left")
-    for stage in stages:
-        figures = (stage.loss, stage.ap50_95, stage.ap50)
-        table.add_row(stage.label, *(_figure(value) for value in figures))
+    table.add_column("")
+    columns = {
+        "loss": [stage.loss for stage in stages],
+        "AP50-95": [stage.ap50_95 for stage in stages],
+        "AP50": [stage.ap50 for stage in stages],
+    }
+    known = {name: values for name, values in columns.items() if any(v is not None for v in values)}
+    for name in known:
+        table.add_column(name, justify="right")
+    for stage, *figures in zip(stages, *known.values(), strict=True):
+        table.add_row(stage.label, *map(_figure, figures))
     return table
 
 

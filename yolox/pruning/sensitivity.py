@@ -235,8 +235,8 @@ class SensitivityLog:
             if self.path.exists() and not self.path.stat().st_size:
                 self.path.unlink()
             raise PruningError(
-                f"cannot write to {self.path} ({error.strerror}): make room; the same command goes "
-                "on with what was measured"
+                f"cannot write to {self.path} ({error.strerror}): make room; the same command "
+                "continues after what was measured"
             ) from error
 
     def _check(self, line: bytes, own: Mapping[str, Any]) -> None:

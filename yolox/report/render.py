@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from loguru import logger
 from markupsafe import Markup
 
 from yolox.report.charts import Point, draw_curve, draw_scales, draw_tradeoff
@@ -22,6 +24,7 @@ from yolox.utils.printable import printable
 
 __all__ = ["render", "save_report"]
 
+MAX_BYTES = 2_000_000  # of the file, so that it can be sent by mail
 MAX_CURVES = 12  # diagrams of precision and recall; of more classes those that changed most
 
 
@@ -64,13 +67,35 @@ def render(report: Report) -> str:
 def save_report(report: Report, path: Path) -> None:
     """Write the page; what was there before stays until all of it is there.
 
+    The file has at most 2 MB: images are left out, those that differ least first, until it fits. A
+    page that is larger without any is written as it is, with a warning.
+
     Raises:
         UserError: it cannot be written.
     """
-    page = render(report)
+    page = _fitting(report)
     with replacing(path) as temporary:
         # File names of another encoding hold what UTF-8 cannot.
         temporary.write_text(page, encoding="utf-8", errors="replace")
+
+
+def _fitting(report: Report) -> str:
+    """The page with as many of the images as fit."""
+    page, pairs = render(report), report.pairs
+    while (size := len(page.encode(errors="replace"))) > MAX_BYTES and pairs:
+        # All that go at once, so that a page of many is not rendered as often.
+        while pairs and size > MAX_BYTES:
+            size -= sum(len(picture.uri) for picture in pairs[-1].pictures)
+            pairs = pairs[:-1]
+        page = render(dataclasses.replace(report, pairs=pairs))
+    if len(pairs) < len(report.pairs):
+        logger.info(
+            f"{len(pairs)} of {len(report.pairs)} images are shown, so that the page has at most "
+            f"{file_size(MAX_BYTES)}"
+        )
+    if size > MAX_BYTES:
+        logger.warning(f"the page has {file_size(size)} without any image: compare fewer models")
+    return page
 
 
 def chosen_curves(curves: Sequence[Curve]) -> list[Curve]:
@@ -121,12 +146,12 @@ def _marks(shown: Picture, other: str) -> Markup | None:
         return None
     frames = []
     for mark in shown.marks:
-        x1, y1, x2, y2 = mark.box
+        # A model may put boxes beyond its image.
+        x1, y1 = (max(low - 3, 2) for low in mark.box[:2])
+        x2, y2 = min(mark.box[2] + 3, shown.width - 2), min(mark.box[3] + 3, shown.height - 2)
+        width, height = max(x2 - x1, 0), max(y2 - y1, 0)
         for layer in ("halo", "dash"):
-            width, height = x2 - x1 + 6, y2 - y1 + 6
-            frames.append(
-                element("rect", class_=layer, x=x1 - 3, y=y1 - 3, width=width, height=height)
-            )
+            frames.append(element("rect", class_=layer, x=x1, y=y1, width=width, height=height))
     names = "; ".join(mark.name for mark in shown.marks)
     return _drawn(
         picture(shown.width, shown.height, frames, title=f"Not found in {other}", description=names)

@@ -103,7 +103,7 @@ def answers(report: Report) -> list[Answer]:
         Answer(
             question="How much faster?",
             tiles=_tiles(report, times, "{}"),
-            absent="Not measured: no timings were given.",
+            absent="Not measured: give the file of yolox bench --json as --bench.",
         ),
         Answer(
             question="What did it cost?",

@@ -75,7 +75,10 @@ def _is_path(args: argparse.Namespace) -> bool:
 
 def _from_path(args: argparse.Namespace) -> _Patient:
     if args.augmented:
-        raise UserError("--augmented shows what a recipe trains on: name the Exp with -f")
+        raise UserError(
+            "--augmented shows what a recipe trains on: name the recipe with -n or -f, and the "
+            "data with --data"
+        )
     size = args.size or 640
     return _Patient(
         splits=find_splits(args.data or Path(args.opts[0])),

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for made in reports:
         cli.console().print(summary_table(made))
     tell_verdicts(pipeline.verdict(), reports[0] if reports else None)
-    logger.info(f"done: {pipeline.report} tells it all")
+    logger.info(f"done: {pipeline.report} has the results")
 
 
 def _plan(args: argparse.Namespace) -> CompressPipeline:

@@ -247,6 +247,10 @@ def _make_job(
     )
 
 
+def _left(counts: tuple[int, int]) -> str:
+    return f"{counts[1] / counts[0]:.0%} left"
+
+
 def show(record: PruneRecord) -> None:
     """Print what went and what it bought."""
     report, console = record.report, cli.console()
@@ -262,7 +266,8 @@ def show(record: PruneRecord) -> None:
                 "of the detector before it is fine-tuned, or remove less"
             )
     logger.info(
-        f"verified: pruned and masked outputs differ by {report.difference:.0e} (relative, float64)"
+        "verified: the outputs of the pruned model and of the original with those channels "
+        f"silenced differ by {report.difference:.0e} (relative, float64)"
     )
     if record.latency_ms:
         old, new = record.latency_ms
@@ -276,8 +281,9 @@ def show(record: PruneRecord) -> None:
     if record.missed:
         logger.warning(record.missed)
     logger.info(
-        f"params {report.params[0]:,} → {report.params[1]:,}, "
-        f"MACs {report.macs[0]:,} → {report.macs[1]:,}, written to {record.output}"
+        f"params {report.params[0]:,} → {report.params[1]:,} ({_left(report.params)}), "
+        f"MACs {report.macs[0]:,} → {report.macs[1]:,} ({_left(report.macs)}), "
+        f"written to {record.output}"
     )
 
 

@@ -9,7 +9,6 @@ from loguru import logger
 
 from yolox.data import generate_demo_dataset
 from yolox.tools import cli, compare, demo, prunmodel, train
-from yolox.tools.flags.parts import DEFAULT_EXP
 from yolox.tools.flags.quickstart import make_parser
 from yolox.tools.words import command_line
 
@@ -44,15 +43,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     _step(compare.main, "compare", "-f", EXP, "-c", trained, pruned, tuned, *labels)
     images = devkit / "VOC2007" / "JPEGImages" / "demo_00160.jpg"  # of the test split
     _step(demo.main, "demo", "-c", tuned, "--path", images)
+    yours = ("-n", "yolox-s", "--data", "photos")
     lines = (
-        command_line("train", "-f", DEFAULT_EXP),
-        command_line("prunmodel", "--mode", "global", "--ch-sparsity", 0.4),
-        command_line("finetune", "-f", DEFAULT_EXP, "-c", "YOLOX_outputs/yolox_voc_s/pruned.pth"),
+        command_line("check_data", "photos"),
+        command_line("train", *yours, "-c", "yolox_s", "max_epoch", 40),
+        command_line("prunmodel", *yours, "--target", "macs=0.5"),
+        command_line("finetune", *yours, "-c", "YOLOX_outputs/yolox_s/pruned.pth", "max_epoch", 20),
     )
     logger.info(
         f"done. The trained model is {trained}, the pruned and fine-tuned one {tuned}.\n"
-        "Next, on your own images (VOC layout):\n"
-        "  put them into datasets/VOCdevkit/VOC2007/{Annotations,ImageSets/Main,JPEGImages}\n"
+        "Next, on your own images, photos being their folder in the VOC, COCO or YOLO layout:\n"
         "  " + "\n  ".join(lines)
     )
 

@@ -64,9 +64,9 @@ def require_classes(model: Any, data: dict[str, Any], source: str) -> None:
     other = list(dict(data["names"]).values())
     if classes != int(data["nc"]):
         raise UserError(
-            f"the model tells {classes} classes ({_few(names)}) and {source} has {data['nc']} "
-            f"({_few(other)}): give the data set that it was trained on, or train the whole model "
-            "on this one first, and prune then"
+            f"the model distinguishes {classes} classes ({_few(names)}) and {source} has "
+            f"{data['nc']} ({_few(other)}): give the data set that it was trained on, or train the "
+            "whole model on this one first, and prune then"
         )
     if names != other:
         logger.warning(

@@ -190,7 +190,7 @@ def _require_detector(model: Any, path: Path) -> None:
 def _require_finite(model: Any, path: Path) -> None:
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
-            raise UserError(f"{name} in {path} has NaN or infinite values: train it anew")
+            raise UserError(f"{name} in {path} has NaN or infinite values: train it again")
 
 
 def _require_as_built(model: Any, path: Path) -> None:

@@ -38,8 +38,8 @@ class KeepStructure:
         if not is_pruned(weights):
             if is_pruned(cfg):
                 raise UserError(
-                    "a pruned model cannot be built anew: leave out pretrained, and resume only "
-                    "its own last.pt"
+                    "a pruned model cannot be built from its YAML: leave out pretrained, and "
+                    "resume only its own last.pt"
                 )
             return super().get_model(cfg=cfg, weights=weights, verbose=verbose)  # type: ignore[misc]
         require_classes(weights, trainer.data, str(trainer.args.data))
@@ -84,8 +84,8 @@ def train(path: str, words: Sequence[str], sparsity: SparsityConfig | None) -> P
         if settings.get("resume"):
             if checkpoint.get("optimizer") is None:
                 raise UserError(
-                    f"{path} is of a finished run, so there is nothing to go on with: leave resume "
-                    "out to train it anew"
+                    f"{path} is of a finished run, so there is nothing to continue: leave resume "
+                    "out to train it again"
                 )
             sparsity = _resumed(model, sparsity)
         elif is_pruned(model) and data is not None:
@@ -129,8 +129,8 @@ def _resumed(model: Any, sparsity: SparsityConfig | None) -> SparsityConfig | No
     if sparsity is not None and sparsity != own:
         begun = f"with sparsity {own.strength:g}" if own else "without sparsity"
         raise UserError(
-            f"the stopped run was begun {begun}, and goes on so: leave `sparsity` out, or start "
-            "another run without resume"
+            f"the stopped run was started {begun}, and continues so: leave `sparsity` out, or "
+            "start another run without resume"
         )
     return own
 

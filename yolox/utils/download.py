@@ -101,8 +101,8 @@ def _download(url: str, target: Path) -> None:
 
 def _failed(url: str, target: Path, reason: str) -> UserError:
     return UserError(
-        f"{url} could not be downloaded ({reason}): run the command again to go on with it; or, "
-        f"where there is a connection, fetch it by hand, and put it at {target}"
+        f"{url} could not be downloaded ({reason}): run the command again, which continues a "
+        f"partial download, or fetch it on another machine and put it at {target}"
     )
 
 

@@ -84,7 +84,7 @@ def _claim(path: Path, place: Path, error: type[UserError]) -> int:
             holder = os.read(handle, 200).decode(errors="replace")
             os.close(handle)
             raise error(
-                f"another run writes into {place} ({holder or 'it has just begun'}): wait until "
+                f"another run writes into {place} ({holder or 'it has just started'}): wait until "
                 "it ends, or choose another folder for this one"
             )
         if held is None:

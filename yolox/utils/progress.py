@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import suppress
 from typing import TypeVar
 
 from loguru import logger
@@ -34,8 +35,8 @@ def track(
     """Yield the items of ``iterable``, with a progress bar when stderr is a terminal.
 
     The bar goes when the loop ends; of a loop inside a loop only the outer one has a bar. When
-    stderr is a file or a pipe, a line is logged every half a minute instead, so none for a loop
-    that is done sooner. Only the first of the processes of a run on this machine tells anything.
+    stderr is a file or a pipe, a line is logged instead after each half a minute in which the log
+    had none. Only the first of the processes of a run on this machine tells anything.
 
     Args:
         iterable: what to go through.
@@ -69,9 +70,18 @@ def track(
 def _logged(
     iterable: Iterable[T], description: str, total: int | None, clock: Callable[[], float]
 ) -> Iterator[T]:
-    told = clock()
-    for number, item in enumerate(iterable, start=1):
-        yield item
-        if (now := clock()) - told >= LOG_EVERY:
-            told = now
-            logger.info(f"{description}: {number}" + (f" of {total}" if total else ""))
+    last = clock()  # when the log had its last line, whoever wrote it
+
+    def note(_: object) -> None:
+        nonlocal last
+        last = clock()
+
+    handler = logger.add(note, level="INFO", format="")
+    try:
+        for number, item in enumerate(iterable, start=1):
+            yield item
+            if clock() - last >= LOG_EVERY:
+                logger.info(f"{description}: {number}" + (f" of {total}" if total else ""))
+    finally:
+        with suppress(ValueError):  # the logger was set up again within the loop
+            logger.remove(handler)

@@ -47,7 +47,7 @@ def tell_unsteady(records: Iterable[tuple[str, Sequence[float]]]) -> None:
     """
     if found := [f"{name}: {told}" for name, times in records if (told := unsteadiness(times))]:
         logger.warning(
-            f"unsteady times, so take their ratios for rough ones: {'; '.join(found)}; something "
+            f"the times are unsteady, so their ratios are rough: {'; '.join(found)}; something "
             "else may keep this machine busy"
         )
 

@@ -164,7 +164,7 @@ def test_another_machines_or_versions_table_is_measured_anew(
     table.fill({kind(): [(8, 8)]}, lambda *_: [1.0])
     assert table.get(kind(), (8, 8)) == 1.0
     (was,) = other.items()
-    (line,) = (line for line in log if "anew" in line)
+    (line,) = (line for line in log if "measuring again" in line)
     assert line.startswith("INFO")
     assert f"{was[0]} {was[1]}, now {STAMP[was[0]]}" in line
     assert json.loads(path.read_text())["stamp"] == STAMP

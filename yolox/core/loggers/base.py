@@ -62,7 +62,7 @@ class RunLogger(Protocol):
     """Keeps what a training run tells of itself. Used in the first process only.
 
     Attributes:
-        name: for the sentence "no more … : training goes on without them".
+        name: for the sentence "no more … : training continues without them".
         advice: how a person gets them in spite of what failed; may be empty.
         errors: what its methods raise where they cannot do it.
         num_pictures: evaluation images that it wants to be shown with their detections.
@@ -155,5 +155,5 @@ class RunLoggers:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 advice = f"; {each.advice}" if each.advice else ""
                 logger.warning(
-                    f"no more {each.name} ({reason}): training goes on without them{advice}"
+                    f"no more {each.name} ({reason}): training continues without them{advice}"
                 )

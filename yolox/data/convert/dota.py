@@ -103,7 +103,7 @@ def _convert(
     problems = [entry.problem for entry in done if entry.problem]
     if problems:
         raise DataError(
-            f"{len(problems)} of {len(jobs)} images cannot be cut. Mend or remove them and run "
+            f"{len(problems)} of {len(jobs)} images cannot be cut. Correct or remove them and run "
             f"again: what is done stays, and the split is written at the end:{bullets(problems)}"
         )
     tiles = [name for entry in done for name in entry.tiles]

@@ -43,10 +43,10 @@ _SENTENCES = {
     "of the split",
     IMAGE_BROKEN: "{} files are no images that can be decoded. Replace them, or take their names "
     "out of the split",
-    BAD_ENTRY: "{} entries of images cannot be used. Mend them, or take them out of the split",
-    BAD_ANNOTATION: "{} annotations cannot be used. Mend them, or take their images out of the "
+    BAD_ENTRY: "{} entries of images cannot be used. Correct them, or take them out of the split",
+    BAD_ANNOTATION: "{} annotations cannot be used. Correct them, or take their images out of the "
     "split",
-    BAD_CLASS_LIST: "{} class lists cannot be used. Mend them, or give the class list yourself",
+    BAD_CLASS_LIST: "{} class lists cannot be used. Correct them, or give the class list yourself",
 }
 
 
@@ -129,7 +129,7 @@ def _check_names(table: RecordTable, classes: tuple[str, ...]) -> None:
         unknown,
         f"{len(unknown)} classes in the annotations are not in the class list "
         f"[{', '.join(classes)}]",
-        "Add them to the list or mend the annotations",
+        "Add them to the list or correct the annotations",
         f"; left so, their objects would count as background:{bullets(items)}\n"
         f"All classes found: {found}",
     )
@@ -194,7 +194,7 @@ def _list_remarks(records: RecordSet) -> list[Remark]:
     """What is wrong with a class list that another one is taken in place of."""
     faults = (f"{p.where}: {p.what}" for p in records.problems if p.kind == BAD_CLASS_LIST)
     advice = "the classes that were given are taken, but objects can be of another one than meant"
-    return remark("warning", "faults of the class list", faults, f"{advice}: mend the list")
+    return remark("warning", "faults of the class list", faults, f"{advice}: correct the list")
 
 
 def _copies(table: RecordTable) -> list[Remark]:
@@ -359,5 +359,5 @@ def require_objects(dataset: DetectionDataset) -> None:
     raise DataError(
         f"{title}the {len(samples):,} training images have nothing to learn: {why}. Check that "
         "this is the split that was meant, and that its annotations are read as they are meant: "
-        "`yolox.data.doctor` tells"
+        "`yolox.data.doctor` shows"
     )

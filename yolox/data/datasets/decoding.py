@@ -175,7 +175,7 @@ def _wrong_size(path: Path, raw: bytes, shown: Size, factor: int, size: Size | N
     return WrongSize.about(
         path,
         f"is {_text(shown)} (height × width) as decoded{small}, but {', and '.join(said)}",
-        "if it was replaced meanwhile, start again; if not, save it anew with a program that "
+        "if it was replaced meanwhile, start again; if not, save it again with a program that "
         "shows it right",
     )
 

@@ -117,7 +117,7 @@ class ImageCache:
             if not sound:
                 logger.warning(
                     f"{self._name} is damaged where it holds {path}, which is decoded from its "
-                    f"file instead: delete the cache, and the next run makes it anew"
+                    f"file instead: delete the cache, and the next run makes a new one"
                 )
         return pixels.reshape(height, width, 3).copy() if self._sound[row, level] else None
 
@@ -392,6 +392,6 @@ def _reductions(image: ImageFile, slots: Slots) -> Iterator[tuple[int, Image]]:
 
 def _unusable(problems: Sequence[str], count: int) -> DataError:
     return DataError(
-        f"{len(problems)} of {count} images cannot be cached. Mend them, or take their names out "
-        f"of the split:{bullets(problems)}"
+        f"{len(problems)} of {count} images cannot be cached. Correct them, or take their names "
+        f"out of the split:{bullets(problems)}"
     )

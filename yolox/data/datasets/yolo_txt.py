@@ -180,7 +180,7 @@ def _config(path: Path, split: str) -> _Config:
     names = _names(content.get("names"), path)
     count = content.get("nc", len(names))
     if count != len(names):
-        raise DataError(f"{path}: nc is {count!r}, but names are {len(names)}: mend one of them")
+        raise DataError(f"{path}: nc is {count!r}, but names are {len(names)}: correct one of them")
     return _Config(
         path=path, root=root, entries=tuple(entries), names=names, declared=_declared(content, path)
     )
@@ -259,8 +259,8 @@ def _resolve(entry: str, config: _Config) -> Path:
         why = "leads out of the data set's folder" if place is None else "is not there"
         raise DataError(
             f"{config.path}: {entry!r} {why}. Relative paths are taken from {config.root} and must "
-            f"stay in it: mend the entry, set path to the data set's folder, or write an absolute "
-            f"path"
+            "stay in it: correct the entry, set path to the data set's folder, or write an "
+            "absolute path"
         )
     return place
 

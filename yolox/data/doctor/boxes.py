@@ -175,7 +175,8 @@ def box_findings(tables: Mapping[str, BoxTable], input_size: tuple[int, int]) ->
             "warning",
             "boxes without area",
             cases("no area"),
-            "Training leaves them out: mend or delete them. Corners in the wrong order count too.",
+            "Training leaves them out: correct or delete them. Corners in the wrong order count "
+            "too.",
         ),
         *finding(
             "warning",
@@ -199,7 +200,7 @@ def box_findings(tables: Mapping[str, BoxTable], input_size: tuple[int, int]) ->
             "warning",
             "boxes that are there twice (same class, same corners)",
             cases("twice"),
-            "Each counts as an object of its own, to learn and to miss: delete the copies.",
+            "Each counts as one more object, to learn and to miss: delete the copies.",
         ),
         *finding(
             "warning",

@@ -46,8 +46,8 @@ _FLAWS: dict[Flaw, tuple[str, str]] = {
     ),
     "oversized": ("images of more pixels than are decoded", "Training refuses."),
     "missized": (
-        "images that are decoded in another size than their header tells",
-        "Training breaks off when it comes to one: save it anew.",
+        "images that are decoded in another size than their header says",
+        "Training stops at the first of them: save it again.",
     ),
 }
 
@@ -64,7 +64,7 @@ def problem_findings(splits: Splits, classes: Sequence[str] | None) -> list[Find
         for found in (
             finding("note", _PROBLEMS[kind], cases, "The class list that is given counts instead.")
             if kind == BAD_CLASS_LIST and classes
-            else finding("error", _PROBLEMS[kind], cases, "Training refuses: mend what is named.")
+            else finding("error", _PROBLEMS[kind], cases, "Training refuses: correct them.")
         )
     ]
 

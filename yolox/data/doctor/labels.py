@@ -53,7 +53,7 @@ def _unknown(counts: Counts, classes: Sequence[str], unknown: set[str]) -> list[
         "error",
         "classes of the annotations that are not in the class list",
         cases,
-        f"The list is [{', '.join(classes)}]: add them to it, or mend the annotations.",
+        f"The list is [{', '.join(classes)}]: add them to it, or correct the annotations.",
     )
 
 

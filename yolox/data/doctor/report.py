@@ -16,7 +16,7 @@ from yolox.utils.printable import printable
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_SHOWN_QUANTILES = ("5 %", "50 %", "95 %")
+_SHOWN_QUANTILES = ("size 5 %", "median", "95 %")
 _MAX_EXAMPLES = 3
 
 
@@ -147,10 +147,19 @@ class Report:
         table = Table(
             title=f"{escape(name)}: {stats.images:,} images, {stats.without_objects:,} of them "
             f"without objects, {stats.objects:,} objects",
-            caption=f"Sizes: √area in pixels at {'×'.join(map(str, self.input_size))}; "
+            caption=f"Size: √area in pixels at {'×'.join(map(str, self.input_size))}; "
             "small < 32 ≤ medium < 96 ≤ large",
         )
-        columns = ("class", "objects", "", "images", *_SHOWN_QUANTILES, "small", "medium", "large")
+        columns = (
+            "class",
+            "objects",
+            "share",
+            "images",
+            *_SHOWN_QUANTILES,
+            "small",
+            "medium",
+            "large",
+        )
         for number, column in enumerate(columns):
             table.add_column(column, justify="right" if number else "left", no_wrap=number > 0)
         for name, figures in stats.classes.items():

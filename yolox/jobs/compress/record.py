@@ -47,7 +47,7 @@ class Record:
                 self._made = set(content["folders"])
             except (OSError, ValueError) as error:
                 raise UserError(
-                    f"cannot read {path} ({error}): delete it to begin anew, or choose another "
+                    f"cannot read {path} ({error}): delete it to start again, or choose another "
                     "output folder"
                 ) from error
 

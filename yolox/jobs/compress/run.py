@@ -46,7 +46,7 @@ def run_stages(
         if not (record.was_begun(stage, mark) and (resumes or stage.goes_on)):
             _clear(stage, record)
         record.begin(stage, mark)
-        logger.info(f"{title}{', going on where it was' if resumes else ''}\n$ {stage.line()}")
+        logger.info(f"{title}{', continued where it stopped' if resumes else ''}\n$ {stage.line()}")
         start = time.monotonic()
         result = stage.run(resumes=resumes)
         missing = [str(output) for output in stage.outputs if not output.is_file()]
@@ -75,10 +75,10 @@ def _clear(stage: Stage, record: Record) -> None:
             folder.rename(aside)
         except OSError as error:
             raise UserError(
-                f"{stage.name} is done anew, and {folder} cannot be put out of its way "
+                f"{stage.name} runs again, and {folder} cannot be put out of its way "
                 f"({error.strerror}): choose another output folder"
             ) from error
-        logger.warning(f"{stage.name} is done anew: what was there is kept in {aside}")
+        logger.warning(f"{stage.name} runs again: what was there is kept in {aside}")
 
 
 def _unused(path: Path) -> Path:

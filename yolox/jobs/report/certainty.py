@@ -46,7 +46,7 @@ def certainty_of(
     split = f"AP is of one split of {len(dataset.samples):,} images"
     found = ap_spreads(dataset.samples, detections, len(dataset.class_names), evaluator.headline)
     if found is None or None in aps:
-        why = f"{split}, too few to tell how sure it is, and each model was trained once."
+        why = f"{split}, too few to say how certain it is, and each model was trained once."
         return Certainty(intervals=nothing, text=why)
     spreads, difference = found
     known = [ap for ap in aps if ap is not None]
@@ -55,7 +55,7 @@ def certainty_of(
             _around(ap, spread, 0.0) for ap, spread in zip(known, spreads, strict=True)
         ),
         change=_around(known[-1] - known[0], difference, -1.0) if len(known) > 1 else None,
-        text=f"{split}, and each model was trained once. If the images are drawn anew with "
+        text=f"{split}, and each model was trained once. If the images are drawn again with "
         "replacement (bootstrap), 95 % of the draws lie in these intervals; of another training "
         "they say nothing.",
     )

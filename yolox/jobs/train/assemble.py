@@ -223,7 +223,7 @@ def _look_at_data(exp: Exp, loader: Any, evaluator: Any) -> None:
     records = {name: found for name, found in splits.items() if isinstance(found, RecordSet)}
     if records:
         for line in quick_check(records, exp.class_names or None):
-            logger.warning(f"data: {line} (`yolox.data.doctor` tells more)")
+            logger.warning(f"data: {line} (`yolox.data.doctor` shows more)")
     _tell_cut_objects(getattr(loader, "dataset", None))
     _tell_coco_limit(evaluator)
 

@@ -16,7 +16,7 @@ from torch import nn
 from yolox.core.loggers import RunLogger
 from yolox.core.state import epochs_done, no_training_state
 from yolox.data import rows_by_name
-from yolox.exp.follow import classes_of, take_classes
+from yolox.exp.follow import classes_of, take_classes, take_test_size
 from yolox.exp.yolox_base import Exp
 from yolox.jobs.train.official import spec_of
 from yolox.models import (
@@ -160,13 +160,13 @@ def _spare(sources: Sequence[Path], folder: Path, *, history: bool) -> None:
     if own:
         raise CheckpointError(
             f"this run writes its checkpoints into {folder}, over {' and '.join(map(str, own))}, "
-            f"which it starts or learns from: give it a folder of its own, as "
-            f"`name={folder.name + '_2'!r}`, or go on with the run that stopped there with `resume`"
+            f"which it starts or learns from: give it another folder, as "
+            f"`name={folder.name + '_2'!r}`, or continue the run that stopped there with `resume`"
         )
     if (folder / "latest_ckpt.pth").is_file():
         logger.warning(
             f"{folder} holds the checkpoints of another run, and this one writes over them: stop "
-            "it and give another `name` to keep them, or `resume` to go on with that run"
+            "it and give another `name` to keep them, or `resume` to continue that run"
         )
 
 
@@ -189,7 +189,7 @@ def spare_finished(start: StartingPoint, recipe: dict[str, Any]) -> None:
     if finished and differ:
         raise CheckpointError(
             f"{start.folder} holds a finished fine-tuning that differs in {', '.join(differ)}: "
-            f"give this run a folder of its own, as `name={start.folder.name + '_2'!r}`, or write "
+            f"give this run another folder, as `name={start.folder.name + '_2'!r}`, or write "
             "over it with `overwrite=True`"
         )
 
@@ -202,8 +202,8 @@ def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -
     asked = options.act or _given_act(exp, tuned=tuned)
     if asked and asked != loaded.spec.act:
         raise CheckpointError(
-            f"{path} is trained with {loaded.spec.act}, and goes on with it: leave {asked} out, or "
-            "start a new run from its weights, as `checkpoint` with another `name`"
+            f"{path} is trained with {loaded.spec.act}, and continues with it: leave {asked} out, "
+            "or start a new run from its weights, as `checkpoint` with another `name`"
         )
     if options.start_epoch is not None:
         content["train"] = {**content["train"], "epoch": options.start_epoch}
@@ -284,8 +284,8 @@ def _compare_networks(
     )
     if exp.given.intersection(differ):
         raise CheckpointError(
-            f"{path} holds a model of {theirs}, and its training cannot go on with {ours}: leave "
-            f"that out{'' if options.resume else ', or prune a model of that kind'}"
+            f"{path} holds a model of {theirs}, and its training cannot continue with {ours}: "
+            f"leave that out{'' if options.resume else ', or prune a model of that kind'}"
         )
     logger.warning(
         f"{path} holds a model of {theirs}, the Exp describes {ours}: the file's is trained, and "
@@ -294,6 +294,7 @@ def _compare_networks(
 
 
 def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> StartingPoint:
+    take_test_size(exp, loaded.spec, path)
     act = options.act or _given_act(exp, tuned=True) or exp.finetune_act or loaded.spec.act
     note, given = "", None
     spec = dataclasses.replace(

@@ -166,13 +166,13 @@ class LatencyTable:
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             logger.warning(
-                f"cannot read the latencies of layers in {self.path} ({error!r}): measuring anew"
+                f"cannot read the latencies of layers in {self.path} ({error!r}): measuring again"
             )
             return {}
         odd = [key for key, value in self._stamp.items() if found.get(key) != value]
         if odd:
             changes = ", ".join(f"{k} {found.get(k)}, now {self._stamp[k]}" for k in odd)
-            logger.info(f"the latencies of layers in {self.path} are of {changes}: measuring anew")
+            logger.info(f"the latencies of layers in {self.path} are of {changes}: measuring again")
             return {}
         return table
 
