@@ -20,7 +20,7 @@ from yolox.utils.errors import UserError
 PAGE = pytest.mark.parametrize("page", PAGES, ids=name)
 MODULES = sorted({module for module, _ in COMMANDS.values()} | {"export_onnx"})
 # Flags of other programs, and of the command yolox itself.
-FOREIGN = {"--version", "--help", "--shm-size", "--cpus-per-task"}
+FOREIGN = {"--version", "--help", "--shm-size", "--cpus", "--cpus-per-task"}
 LOGGERS = ("wandb-", "mlflow-")
 
 

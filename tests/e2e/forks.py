@@ -87,6 +87,8 @@ def _main(
     log: Path, args: list[str], before: Callable[[], None] | None, env: dict[str, str]
 ) -> None:
     os.environ.update(env)
+    # As in a command that a person starts, whatever started this process.
+    multiprocessing.set_start_method("fork", force=True)
     with log.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

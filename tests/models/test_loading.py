@@ -79,8 +79,7 @@ def file(tmp_path: Path, content: dict[str, Any]) -> Path:
 
 def use(loaded: LoadedModel, folder: Path) -> None:
     """What commands do with all that a file says."""
-    pruning_facts(loaded, loaded)
-    pruning_facts(LoadedModel(model=loaded.model, spec=loaded.spec, pruning=[], content={}), loaded)
+    pruning_facts(loaded.pruning)
     assert isinstance(loaded.recipe, dict)
     payload = checkpoint_payload(loaded.model, loaded.spec, loaded.pruning)
     save_checkpoint(folder / "again.pth", payload | {"recipe": loaded.recipe})

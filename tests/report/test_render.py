@@ -79,7 +79,7 @@ def test_without_latency_there_is_neither_column_nor_diagram() -> None:
     html = render(dataclasses.replace(report, models=rows))
     assert "onnxruntime" not in html
     assert "atency" not in html
-    assert "Not measured: give the file of yolox bench --json as --bench." in html
+    assert "Not measured: give the report the JSON file that yolox bench writes." in html
     assert len(_svgs(html)) == 1 + 4 + 2 + 2 + 1 + 1
 
 

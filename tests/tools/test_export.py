@@ -160,12 +160,12 @@ def test_pictures_are_those_of_the_exp_and_a_broken_one_is_left_out(
 ) -> None:
     words = ("-c", source, "--format", "torchscript", "-o", tmp_path / "m.torchscript")
     assert command(export.main, *words, "-f", tiny_exp) == 0
-    of_exp = int(re.search(r"PyTorch, (\d+) images", capsys.readouterr().err)[1])  # type: ignore[index]
+    of_exp = int(re.search(r"PyTorch on (\d+) images", capsys.readouterr().err)[1])  # type: ignore[index]
     assert of_exp > 1
     assert command(export.main, *words, "-f", tiny_exp, "data_dir", tmp_path) == 0
     log = capsys.readouterr().err
     assert "no evaluation images to compare on" in log
-    assert "PyTorch, 1 images" in log
+    assert "PyTorch on 1 image:" in log
     folder = tmp_path / "pictures"
     folder.mkdir()
     picture = next((devkit / "VOC2007" / "JPEGImages").iterdir())
@@ -174,7 +174,7 @@ def test_pictures_are_those_of_the_exp_and_a_broken_one_is_left_out(
     assert command(export.main, *words, "--path", folder) == 0
     log = capsys.readouterr().err
     assert "zz.png cannot be decoded (10 bytes): compared without it" in log
-    assert "PyTorch, 2 images" in log
+    assert "PyTorch on 2 images" in log
 
 
 def test_without_a_checkpoint_the_exp_s_best_is_looked_for(own_exp: Path, capsys: Capture) -> None:

@@ -103,7 +103,7 @@ def answers(report: Report) -> list[Answer]:
         Answer(
             question="How much faster?",
             tiles=_tiles(report, times, "{}"),
-            absent="Not measured: give the file of yolox bench --json as --bench.",
+            absent="Not measured: give the report the JSON file that yolox bench writes.",
         ),
         Answer(
             question="What did it cost?",
