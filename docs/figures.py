@@ -180,7 +180,7 @@ def tradeoff() -> str:
     parts = [
         *_axes(),
         *_curve([whole, *dense], "dense", "narrower models, not pruned"),
-        *_curve([whole, *pruned], "pruned", "pruned and fine-tuned, by MACs left"),
+        *_curve([whole, *pruned], "pruned", "pruned and fine-tuned"),
         _mark(whole, "whole"),
         _said(whole, "unpruned", -10, -14, "end", "whole"),
     ]

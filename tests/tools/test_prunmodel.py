@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tests.runs import command, differences, error_lines, read, tree
+from yolox.exp import Exp
 from yolox.jobs.calibration import probe
 from yolox.models import load_model
 from yolox.models.network_blocks import ChannelShift
@@ -309,3 +310,14 @@ def test_a_gpu_too_small_for_the_refitting_leaves_it_to_the_cpu(
     assert calls[0] == calls[1]
     assert "too large for the GPU" in capsys.readouterr().err
     assert differences(read(outputs[0])["model"], read(outputs[1])["model"]) == []
+
+
+def test_the_line_for_fine_tuning_has_what_the_training_set() -> None:
+    exp = Exp()
+    recipe = {"batch_size": 8, "input_size": [320, 320], "max_epoch": 40}
+    words = ("-b", 8, "max_epoch", 20, "input_size", "320,320")
+    assert prunmodel.tuning_words(exp, recipe) == words
+    assert prunmodel.tuning_words(exp, {}) == ("max_epoch", 20)
+    exp.finetune_epochs = 30
+    same = {"batch_size": exp.batch_size, "input_size": list(exp.input_size)}
+    assert prunmodel.tuning_words(exp, same) == ()

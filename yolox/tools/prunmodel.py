@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ from yolox.utils.locks import claimed
 from yolox.utils.model_utils import count_macs, count_params
 from yolox.utils.timing import compared
 
+FINETUNE_EPOCHS = 20  # proposed where the Exp has none: those of the measurements
 LOSS_WARNING_RATIO = 1.5  # times the loss before: the detector is likely to need training first
 
 
@@ -186,8 +187,26 @@ def _prune(
         record = job.run(show_hint)
     show(record)
     kept = ("finetune_act", "") if is_spoilt_by_tuning(job.config, exp, loaded) else ()
-    line = command_line("finetune", *cli.recipe_words(args), "-c", output, *kept)
-    logger.info(f"fine-tune it: {line}")
+    words = (*cli.recipe_words(args), "-c", output, *tuning_words(exp, loaded.recipe), *kept)
+    logger.info(f"fine-tune it: {command_line('finetune', *words)}")
+
+
+def tuning_words(exp: Exp, recipe: Mapping[str, Any]) -> tuple[object, ...]:
+    """Words of a command line that fine-tunes in batches and at a size as the model was trained.
+
+    Args:
+        exp: what the words change.
+        recipe: of the run that trained the model; empty if not known.
+    """
+    batch, size = recipe.get("batch_size"), recipe.get("input_size")
+    words: list[object] = []
+    if batch and batch != exp.batch_size:
+        words += ["-b", batch]
+    if not exp.finetune_epochs:
+        words += ["max_epoch", FINETUNE_EPOCHS]
+    if size and tuple(size) != tuple(exp.input_size):
+        words += ["input_size", ",".join(map(str, size))]
+    return tuple(words)
 
 
 def _is_saved(output: Path, loaded: LoadedModel) -> bool:
