@@ -219,7 +219,7 @@ def test_fine_tuning_says_what_it_does(
     log = capsys.readouterr().err
     assert f"fine-tuning the pruned model of {pruned}: new optimizer and EMA" in log
     assert "activation silu → mish in 74 units" in log
-    tuned = load_model(tmp_path / "out" / "tiny_finetune" / "best_ckpt.pth")
+    tuned = load_model(tmp_path / "out" / "tiny_finetune" / "latest_ckpt.pth")
     assert tuned.spec.act == "mish"
     assert tuned.is_pruned
     assert tuned.pruning == load_model(pruned).pruning
