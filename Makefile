@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 NETWORKS := .venv/networks
 # Two processes, each through a half of the files in their order; who is done first takes of the
 # other's half. What a file makes once for all its tests is seldom made twice then.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+TEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo docs figures install networks lint test test-fast test-gpu clean
 

@@ -7,13 +7,21 @@
 The road is the commands of tools/, each printed as it would be typed. A seed's rows share one
 trained model, `base`. Every row ends after as many epochs: those of `base` and `--epochs` more.
 
-    unpruned       control: `base`, trained on for as long as the pruned ones
+    control        `base`, trained on for as long as the pruned ones, by the same recipe
+    default=<share>  `base`, pruned to that share of the MACs and fine-tuned by the defaults of the
+                   commands
+    unpruned       control: as `control`, by the Exp's own recipe
     dense=<share>  control: a narrower network with that share of the MACs, from scratch
-    macs=<share>   `base`, pruned to that share of the MACs and fine-tuned by the recipe: with
-                   `base` as teacher, at twice the rate
+    macs=<share>   as `default`, but as the first series was: with `base` as teacher, at twice the
+                   rate, channels by `--per none`, batch norms as they are after the last step
     others         `macs=<--at>`, or the control, with what their names say changed, or another
                    share behind a `=`; those of `sparse` start from `sparse base`: `base` trained
                    with a penalty on its scales
+
+With --folds every row is trained once a fold, on all images of trainval and test but the fold's,
+and tested on those: every image is a test image once. The table then ends with the difference of
+each row from its control, over the images of all folds (a paired bootstrap): an interval that
+leaves out 0 is a real difference.
 
 Lines that the file holds are not measured again, and what was stopped goes on: with the same
 --folder several of these, for other rows, seeds, models or sizes, may run side by side. Other
@@ -23,6 +31,7 @@ lengths, shares or weights need another one.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shlex
@@ -35,13 +44,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from folds import write_folds
 
+from yolox.evaluators import Difference, ap_draws, difference_of
 from yolox.exp import get_exp
+from yolox.exp.follow import follow_checkpoint
 from yolox.exp.models import MODELS, SCALES
+from yolox.jobs.paired import find
 from yolox.models import build_model, load_model
 from yolox.utils.checkpoint import file_digest, load_checkpoint
 from yolox.utils.device import processor
+from yolox.utils.errors import UserError
 from yolox.utils.model_utils import count_macs, count_params
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +64,7 @@ EXP = ROOT / "exps" / "bccd_s.py"
 SHARES = (0.5, 0.3, 0.2, 0.1)
 SETTINGS = ("base_epochs", "epochs", "at", "sparsity", "ckpt")
 TEACHER = ("--distill", "{start}")
+DRAWS = 400  # of the test images, a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,33 +78,45 @@ class Variant:
     """
 
     start: str = "base"
-    prune: tuple[str, ...] = ()
+    prune: tuple[str, ...] = ("--per", "none")
     tune: tuple[str, ...] = TEACHER
-    fields: tuple[str, ...] = ("finetune_lr", "2")
+    fields: tuple[str, ...] = ("finetune_lr", "2", "retake_statistics", "False")
 
 
+DEFAULT = Variant(prune=(), tune=(), fields=())
 RECIPE = Variant()
 BARE = ("--no-absorb", "--reconstruct", "0")
+AS_THEY_ARE = ("retake_statistics", "False")
 VARIANTS = {
+    "default": DEFAULT,
+    "default, cut bare": Variant(prune=BARE, tune=(), fields=()),
+    "default, per none": Variant(tune=(), fields=()),
+    "default, rate × 1": Variant(prune=(), tune=(), fields=("finetune_lr", "1")),
+    "default, statistics as they are": Variant(prune=(), tune=(), fields=AS_THEY_ARE),
     "no teacher": Variant(tune=()),
-    "no refit": Variant(prune=("--reconstruct", "0")),
-    "no absorption": Variant(prune=BARE),
+    "no refit": Variant(prune=("--per", "none", "--reconstruct", "0")),
+    "no absorption": Variant(prune=("--per", "none", *BARE)),
     "no absorption, per cost": Variant(prune=(*BARE, "--per", "cost")),
-    "no absorption, rate × 4": Variant(prune=BARE, fields=("finetune_lr", "4")),
+    "no absorption, rate × 4": Variant(
+        prune=("--per", "none", *BARE), fields=("finetune_lr", "4", *AS_THEY_ARE)
+    ),
     "random": Variant(prune=("--importance", "random")),
     "l1": Variant(prune=("--importance", "l1")),
     "bn": Variant(prune=("--importance", "bn")),
     "isomorphic": Variant(prune=("--scope", "isomorphic")),
     "per cost": Variant(prune=("--per", "cost")),
-    "steps": Variant(prune=("--steps", "3", "--step-epochs", "{between}")),
-    "rate × 1": Variant(fields=("finetune_lr", "1")),
-    "rate × 4": Variant(fields=("finetune_lr", "4")),
-    "per cost, rate × 4": Variant(prune=("--per", "cost"), fields=("finetune_lr", "4")),
+    "steps": Variant(prune=("--per", "none", "--steps", "3", "--step-epochs", "{between}")),
+    "rate × 1": Variant(fields=("finetune_lr", "1", *AS_THEY_ARE)),
+    "rate × 4": Variant(fields=("finetune_lr", "4", *AS_THEY_ARE)),
+    "per cost, rate × 4": Variant(
+        prune=("--per", "cost"), fields=("finetune_lr", "4", *AS_THEY_ARE)
+    ),
     "sparse": Variant(start="sparse base"),
     "sparse, bn": Variant(start="sparse base", prune=("--importance", "bn")),
 }
 KINDS = (
     "base",
+    "control",
     "unpruned",
     "unpruned, rate × 2",
     "macs",
@@ -99,7 +127,11 @@ KINDS = (
 ROWS = tuple(
     row
     for kind in KINDS
-    for row in ([f"{kind}={share:g}" for share in SHARES] if kind in ("macs", "dense") else [kind])
+    for row in (
+        [f"{kind}={share:g}" for share in SHARES]
+        if kind in ("default", "macs", "dense")
+        else [kind]
+    )
 )
 
 
@@ -119,10 +151,10 @@ def order(row: str) -> tuple[int, float]:
 
 
 class Road:
-    """One seed's rows, in a folder each."""
+    """The rows of a seed, and of a fold where there are some, in a folder each."""
 
-    def __init__(self, args: argparse.Namespace, seed: int) -> None:
-        self.args, self.seed = args, seed
+    def __init__(self, args: argparse.Namespace, seed: int, fold: int | None) -> None:
+        self.args, self.seed, self.fold = args, seed, fold
         self.fields = model_fields(args.model)
         side = f"{args.size},{args.size}"
         fields = {
@@ -135,11 +167,18 @@ class Road:
             "print_interval": 1000,
             "eval_interval": 1000,
         }
+        if fold is not None:
+            fields["data_dir"] = folds_of(args)
+            fields["train_sets"], fields["val_sets"] = (
+                f"2007/fold{fold}_train",
+                f"2007/fold{fold}_test",
+            )
         self.common = [str(word) for pair in fields.items() for word in pair]
 
     def name(self, row: str) -> str:
         words = row.replace(",", "").replace("=", " ").replace("×", "times").replace(" ", "_")
-        return f"{self.args.model}_{self.args.size}_{words}_{self.seed}"
+        part = "" if self.fold is None else f"_fold{self.fold}of{self.args.folds}"
+        return f"{self.args.model}_{self.args.size}_{words}_{self.seed}{part}"
 
     def latest(self, row: str) -> Path:
         return self.args.folder / self.name(row) / "latest_ckpt.pth"
@@ -192,6 +231,8 @@ class Road:
         more: dict[str, Any] = {}
         if row in ("base", "sparse base"):
             checkpoint = self.base(row)
+        elif row == "control":
+            self.train(row, epochs, self.base("base"), "--control")
         elif row.startswith("unpruned"):
             rate = get_exp(str(EXP), None).basic_lr_per_img * (2 if "×" in row else 1)
             fields = ["basic_lr_per_img", str(rate)]
@@ -214,18 +255,31 @@ class Road:
             report = json.loads(pruned.with_suffix(".report.json").read_text(encoding="utf-8"))
             more = {stage["label"]: stage["ap50_95"] for stage in report["stages"]}
         checkpoint = self.latest(row)
-        results = checkpoint.parent / "eval"
-        self.run("eval.py", "-f", str(EXP), "-c", str(checkpoint), "--plots", str(results),
-                 *self.common)  # fmt: skip
-        figures = json.loads((results / "metrics.json").read_text(encoding="utf-8"))["result"]
-        model = load_model(checkpoint).model
+        loaded = load_model(checkpoint)
+        exp = get_exp(str(EXP), None)
+        exp.merge(self.common)
+        followed = follow_checkpoint(exp, loaded.spec, checkpoint, pruned=loaded.is_pruned)
+        found = find(loaded.model, checkpoint, followed)
+        data = found.evaluator.dataset
+        # Rows of a seed and fold are drawn on the same images: their draws may be subtracted.
+        (draws,) = ap_draws(
+            data.samples,
+            [found.detections],
+            len(data.class_names),
+            found.evaluator.headline,
+            draws=DRAWS,
+            seed=self.fold or 0,
+        )
         image = torch.zeros(1, 3, self.args.size, self.args.size)
         return {
-            "ap": figures["ap50_95"],
-            "ap50": figures["ap50"],
-            "macs": count_macs(model, image)[""],
-            "params": count_params(model),
+            "ap": found.result.ap50_95,
+            "ap50": found.result.ap50,
+            "images": len(data.samples),
+            "classes": list(data.class_names),
+            "macs": count_macs(loaded.model, image)[""],
+            "params": count_params(loaded.model),
             "cut": more,
+            "draws": [round(float(ap), 4) for ap in draws],
         }
 
 
@@ -234,6 +288,11 @@ def model_fields(name: str) -> list[str]:
     exp = get_exp(None, name)
     names = ("architecture", "depth", "width", "depthwise", "act")
     return [word for field in names for word in (field, str(getattr(exp, field)))]
+
+
+def folds_of(args: argparse.Namespace) -> Path:
+    """The devkit folder of the folds."""
+    return args.folder / f"folds_{args.folds}"
 
 
 def width_for(name: str, size: int, share: float) -> float:
@@ -253,31 +312,39 @@ def width_for(name: str, size: int, share: float) -> float:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Means over seeds and their spread, as Markdown; a block for each model, size and length."""
+    """Means over seeds or folds and their spread, as Markdown; then what differences are real.
+
+    A block is of one model, size and length. What rows are held against is `control`, or where
+    there is none `unpruned`.
+    """
     rows = [
-        "| model | row | seeds | MACs | params | AP after the cut: bare → compensated "
-        "| AP50-95 | AP50 | against unpruned |",
+        "| model | row | runs | MACs | params | AP after the cut: bare → compensated "
+        "| AP50-95 | AP50 | against the control |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    runs = ("model", "size", *SETTINGS)
-    for run in dict.fromkeys(tuple(line[key] for key in runs) for line in lines):
-        block = [line for line in lines if tuple(line[key] for key in runs) == run]
-        base = {line["seed"]: line for line in block if line["row"] == "base"}
-        control = {line["seed"]: line["ap"] for line in block if line["row"] == "unpruned"}
+    runs = ("model", "size", "folds", *SETTINGS)
+    told: list[str] = []
+    for run in dict.fromkeys(tuple(line.get(key) for key in runs) for line in lines):
+        block = [line for line in lines if tuple(line.get(key) for key in runs) == run]
+        base = {part_of(line): line for line in block if line["row"] == "base"}
+        kinds = {line["row"] for line in block}
+        against = "control" if "control" in kinds else "unpruned"
+        control = {part_of(line): line["ap"] for line in block if line["row"] == against}
         for row in sorted({line["row"] for line in block}, key=order):
             found = sorted(
-                (line for line in block if line["row"] == row), key=lambda line: line["seed"]
+                (line for line in block if line["row"] == row),
+                key=lambda line: (line["seed"], line.get("fold") or 0),
             )
             cuts = [list(line["cut"].values())[1:] for line in found if line["cut"]]
             after = " → ".join(
                 f"{statistics.mean(values):.3f}" for values in zip(*cuts, strict=True)
             )
             apart = [
-                line["ap"] - control[line["seed"]] for line in found if line["seed"] in control
+                line["ap"] - control[part_of(line)] for line in found if part_of(line) in control
             ]
-            whole = [line for line in found if line["seed"] in base]
+            whole = [line for line in found if part_of(line) in base]
             macs, params = (
-                f"{statistics.mean(line[key] / base[line['seed']][key] for line in whole):.1%}"
+                f"{statistics.mean(line[key] / base[part_of(line)][key] for line in whole):.1%}"
                 if whole
                 else ""
                 for key in ("macs", "params")
@@ -288,7 +355,45 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
                 f"| {spread([line['ap50'] for line in found])} "
                 f"| {spread(apart, sign=True) if apart else ''} |"
             )
-    return "\n".join(rows)
+            if row not in (against, "base") and (difference := paired(block, against, row)):
+                told.append(f"{run[0]} at {run[1]}, {row} against {against}: {difference.text()}")
+    return "\n".join([*rows, "", *told] if told else rows)
+
+
+def part_of(line: dict[str, Any]) -> tuple[int, int | None]:
+    """The seed and the fold of a line."""
+    return line["seed"], line.get("fold")
+
+
+def paired(lines: Sequence[dict[str, Any]], against: str, row: str) -> Difference | None:
+    """A row's AP minus that of another over the images that both were tested on.
+
+    It is the mean over the folds and seeds that both have; the images of a fold are drawn anew with
+    replacement, the same for both. None where nothing was drawn.
+
+    Raises:
+        UserError: the rows were tested on other images or classes.
+    """
+    sides: list[dict[Any, dict[str, Any]]] = [
+        {part_of(line): line for line in lines if line["row"] == name and "draws" in line}
+        for name in (against, row)
+    ]
+    common = sorted(set(sides[0]) & set(sides[1]), key=str)
+    for part in common:
+        one, two = (side[part] for side in sides)
+        for key in ("images", "classes"):
+            if one[key] != two[key]:
+                raise UserError(
+                    f"{row} and {against} of seed {part[0]} were tested on other {key}: "
+                    f"{two[key]} and {one[key]}; measure one of them again"
+                )
+    if not common:
+        return None
+    first, second = (
+        np.mean([np.asarray(side[part]["draws"], float) for part in common], axis=0)
+        for side in sides
+    )
+    return difference_of(first, second)
 
 
 def spread(values: Sequence[float], *, sign: bool = False) -> str:
@@ -326,6 +431,7 @@ def main() -> None:
     add("-c", "--ckpt", type=Path, help="weights that base starts from (none)")
     add("--size", type=int, default=320, help="side of the input (320)")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    add("--folds", type=int, help="cross-validate in as many folds (no: the split of the data)")
     add("--rows", nargs="+", type=row_name, default=ROWS, metavar="ROW", help=", ".join(ROWS))
     add("--base-epochs", type=int, default=40)
     add("--epochs", type=int, default=20, help="after it (20)")
@@ -344,11 +450,18 @@ def main() -> None:
     settings = {key: getattr(args, key) for key in SETTINGS}
     settings["ckpt"] = args.ckpt and file_digest(args.ckpt)[:12]
     claim(args.folder, settings)
-    for seed in args.seeds:
-        road = Road(args, seed)
+    folds: Sequence[int | None] = (None,)
+    if args.folds is not None:
+        for warning in write_folds(args.data, folds_of(args), args.folds):
+            print(warning, flush=True)
+        folds = range(args.folds)
+    for seed, fold in itertools.product(args.seeds, folds):
+        road = Road(args, seed, fold)
         for row in args.rows:
             key = {"model": args.model, "size": args.size, "seed": seed, "row": row}
             key |= settings
+            if fold is not None:
+                key |= {"folds": args.folds, "fold": fold}
             if any(line.items() >= key.items() for line in read(args.output)):
                 continue
             start = time.monotonic()
@@ -360,4 +473,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"{Path(__file__).name}: {error}")

@@ -12,3 +12,4 @@ class Exp(VOCExp):
         self.multiscale_range, self.random_size = 0, ()
         self.batch_size = 16
         self.max_epoch, self.no_aug_epochs, self.warmup_epochs = 40, 8, 1
+        self.finetune_act = ""  # Mish takes what a cut leaves, see docs/log.md

@@ -55,6 +55,7 @@ def train(
     cache: str | None = None,
     precision: str = "auto",
     overwrite: bool = False,
+    control: bool = False,
     device: str | torch.device = "auto",
 ) -> TrainResult:
     """Train a model. A pruned checkpoint is fine-tuned.
@@ -74,11 +75,14 @@ def train(
         precision: arithmetic: auto, fp32, bf16 or fp16.
         overwrite: whether to replace a finished fine-tuning of another model, or one with other
             settings.
+        control: whether to fine-tune a whole checkpoint by the recipe of a pruned one, as the
+            control that a pruned model is compared with, in a folder with ``_control`` in its name.
         device: where to train: ``cpu``, ``gpu`` or an accelerator's name such as ``cuda:1``;
             ``auto`` is the accelerator if there is one.
 
     Returns:
-        The AP of the best evaluation, in [0, 1], and the paths of the checkpoints.
+        The AP of the best evaluation, in [0, 1], and the paths of the checkpoints. Of a fine-tuning
+        the model before the first step counts among the evaluations.
 
     Raises:
         UserError: something in the Exp, the data or the checkpoint cannot work.
@@ -96,6 +100,7 @@ def train(
         cache=cache,
         teacher=None if teacher is None else Path(teacher),
         overwrite=overwrite,
+        control=control,
     )
     trainer = build_trainer(exp, fabric, options)
     with claimed(trainer.settings.output_dir, CheckpointError):

@@ -8,7 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from yolox.evaluators import FEWEST_IMAGES, ImageDetections, Timing, ap_spreads, evaluate_detections
+from yolox.evaluators import (
+    FEWEST_IMAGES,
+    ImageDetections,
+    Timing,
+    ap_draws,
+    ap_spreads,
+    difference_of,
+    evaluate_detections,
+)
 from yolox.evaluators.bootstrap import mean_aps, pool_detections
 from yolox.evaluators.results import Headline
 
@@ -113,3 +121,67 @@ def test_a_perfect_model_is_sure_and_few_images_tell_nothing() -> None:
     assert result
     assert all((s.low, s.high) == (0, 0) for s in (*result[0], result[1]))
     assert ap_spreads(samples[1:], [perfect[1:]], 2, "coco") is None
+
+
+def _one_object_an_image(hits: list[bool]) -> tuple[list[_Sample], list[ImageDetections]]:
+    """Images with one object of one class, found exactly or not at all."""
+    box = np.float32([[10, 10, 60, 60]])
+    samples = [
+        _Sample(n, box, np.zeros(1, np.int64), difficult=np.zeros(1, bool))
+        for n in range(len(hits))
+    ]
+    found = [
+        ImageDetections(
+            image_id=n,
+            boxes=box[: int(hit)],
+            scores=np.float32([0.9])[: int(hit)],
+            classes=np.zeros(int(hit), np.int64),
+        )
+        for n, hit in enumerate(hits)
+    ]
+    return samples, found
+
+
+def test_a_paired_difference_is_that_of_the_drawn_images() -> None:
+    """By hand: with one object an image and no false ones, AP is the share that is found.
+
+    By the area rule it is so exactly. One model finds images 0 to 5, the other 0 to 8: they differ
+    in three of ten images, so the difference of a draw is the share of these three in it.
+    """
+    samples, first = _one_object_an_image([True] * 6 + [False] * 4)
+    _, second = _one_object_an_image([True] * 9 + [False])
+    aps = ap_draws(samples, [first, second], 1, "voc12", draws=500, seed=3)
+    assert aps.shape == (2, 501)
+    assert aps[:, 0] == pytest.approx([0.6, 0.9])
+    drawn = np.random.default_rng(3).multinomial(10, np.full(10, 0.1), 500) / 10
+    assert aps[0, 1:] == pytest.approx(drawn[:, :6].sum(axis=1))
+    difference = difference_of(*aps)
+    by_hand = drawn[:, 6:9].sum(axis=1)
+    assert difference.value == pytest.approx(0.3)
+    assert (difference.low, difference.high) == pytest.approx(
+        tuple(np.quantile(by_hand, [0.025, 0.975]))
+    )
+    assert difference.share == pytest.approx(((by_hand > 0) + (by_hand == 0) / 2).mean())
+    # Three of ten images may all be missing from a draw, so ten images do not settle it.
+    assert not difference.is_real
+    assert "no difference that these images can tell" in difference.text()
+
+
+def test_what_both_models_miss_alike_does_not_blur_their_difference() -> None:
+    samples, first = _one_object_an_image([n % 2 == 0 for n in range(200)])
+    _, second = _one_object_an_image([n % 2 == 0 or n % 5 == 1 for n in range(200)])
+    aps = ap_draws(samples, [first, second], 1, "voc12", draws=300)
+    difference = difference_of(*aps)
+    assert difference.value == pytest.approx(0.1)
+    assert difference.is_real
+    assert difference.share == 1
+    assert difference.high - difference.low < 0.7 * np.ptp(np.quantile(aps[0, 1:], [0.025, 0.975]))
+    assert difference.text().startswith("+10.0 points (+")
+    assert difference.text().endswith("): real")
+    back = difference_of(aps[1], aps[0])
+    assert (back.value, back.low, back.high) == pytest.approx(
+        (-difference.value, -difference.high, -difference.low)
+    )
+    same = difference_of(aps[0], aps[0])
+    assert (same.value, same.low, same.high, same.share) == (0, 0, 0, 0.5)
+    assert not same.is_real

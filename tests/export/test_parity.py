@@ -77,6 +77,26 @@ def test_a_tie_that_falls_the_other_way_is_no_difference() -> None:
     assert both(scene, torch.cat((other, other, other, least), dim=1)).unmatched == 2
 
 
+def test_a_class_as_probable_as_another_is_no_difference() -> None:
+    even, other, less = BASE.clone(), BASE.clone(), BASE.clone()
+    even[0, 0, 5:] = torch.tensor([0.8, 0.8 - 1e-6])
+    other[0, 0, 5:] = torch.tensor([0.8 - 1e-6, 0.8])
+    less[0, 0, 5:] = torch.tensor([0.8, 0.8 + 2 * FP32.score])
+    runs = (lambda _: even, lambda _: other), (lambda _: even, lambda _: less)
+    measured = [measure_parity(*r, SCENES, decode=lambda x, _: x, **OPTIONS) for r in runs]
+    assert [parity.unmatched for parity in measured] == [0, 2]
+
+
+def test_how_far_outside_the_image_a_box_is_matters_to_nobody() -> None:
+    far, moved, near = BASE.clone(), BASE.clone(), BASE.clone()
+    far[0, 0, :4] = torch.tensor([8541.95, 20, 4, 1.53e17])
+    moved[0, 0, :4] = torch.tensor([8541.88, 20, 4, 1.531e17])
+    near[0, 0, :4] = torch.tensor([60, 20, 4, 1.53e17])
+    runs = [(lambda _: far, lambda _, other=other: other) for other in (moved, near)]
+    measured = [measure_parity(*r, SCENES, decode=lambda x, _: x, **OPTIONS) for r in runs]
+    assert [parity.unmatched for parity in measured] == [0, 2]
+
+
 def test_float16_is_allowed_more_but_not_another_answer() -> None:
     near = BASE.clone()
     near[..., 4] += 0.03

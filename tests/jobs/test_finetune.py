@@ -10,7 +10,7 @@ import pytest
 from tests.runs import command, new_trainer, read
 from yolox.exp import Exp, ExpError
 from yolox.jobs.train import TrainOptions
-from yolox.jobs.train.finetune import build_ema, fine_tuning
+from yolox.jobs.train.finetune import FULL_RATE_UPDATES, LEAST_RATE, build_ema, fine_tuning
 from yolox.models import ModelSpec, build_model
 from yolox.tools import prunmodel, train
 from yolox.utils.ema import ModelEMA
@@ -24,6 +24,10 @@ def _exp(**fields: Any) -> Exp:
     return exp
 
 
+def _plain_exp() -> Exp:
+    return _exp(max_epoch=2, no_aug_epochs=1)
+
+
 def _figures(exp: Exp) -> tuple[float, ...]:
     return exp.max_epoch, exp.no_aug_epochs, exp.warmup_epochs, exp.ema_decay
 
@@ -35,11 +39,14 @@ def _figures(exp: Exp) -> tuple[float, ...]:
         ({"finetune_epochs": 30}, 100, (30, 7, 3.0, 1 - 1 / 60)),
         # A long run: nothing above what the Exp says.
         ({}, 1000, (300, 15, 5.0, 0.9998)),
-        # A short one: 20 steps of warm-up, the last update alone.
-        ({"finetune_epochs": 4}, 10, (4, 1, 2.0, 0.0)),
-        ({"finetune_epochs": 4, "warmup_epochs": 1}, 50, (4, 1, 0.4, 0.75)),
-        ({"finetune_epochs": 50, "accumulate": 4}, 10, (50, 12, 5.0, 1 - 1 / 3)),
+        # A short one: the last update alone, and at least 100 updates on images as they are.
+        ({"finetune_epochs": 1}, 10, (1, 1, 0.1, 0.0)),
+        ({"finetune_epochs": 4}, 10, (4, 4, 0.4, 0.0)),
+        ({"finetune_epochs": 8}, 20, (8, 5, 0.8, 1 - 1 / 3.2)),
+        ({"finetune_epochs": 4, "warmup_epochs": 0.1}, 50, (4, 2, 0.1, 0.75)),
+        ({"finetune_epochs": 50, "accumulate": 4}, 10, (50, 15, 5.0, 1 - 1 / 3)),
         ({"finetune_epochs": 30, "ema_decay": 0.9}, 100, (30, 7, 3.0, 0.9)),
+        ({"finetune_epochs": 4, "no_aug_epochs": 0}, 10, (4, 0, 0.4, 0.0)),
     ],
 )
 def test_the_recipe_is_scaled_to_the_run(
@@ -66,6 +73,33 @@ def test_the_rate_is_scaled_unless_it_was_given(given: tuple[str, ...], factor: 
     exp.merge([word for name in given for word in (name, str(getattr(exp, name)))])
     tuned = fine_tuning(exp, 100)
     assert tuned.basic_lr_per_img == pytest.approx(factor * 0.01 / 64)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 4, 8, 60])
+def test_the_rate_of_a_short_run_is_lower_and_ends_low(epochs: int) -> None:
+    """Its peak comes within a fifth of the run, and its end is near the floor."""
+    exp, steps = _exp(finetune_epochs=epochs, warmup_epochs=1), 20
+    tuned = fine_tuning(exp, steps)
+    share = min(max(epochs * steps / FULL_RATE_UPDATES, LEAST_RATE), 1)
+    assert tuned.basic_lr_per_img == pytest.approx(2 * share * 0.01 / 64)
+    schedule = tuned.get_lr_scheduler(1.0, steps)
+    rates = [schedule(i) for i in range(1, epochs * steps + 1)]
+    assert max(rates) == pytest.approx(1, abs=0.01)
+    assert rates.index(max(rates)) < 0.2 * len(rates)
+    assert rates[-1] < 0.06
+    exp.merge(["finetune_lr", "3"])
+    assert fine_tuning(exp, steps).basic_lr_per_img == pytest.approx(3 * 0.01 / 64)
+
+
+def test_statistics_are_retaken_unless_a_person_said_no() -> None:
+    assert not _plain_exp().retake_statistics
+    assert fine_tuning(_plain_exp(), 10).retake_statistics
+    exp = _plain_exp()
+    exp.merge(["retake_statistics", "False"])
+    assert not fine_tuning(exp, 10).retake_statistics
+    exp = _plain_exp()
+    exp.retake_statistics = False  # in an Exp file
+    assert not fine_tuning(exp, 10).retake_statistics
 
 
 def test_what_was_given_stays() -> None:
@@ -96,10 +130,11 @@ def test_a_pruned_model_is_trained_by_the_recipe_and_no_other_is(
 ) -> None:
     fields = {"max_epoch": 8, "no_aug_epochs": 4, "finetune_epochs": 4, "finetune_lr": 0.5}
     tuned = new_trainer(tiny_exp, tmp_path, options=TrainOptions(checkpoint=pruned), **fields)
-    assert (tuned.settings.max_epoch, tuned.settings.no_aug_epochs) == (4, 1)
+    assert (tuned.settings.max_epoch, tuned.settings.no_aug_epochs) == (4, 4)
     assert tuned.recipe["max_epoch"] == 4
-    assert tuned.recipe["basic_lr_per_img"] == pytest.approx(0.5 * 0.01 / 64)
-    assert tuned.schedule(1) <= 0.5 * 4 * 0.01 / 64
+    rate = 0.5 * LEAST_RATE * 0.01 / 64
+    assert tuned.recipe["basic_lr_per_img"] == pytest.approx(rate)
+    assert tuned.schedule(1) <= 4 * rate
     options = TrainOptions(checkpoint=trained / "best_ckpt.pth")
     plain = new_trainer(tiny_exp, tmp_path, options=options, **fields)
     assert (plain.settings.max_epoch, plain.settings.no_aug_epochs) == (8, 4)
@@ -113,7 +148,7 @@ def test_the_command_line_wins_and_a_line_tells_the_recipe(
     pairs = ("finetune_epochs", 5, "max_epoch", 1, "ema_decay", 0.75, "basic_lr_per_img", 0.001)
     assert command(train.main, *common, "-c", pruned, *pairs) == 0
     log = capsys.readouterr().err
-    recipe = "1 epochs, the last 0 without mosaic, warm-up 1 epochs, basic_lr_per_img 0.001, EMA"
+    recipe = "1 epochs, the last 1 without mosaic, warm-up 0.1 epochs, basic_lr_per_img 0.001, EMA"
     assert f"fine-tuning recipe: {recipe} decay 0.75" in log
     latest = own_exp.parent / "out" / "tiny_finetune" / "latest_ckpt.pth"
     resumed = (*common, "-c", latest, "--resume", *pairs[2:])
@@ -167,7 +202,7 @@ def test_what_the_run_that_made_the_model_had_otherwise_is_told(
         for change in ("momentum 0.8 → 0.9", "basic_lr_per_img 0.001 → 0.000156", "max_epoch 3 →"):
             assert change in told
         assert trainer.recipe["max_epoch"] == 2
-        assert trainer.recipe["basic_lr_per_img"] == 0.5 * 0.01 / 64
+        assert trainer.recipe["basic_lr_per_img"] == pytest.approx(0.5 * LEAST_RATE * 0.01 / 64)
         given = ("max_epoch", 2, "basic_lr_per_img", 0.01 / 64, "momentum", 0.9)
         new_trainer(tiny_exp, tmp_path, options=options, given=given)
         assert "had other settings" not in capsys.readouterr().err

@@ -137,6 +137,12 @@ LINES: list[tuple[str, str, list[str]]] = [
     ("demo", "-c none.pth --path .", ["no checkpoint at none.pth"]),
     ("compare", "-c BEST --labels a b --no-eval", ["2 labels for 1 checkpoints"]),
     ("compare", "-c BEST none.pth --no-eval", ["no checkpoint at none.pth"]),
+    ("compare", "-c BEST --paired", ["--paired compares with the first checkpoint: give two"]),
+    (
+        "compare",
+        "-c BEST none.pth --paired --no-eval",
+        ["--paired is about AP: leave out --no-eval"],
+    ),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from argparse import ArgumentParser
 from pathlib import Path
@@ -47,9 +48,12 @@ def test_a_shorter_run_has_fewer_epochs_without_mosaic(
     exp = tiny_exp.read_text().replace("= 2, 1, 1", "= 30, 15, 1")
     file = tmp_path / "long.py"
     file.write_text(exp)
-    for start in ((), ("-c", pruned)):
+    for start, told in (
+        ((), "no_aug_epochs is 0, as max_epoch is 2"),
+        (("-c", pruned), "fine-tuning recipe: 2 epochs, the last 2 without mosaic"),
+    ):
         assert command(train.main, "-f", file, *start, "output_dir", tmp_path, "max_epoch", 2) == 0
-        assert "no_aug_epochs is 0, as max_epoch is 2" in capsys.readouterr().err
+        assert told in capsys.readouterr().err
     assert command(train.main, "-f", file, "max_epoch", 2, "no_aug_epochs", 15) == 1
     assert "no_aug_epochs must be from 0 to max_epoch 2: 15" in capsys.readouterr().err
 
@@ -215,7 +219,7 @@ def test_fine_tuning_says_what_it_does(
     log = capsys.readouterr().err
     assert f"fine-tuning the pruned model of {pruned}: new optimizer and EMA" in log
     assert "activation silu → mish in 74 units" in log
-    tuned = load_model(tmp_path / "out" / "tiny_finetune" / "best_ckpt.pth")
+    tuned = load_model(tmp_path / "out" / "tiny_finetune" / "latest_ckpt.pth")
     assert tuned.spec.act == "mish"
     assert tuned.is_pruned
     assert tuned.pruning == load_model(pruned).pruning
@@ -252,6 +256,20 @@ def test_compare_puts_the_files_side_by_side(
         params = sum(p.numel() for p in load_model(path).model.parameters())
         assert f"{params:,}" in row or f"{params / 1e6:.2f}" in row
     assert command(compare.main, *args, "--no-eval", "-f", "no_such_exp.py") == 0
+
+
+def test_compare_says_which_differences_are_real(
+    tiny_exp: Path, trained: Path, pruned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ("-c", trained / "best_ckpt.pth", pruned, "--labels", "before", "after", "--runs", 1)
+    every = ("val_sets", "2007/trainval,2007/test")
+    assert command(compare.main, *args, "--paired", 20, "-f", tiny_exp, *every) == 0
+    log = capsys.readouterr().err
+    assert re.search(r"after against before: AP50-95 [+-]\d+\.\d points \([+-].* to .*\): ", log)
+    assert "95 % of 20 draws of the evaluation images" in log
+    assert command(compare.main, *args, "--paired", "-f", tiny_exp) == 1
+    (error,) = error_lines(capsys.readouterr().err)
+    assert "--paired draws the evaluation images anew, and 3 of them tell next to nothing" in error
 
 
 def test_demo_draws_and_leaves_its_input_alone(

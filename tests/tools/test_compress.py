@@ -452,6 +452,26 @@ def _plain(value: object) -> object:
     return None if isinstance(value, Fabric) else value
 
 
+@pytest.mark.parametrize(
+    ("target", "updates", "refit", "bare"),
+    [
+        ("macs=0.2", 700, None, True),
+        ("macs=0.2", 600, None, False),
+        ("macs=0.2", 700, True, False),
+        ("macs=0.34", 700, None, False),
+        ("macs=0.1", 700, None, False),
+        ("params=0.2", 700, None, False),
+        ("latency=0.2", 700, None, False),
+        ("latency=20ms", 700, None, False),
+        ("macs=0.5", 10, False, True),
+    ],
+)
+def test_layers_are_refitted_by_budget(
+    target: str, updates: int, refit: bool | None, bare: bool
+) -> None:
+    assert CompressSettings(target=target, refit=refit).cuts_bare(updates) is bare
+
+
 def test_compress_stages_do_what_their_lines_do(
     tiny_exp: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -474,10 +494,11 @@ def test_compress_stages_do_what_their_lines_do(
         openvino_precision="bf16",
     )
     latency = CompressSettings(target="latency=0.5", runtime="openvino", importance="l1", images=4)
+    bare = CompressSettings(target="macs=0.6", importance="l1", images=4, refit=False)
     processes = Processes(devices=None)
     stages = [
         stage
-        for asked in (settings, latency)
+        for asked in (settings, latency, bare)
         for stage in plan_compression(
             source, recipe, asked, folder=folder, processes=processes
         ).stages()

@@ -75,18 +75,26 @@ def test_mistakes_are_one_line_and_import_nothing_heavy() -> None:
 
 
 def test_unknown_command_names_those_that_are_near() -> None:
-    said, _ = ask(["trian"], ["qqq"], ["ultralytics"], ["ultralytics", "tarin"])
-    of_ultralytics = ("ultralytics train", "ultralytics prune", "ultralytics bench")
+    said, _ = ask(["trian"], ["qqq"], ["ultralytics", "tarin"])
     for line, near, far in (
         ("trian", ("did you mean train",), ("prune",)),
         ("qqq", ("yolox --help",), ("did you mean", "train")),
-        ("ultralytics", of_ultralytics, ("quickstart",)),
         ("ultralytics tarin", ("ultralytics train",), ("quickstart",)),
     ):
         status, _, err = said[line]
         assert status == 1
         assert all(words in str(err) for words in near)
         assert not any(words in str(err) for words in far)
+
+
+def test_first_word_of_commands_of_two_lists_them() -> None:
+    said, heavy = ask(["ultralytics"], ["ultralytics", "--help"])
+    assert heavy == []
+    assert said["ultralytics"] == said["ultralytics --help"]
+    status, out, err = said["ultralytics"]
+    assert (status, err) == (0, "")
+    assert all(f"  ultralytics {word} " in str(out) for word in ("prune", "train", "bench"))
+    assert "quickstart" not in str(out)
 
 
 def test_help_groups_what_gained_nothing_as_experimental() -> None:

@@ -43,7 +43,7 @@ def ultralytics_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
         yield folder
         # Other tests' libraries would take the stub for the whole.
         for name in [n for n in sys.modules if stubbed and n.split(".")[0] == "torchvision"]:
-            patch.delitem(sys.modules, name)
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="package")

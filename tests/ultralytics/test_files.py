@@ -122,6 +122,8 @@ def test_other_files_are_told_what_they_are(tmp_path: Path) -> None:
         assert "no checkpoint that can be read" in refusal(path)
     torch.save({"model": {"a": torch.zeros(1)}}, path)
     assert "no model of Ultralytics" in refusal(path)
+    torch.save(torch.nn.Conv2d(1, 1, 1), path)
+    assert "no model of Ultralytics" in refusal(path)
     torch.save([1], path)
     assert str(path) in refusal(path)
     torch.save({"model": SegmentationModel("yolov8n-seg.yaml", nc=3, verbose=False)}, path)

@@ -79,7 +79,7 @@ def test_a_stopped_run_goes_on_with_structure_and_sparsity(
         with pytest.raises(Stop):
             train(str(pruned), words(data, tmp_path, epochs=2), config)
     last = tmp_path / "run" / "weights" / "last.pt"
-    with pytest.raises(UserError, match=r"begun with sparsity 0\.01"):
+    with pytest.raises(UserError, match=r"started with sparsity 0\.01"):
         train(str(last), ["resume=True"], SparsityConfig(strength=0.02))
     best = train(str(last), ["resume=True"], None)
     after = adapter.read_detector(best)

@@ -274,6 +274,7 @@ def test_two_processes_do_not_write_the_same_files_at_once(tmp_path: Path) -> No
 _OWN_WAY = {
     "cache_folder.locked": "the lock itself",
     "checkpoint.write_checkpoint": "to a temporary file that it is given",
+    "clock._silent_programs": "to nowhere",
     "convert._write": "into the folder of `placing`",
     "image_cache._anonymous_file": "no name, no leftover",
     "layers.__init__": "a temporary folder",

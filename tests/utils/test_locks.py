@@ -23,9 +23,9 @@ import os, sys
 from pathlib import Path
 from yolox.utils.locks import claimed
 with claimed(Path(sys.argv[1])):
-    worker = os.fork() if "fork" in sys.argv else 1
-    if worker:
-        print(worker, flush=True)
+    # A forked process tells its own number: only then has it given up the claim.
+    if "fork" not in sys.argv or not os.fork():
+        print(os.getpid(), flush=True)
     sys.stdin.read()
 """
 

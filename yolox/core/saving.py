@@ -44,6 +44,14 @@ class CheckpointFolder:
         require_writable(self.folder, CheckpointError)
         remove_leftovers(self.folder, "*_ckpt.pth")
 
+    def write_start(self, payload: Mapping[str, Any]) -> None:
+        """Write the model before the first step as the best so far.
+
+        Raises:
+            CheckpointError: it cannot be written: nothing is lost yet.
+        """
+        save_checkpoint(self.folder / BEST, payload)
+
     def write(
         self,
         done: int,

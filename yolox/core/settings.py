@@ -80,7 +80,10 @@ class TrainSettings:
         accumulate: batches whose gradients make one optimizer step.
         save_history: keep a checkpoint of every evaluated epoch.
         retake_statistics: evaluate and save batch norms with the statistics that the weights have
-            on an epoch's last images, not the running ones; done anyway with a regularizer.
+            on an epoch's last images, not the running ones; with a regularizer that is done after
+            every epoch anyway.
+        evaluate_start: evaluate and save the model before the first step too, which is the best
+            one until an epoch is better.
         goes_on: how a person goes on with a stopped run, as in "… goes on from epoch 3"; empty:
             with its latest checkpoint and --resume.
     """
@@ -93,6 +96,7 @@ class TrainSettings:
     accumulate: int = 1
     save_history: bool = False
     retake_statistics: bool = False
+    evaluate_start: bool = False
     goes_on: str = ""
 
 

@@ -29,6 +29,7 @@ def capture_state(
     ema: ModelEMA | None,
     epoch: int,
     best: tuple[float, float],
+    start: float | None = None,
     objective: nn.Module | None = None,
 ) -> dict[str, Any]:
     """The ``train`` entry of a checkpoint, taken between two epochs.
@@ -40,6 +41,7 @@ def capture_state(
         ema: the average of the weights, None where there is none.
         epoch: number of epochs done.
         best: AP50-95 and AP50 of the best evaluation so far.
+        start: AP50-95 before the first step, where it was measured.
         objective: what computes the losses, if not the model; see `Trainer`.
     """
     beside = {name: value.detach().cpu() for name, value in _beside(objective, model).items()}
@@ -53,6 +55,7 @@ def capture_state(
         "optimizer": tree_map_only(Tensor, Tensor.cpu, optimizer.state_dict()),
         "precision": fabric._precision.state_dict(),
         "torch_rng": torch.get_rng_state(),
+        **({} if start is None else {"start": start}),
         **({"objective": beside} if beside else {}),
         **({"device_rng": state} if (state := random_state(fabric.device)) else {}),
     }
@@ -177,7 +180,7 @@ _STATE = record(
         "precision": mapping(plain),
         "torch_rng": dense,
     },
-    {"objective": state_dict, "device_rng": mapping(dense)},
+    {"objective": state_dict, "device_rng": mapping(dense), "start": number()},
 )
 
 

@@ -60,6 +60,8 @@ class Trainer:
         pruning: provenance to carry over into the checkpoints of a pruned model.
         recipe: settings that decide the run, in every checkpoint: a resumed run tells what changed.
         resume: content of a ``latest_ckpt.pth`` to go on from.
+        given: the model that the run was given, and its description, where that is not `model`, as
+            after a change of activation: it is the start that the run is held against.
         objective: what computes the losses from (images, targets), as `Distillation`, and holds the
             model; None: the model itself. The average, evaluations and a checkpoint's model are of
             the model alone; what else it holds is trained and resumed too.
@@ -85,6 +87,7 @@ class Trainer:
     pruning: list[dict[str, Any]] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
     resume: dict[str, Any] | None = None
+    given: tuple[YOLOX, ModelSpec] | None = None
     objective: nn.Module | None = None
     loggers: Sequence[RunLogger] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -102,6 +105,8 @@ class Trainer:
         """
         self._folder = CheckpointFolder(self.settings.output_dir, self.settings.goes_on)
         self._epoch = 0
+        self._start: float | None = None  # AP50-95 before the first step
+        self._last: float | None = None
         self._recent = RecentImages()
         self._batch: tuple[Tensor, Tensor] | None = None
         try:
@@ -181,11 +186,14 @@ class Trainer:
                 objective=self.objective,
             )
             self._folder.saved = self._epoch
+            self._start = self.resume["train"].get("start")
             best = dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50)
             self._report_resume(self._epoch, self.resume["recipe"])
         self._watch = self._watch_penalty()
         self._contention = ContentionWatch() if self.fabric.device.type == "cpu" else None
         with self._run_loggers() as loggers:
+            if self.resume is None and settings.evaluate_start:
+                best = self._evaluate_start(best, loggers)
             while self._epoch < settings.max_epoch:
                 losses = self._train_epoch(self._epoch, loggers)
                 best = self._finish_epoch(self._epoch, losses, best, loggers)
@@ -193,7 +201,40 @@ class Trainer:
             if best.best_checkpoint.is_file():
                 loggers.best_checkpoint(best.best_checkpoint)
         logger.info(f"training done: best AP50-95 {best.ap50_95:.3f}, in {best.best_checkpoint}")
+        self._tell_loss(best)
         return best
+
+    def _evaluate_start(self, best: TrainResult, loggers: RunLoggers) -> TrainResult:
+        """The best evaluation before the first step, its model saved; on every process."""
+        trained = self.ema.ema if self.ema else self.model
+        model, spec = self.given or (trained, self.spec)
+        ap50_95, ap50, _ = self.evaluate(model.to(self.fabric.device))
+        swapped = self.evaluate(trained)[0] if self.given else ap50_95
+        if self.fabric.is_global_zero:
+            logger.info(f"before the first step: AP50-95 {ap50_95:.4f}  AP50 {ap50:.4f}")
+            if swapped < ap50_95:
+                logger.warning(
+                    f"the change of activation {spec.act} → {self.spec.act} took AP50-95 from "
+                    f"{ap50_95:.3f} to {swapped:.3f}, which training has to win back: "
+                    'finetune_act "" keeps the activation'
+                )
+            loggers.scalars(0, {"val/AP50-95": ap50_95, "val/AP50": ap50})
+            payload = checkpoint_payload(model, spec, self.pruning) | {"recipe": self.recipe}
+            self._folder.write_start(payload)
+        self._start = from_first_process(ap50_95)
+        return from_first_process(dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50))
+
+    def _tell_loss(self, best: TrainResult) -> None:
+        """Warn where the last epoch is below the start."""
+        if self._start is None or self._last is None or self._last >= self._start:
+            return
+        kept = "the start" if best.ap50_95 == self._start else "a better epoch"
+        if self.fabric.is_global_zero:
+            logger.warning(
+                f"the last epoch's AP50-95 is {self._last:.3f}, and the run started from "
+                f"{self._start:.3f}: training cost accuracy. {best.best_checkpoint} holds {kept}; "
+                "raise max_epoch, or lower finetune_lr"
+            )
 
     def _run_loggers(self) -> RunLoggers:
         """All of them in the first process, none in the others."""
@@ -347,12 +388,13 @@ class Trainer:
         models = (self.model, self.ema.ema) if self.ema else (self.model,)
         if self.regularizer and self.ema:
             self.regularizer.settle(self.ema.ema)
-        if self._retakes:
+        if self._retakes and (due or self.regularizer):
             with self.fabric.autocast():
                 retake_statistics(models[-1], self.model, self._recent)
         take_buffers_of_first_process(*models)
         self._require_finite_weights(done, models)
         figures = self.evaluate(models[-1]) if due else None
+        self._last = figures and figures[0]
         if self.fabric.is_global_zero:
             if self._watch:
                 # Epochs without mosaic have other images and losses than those with it.
@@ -395,18 +437,23 @@ class Trainer:
             ema=self.ema,
             epoch=done,
             best=(new.ap50_95, new.ap50),
+            start=self._start,
             objective=self.objective,
         )
-        averaged = self.ema.ema if self.ema else self.model
         written = self._folder.write(
             done,
-            checkpoint_payload(averaged, self.spec, self.pruning) | {"recipe": self.recipe},
+            self._payload(),
             state,
             is_best=new is not best,
             history=figures is not None and self.settings.save_history,
             last=done == self.settings.max_epoch,
         )
         return new if written else best
+
+    def _payload(self) -> dict[str, Any]:
+        """A checkpoint of the average, or of the model where there is none."""
+        averaged = self.ema.ema if self.ema else self.model
+        return checkpoint_payload(averaged, self.spec, self.pruning) | {"recipe": self.recipe}
 
     def _require_finite_weights(self, done: int, models: Sequence[nn.Module]) -> None:
         """The loss is checked before an update; this looks at what the last update left."""

@@ -1,6 +1,6 @@
 """Evaluation: one timed inference loop, and metrics, curves and confusion of its results."""
 
-from .bootstrap import FEWEST_IMAGES, Spread, ap_spreads
+from .bootstrap import FEWEST_IMAGES, Difference, Spread, ap_draws, ap_spreads, difference_of
 from .coco_evaluator import COCOEvaluator, Evaluator, Inference
 from .coco_metric import DETECTION_LIMIT, COCOResult, evaluate_coco, objects_beyond_limit
 from .confusion import Confusion, confusion_table
@@ -26,6 +26,7 @@ __all__ = [
     "ClassRow",
     "Confusion",
     "Curves",
+    "Difference",
     "EvalDataset",
     "EvalResult",
     "EvalSample",
@@ -37,9 +38,11 @@ __all__ = [
     "Timing",
     "VOCEvaluator",
     "VOCResult",
+    "ap_draws",
     "ap_spreads",
     "coco_rows",
     "confusion_table",
+    "difference_of",
     "evaluate_coco",
     "evaluate_detections",
     "evaluate_voc",

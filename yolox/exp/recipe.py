@@ -17,7 +17,7 @@ class Recipe(Fields):
     depthwise: bool = False  # use depthwise-separable 3 × 3 convolutions
     # activation for fine-tuning a pruned model; empty keeps the one that it has
     finetune_act: str = ""
-    finetune_lr: float = 1.0  # factor on basic_lr_per_img for fine-tuning a pruned model
+    finetune_lr: float = 2.0  # factor on basic_lr_per_img for fine-tuning a pruned model
     finetune_epochs: int = 0  # epochs of fine-tuning a pruned model; 0 takes max_epoch
 
     # data

@@ -339,14 +339,16 @@ class Exp(Recipe):
 
     def get_lr_scheduler(self, lr: float, iters_per_epoch: int, **kwargs: Any) -> LRScheduler:
         """Learning rate by iteration; `kwargs` go to `LRScheduler`, as milestones."""
+        # A run without mosaic from its first epoch on has no last part to be low in.
+        tail = self.no_aug_epochs if self.no_aug_epochs < self.max_epoch else 0
         return LRScheduler(
             self.scheduler,
             lr,
             iters_per_epoch,
             self.max_epoch,
-            warmup_epochs=min(self.warmup_epochs, self.max_epoch - self.no_aug_epochs),
+            warmup_epochs=min(self.warmup_epochs, self.max_epoch - tail),
             warmup_lr_start=self.warmup_lr,
-            no_aug_epochs=self.no_aug_epochs,
+            no_aug_epochs=tail,
             min_lr_ratio=self.min_lr_ratio,
             **kwargs,
         )

@@ -5,7 +5,7 @@ Shape suffixes: B images, A anchor points, C classes, k detections.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from yolox.utils.boxes import bboxes_iou, postprocess
+from yolox.utils.boxes import bboxes_iou, cxcywh2xyxy, postprocess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,8 @@ class Parity:
         score_abs, score_rel: likewise of objectness and class probabilities.
         detections: how many PyTorch has after NMS.
         unmatched: detections of either that the other does not have: where two boxes are as good,
-            NMS may keep the one or the other, and a score may be exactly the least, so they are
-            looked for among what NMS chose from.
+            NMS may keep the one or the other, and a score may be exactly the least or as high for
+            two classes, so they are looked for among what NMS chose from.
         tolerance: what is allowed.
     """
 
@@ -130,10 +130,8 @@ def measure_parity(
             scale[part] = max(scale[part], expected[..., columns].abs().max())
         size = (batch.shape[2], batch.shape[3])
         decoded = [decode(x, size) for x in (expected, got)]
-        kept = [postprocess(x, num_classes, conf, nms) for x in decoded]
-        # An IoU of 1 suppresses nothing.
-        least = max(conf - tolerance.score, 0.0)
-        choice = [postprocess(x, num_classes, least, 1.0) for x in decoded]
+        kept = [_near_image(postprocess(x, num_classes, conf, nms), size) for x in decoded]
+        choice = [_near_image(_possible_detections(x, conf, tolerance), size) for x in decoded]
         for ours, theirs, our_choice, their_choice in zip(*kept, *choice, strict=True):
             detections += 0 if ours is None else len(ours)
             unmatched += count_missing(ours, their_choice, tolerance)
@@ -149,6 +147,43 @@ def measure_parity(
         unmatched=unmatched,
         tolerance=tolerance,
     )
+
+
+def _near_image(found: Sequence[Tensor | None], size: tuple[int, int]) -> list[Tensor | None]:
+    """The same rows, their boxes cut off at one image's width and height outside the image.
+
+    The size of a box is an exponential: what a model that has not learned says of one far outside
+    is not told apart by rounding, and matters to nobody.
+    """
+    height, width = size
+    least = torch.tensor([-width, -height, -width, -height])
+    near: list[Tensor | None] = []
+    for rows in found:
+        if rows is None:
+            near.append(None)
+            continue
+        low = least.to(rows)
+        corners = rows[:, :4].clamp(min=low, max=-2 * low)
+        near.append(torch.cat([corners, rows[:, 4:]], dim=1))
+    return near
+
+
+def _possible_detections(decoded: Tensor, conf: float, tolerance: Tolerance) -> list[Tensor]:
+    """Rows like `postprocess`'s, before NMS, an entry an image: what rounding may decide is there.
+
+    That is a box a class whose probability is the highest or as good, from a score just below the
+    least on.
+    """
+    found = []
+    for prediction in decoded.to(torch.promote_types(decoded.dtype, torch.float32)):
+        boxes, objectness, classes = prediction.split((4, 1, prediction.shape[1] - 5), dim=1)
+        is_best = classes >= classes.amax(dim=1, keepdim=True) - tolerance.score
+        is_enough = objectness * classes >= conf - tolerance.score
+        anchor, label = (is_best & is_enough).nonzero(as_tuple=True)
+        scores = [objectness[anchor, 0], classes[anchor, label], label.to(decoded.dtype)]
+        corners = cxcywh2xyxy(boxes[anchor])
+        found.append(torch.cat([corners, torch.stack(scores, dim=1)], dim=1))
+    return found
 
 
 @torch.no_grad()
@@ -178,9 +213,10 @@ def measure_detections(
     """
     detections = unmatched = 0
     for batch in batches:
-        expected = postprocess(reference(batch), num_classes, conf, nms)
+        size = (batch.shape[2], batch.shape[3])
+        expected = _near_image(postprocess(reference(batch), num_classes, conf, nms), size)
         # An IoU of 1 suppresses nothing: what the candidate kept is all compared.
-        got = postprocess(candidate(batch), num_classes, 0.0, 1.0)
+        got = _near_image(postprocess(candidate(batch), num_classes, 0.0, 1.0), size)
         for ours, theirs in zip(expected, got, strict=True):
             detections += 0 if ours is None else len(ours)
             unmatched += count_missing(ours, theirs, tolerance, tied_iou=nms)

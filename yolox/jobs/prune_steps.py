@@ -18,7 +18,6 @@ from yolox.exp.yolox_base import Exp
 from yolox.jobs.calibration import probe
 from yolox.jobs.prune import PruneJob
 from yolox.jobs.train.assemble import build_trainer
-from yolox.jobs.train.finetune import plain_epochs
 from yolox.jobs.train.start import TrainOptions
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import PruneConfig, PruneRecord, PruningError, ThresholdHint, trace_groups
@@ -159,7 +158,6 @@ def _train(exp: Exp, fabric: Fabric, folder: Path, epochs: int) -> None:
     recipe = copy.copy(exp)
     recipe.merge(["max_epoch", str(epochs)])  # as if it were given: finetune_epochs has no say
     for name, value in (
-        ("no_aug_epochs", plain_epochs(exp, epochs)),
         ("warmup_epochs", min(exp.warmup_epochs, 1.0)),
         ("eval_interval", epochs),
     ):

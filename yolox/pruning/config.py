@@ -15,6 +15,7 @@ AGGREGATES = ("sum", "mean", "max")
 NORMALIZATIONS = ("none", "mean", "max")
 PRICES = ("none", "cost", "memory")
 TARGETS = ("params", "macs", "latency")
+SMALL_SHARE = 1 / 3  # of the MACs; below it a channel's score is best held against what it costs
 
 
 class PruningError(UserError):
@@ -29,16 +30,18 @@ class Criterion:
         needs_data: whether it is measured on images with the model's loss.
         aggregate, normalize, per: defaults of `PruneConfig`'s fields of that name; see
             docs/log.md.
+        per_of_small: default of ``per`` where less than a third of the MACs shall remain.
     """
 
     needs_data: bool = False
     aggregate: str = "sum"
     normalize: str = "mean"
     per: str = "none"
+    per_of_small: str = ""
 
 
 CRITERIA = {
-    "taylor": Criterion(needs_data=True, normalize="none"),
+    "taylor": Criterion(needs_data=True, normalize="none", per_of_small="cost"),
     "fisher": Criterion(needs_data=True, normalize="none", per="memory"),
     "lamp": Criterion(normalize="none"),
     "l1": Criterion(),
@@ -104,7 +107,8 @@ class PruneConfig:
         aggregate: how the scores of a slot's layers become one: ``sum``, ``mean`` or ``max``.
         normalize: what the scores of a group are divided by: ``mean``, ``max`` or ``none``.
         per: what a score is divided by in the global ranking: ``cost`` (what the budget gains),
-            ``memory`` (the activations that are saved) or ``none``.
+            ``memory`` (the activations that are saved) or ``none``. By default the criterion's;
+            ``taylor`` takes ``cost`` where less than a third of the MACs shall remain.
         rounds: number of rounds of scoring; each silences the channels chosen so far.
         round_to: a pruned group keeps a multiple of this number of channels, because runtimes are
             slow with odd numbers; a smaller group stays whole.
@@ -150,13 +154,17 @@ class PruneConfig:
             ("scope", scope),
             ("aggregate", self.aggregate or criterion.aggregate),
             ("normalize", self.normalize or criterion.normalize),
-            ("per", self.per or (criterion.per if self._divides(scope) else "none")),
+            ("per", self.per or (self._price(criterion) if self._divides(scope) else "none")),
         ):
             object.__setattr__(self, name, value)
 
     def _divides(self, scope: str) -> bool:
         """Whether scores are divided by a price; the knapsack weighs them itself."""
         return scope == "global" and self.target_kind() != "latency"
+
+    def _price(self, criterion: Criterion) -> str:
+        small = self.target_kind() == "macs" and self.target_fraction() < SMALL_SHARE
+        return (criterion.per_of_small if small else "") or criterion.per
 
     def _chosen_scope(self) -> str:
         by_ratio = bool(self.layer_sparsity) or (self.mode != "global" and self.target is None)

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             labels=args.labels,
             output=args.json,
             command=command_line("bench", *(sys.argv[1:] if argv is None else argv)),
-            guests=read_guests(args.files),
+            guests=read_guests(args.files) or None,
         )
     )
 

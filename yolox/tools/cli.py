@@ -30,7 +30,7 @@ from yolox.exp import Exp, VOCExp, get_exp
 from yolox.exp.follow import OtherClassesError
 from yolox.exp.load import DEFAULT_MODEL
 from yolox.exp.of_data import exp_of_data
-from yolox.jobs.train.finetune import plain_epochs
+from yolox.jobs.train.finetune import checkable
 from yolox.tools.flags.parts import DEFAULT_EXP
 from yolox.tools.words import speaker
 from yolox.utils.errors import UserError
@@ -62,11 +62,7 @@ def load_exp(args: argparse.Namespace) -> Exp:
             "so (--help lists the flags)"
         )
     exp.merge(args.opts)
-    shorter = "max_epoch" in exp.given and "no_aug_epochs" not in exp.given
-    if shorter and 0 < exp.max_epoch < exp.no_aug_epochs:
-        exp.put(no_aug_epochs=plain_epochs(exp, exp.max_epoch))
-        logger.info(f"no_aug_epochs is {exp.no_aug_epochs}, as max_epoch is {exp.max_epoch}")
-    exp.check()
+    checkable(exp).check()
     return exp
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from loguru import logger
 from torch import nn
 
 from yolox.bench.guest import Guest
 from yolox.exp import Exp
 from yolox.exp.follow import follow_checkpoint
 from yolox.exp.idle import idle_without_training, tell_idle
-from yolox.jobs.evaluate import ap_evaluation
+from yolox.jobs.paired import Found, find, paired_differences
 from yolox.models import ModelSpec, load_model
 from yolox.pruning import ModelFigures, comparison_table, measure_latency
 from yolox.tools import cli
@@ -52,9 +53,10 @@ def compare(
     size: tuple[int, int],
     *,
     runs: int = 30,
+    paired: int | None = None,
     device: torch.device = CPU,
-) -> list[ModelFigures]:
-    """The figures of each model.
+) -> tuple[list[ModelFigures], list[str]]:
+    """The figures of each model, and what their differences are worth.
 
     Args:
         models: for the same input size.
@@ -62,13 +64,24 @@ def compare(
         exp: names the data that AP is measured on; None leaves it out.
         size: (height, width) of the images, pixels.
         runs: timed forward passes a model.
+        paired: how often the images are drawn anew for the differences from the first model; None
+            leaves them out.
         device: where they run.
+
+    Raises:
+        UserError: see `yolox.jobs.paired.paired_differences`.
     """
     image = 255 * torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    found = [] if exp is None else [_found(model, exp, device) for model in models]
+    differences = paired_differences(found, paired) if paired else []
+    lines = [
+        f"{label} against {labels[0]}: AP50-95 {difference.text()}"
+        for label, difference in zip(labels[1:], differences, strict=False)
+    ]
     times = measure_latency([model.layers for model in models], image, device, runs=runs)
     rows = []
-    for label, model, time in zip(labels, models, times, strict=True):
-        ap, ap50 = (None, None) if exp is None else _average_precision(model, exp, device)
+    for number, (label, model, time) in enumerate(zip(labels, models, times, strict=True)):
+        result = found[number].result if found else None
         rows.append(
             ModelFigures(
                 label=label,
@@ -76,17 +89,17 @@ def compare(
                 macs=count_macs(model.layers, image)[""],
                 file_bytes=model.path.stat().st_size,
                 latency_ms=time,
-                ap50_95=ap,
-                ap50=ap50,
+                ap50_95=result.ap50_95 if result else None,
+                ap50=result.ap50 if result else None,
             )
         )
-    return rows
+    return rows, lines
 
 
-def _average_precision(model: _Model, exp: Exp, device: torch.device) -> tuple[float, float]:
-    """AP50-95 and AP50, at the model's own size unless the Exp was given another."""
+def _found(model: _Model, exp: Exp, device: torch.device) -> Found:
+    """What a model finds, at its own size unless the Exp was given another."""
     followed = follow_checkpoint(exp, model.spec, model.path, pruned=model.pruned)
-    return ap_evaluation(followed, device=device)(model.network)
+    return find(model.network, model.path, followed, device)
 
 
 def _opened(path: Path, guest: Guest | None) -> _Model:
@@ -120,6 +133,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     labels = args.labels or short_names(args.ckpt)
     if len(labels) != len(args.ckpt):
         raise UserError(f"{len(labels)} labels for {len(args.ckpt)} checkpoints")
+    if args.paired and len(args.ckpt) < 2:
+        raise UserError("`paired` compares with the first checkpoint: give two or more")
+    if args.paired and args.no_eval:
+        raise UserError("`paired` is about AP: leave out `no_eval`")
     if args.no_eval:
         cli.refuse_fields(args, "without AP nothing is read of the Exp")
     exp = None if args.no_eval else cli.load_exp(args)
@@ -132,10 +149,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     size = _size(models[0], exp)
     with cli.telling_whose_data(args, exp):
-        rows = compare(models, labels, exp, size, runs=args.runs, device=device)
+        rows, lines = compare(
+            models, labels, exp, size, runs=args.runs, paired=args.paired, device=device
+        )
     place = f"{torch.get_num_threads()} threads" if device.type == "cpu" else device_name(device)
     title = f"{size[0]}×{size[1]} input, batch 1, float32, {place}, PyTorch"
     cli.console().print(comparison_table(rows, title))
+    for line in lines:
+        logger.info(line)
+    if lines:
+        logger.info(
+            f"in brackets: 95 % of {args.paired} draws of the evaluation images, the same for both "
+            "models (paired bootstrap); another training run is another matter"
+        )
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def _plan(args: argparse.Namespace) -> CompressPipeline:
         round_to=args.round_to,
         images=args.images,
         sensitivity=args.sensitivity,
+        refit=args.refit,
         steps=args.steps,
         step_epochs=args.step_epochs,
         sparsity=args.sparsity,

@@ -84,8 +84,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = words[0] if words else "--help"
     if " ".join(words[:2]) in COMMANDS:  # some are of two words
         name = " ".join(words[:2])
+    family = [command for command in COMMANDS if command.startswith(f"{name} ")]
     if name in ("-h", "--help"):
-        print(_help())
+        print(_help(list(COMMANDS), "yolox train -n yolox-s --data photos"))
+    elif family and words[1:] in ([], ["-h"], ["--help"]):
+        print(_help(family, f"yolox {family[0]} --help"))
     elif name == "--version":
         print(__version__)
     elif name in COMMANDS:
@@ -102,20 +105,20 @@ def _near(words: Sequence[str]) -> str:
     return f", did you mean {' or '.join(near)}?" if near else ":"
 
 
-def _help() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+def _help(names: Sequence[str], example: str) -> str:
+    width = max(map(len, names))
+    lines = [f"  {name:<{width}}  {COMMANDS[name][1]}" for name in names]
     return "\n".join(
         (
             "usage: yolox COMMAND ...",
             "",
-            "Train, prune, measure and run YOLOX detectors.",
+            "Train, prune, measure and run detectors.",
             "",
             *lines,
             "",
             "yolox COMMAND --help lists the flags of a command.",
             "example:",
-            "  yolox train -n yolox-s --data photos",
+            f"  {example}",
         )
     )
 

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     guests = read_guests(args.ckpt)
     command = command_line("report", *(sys.argv[1:] if argv is None else argv))
     with cli.telling_whose_data(args, exp):
-        write_report(args.ckpt, exp, args.output, page, command=command, guests=guests)
+        write_report(args.ckpt, exp, args.output, page, command=command, guests=guests or None)
     show(args.output)
 
 

@@ -20,6 +20,7 @@ from torch import nn
 from ultralytics.nn.modules.head import Detect
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 from ultralytics.utils import DEFAULT_CFG_DICT
+from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from yolox.pruning import PruningError, PruningPlan
 from yolox.utils.checkpoint import allowed_globals_aside
@@ -79,6 +80,8 @@ def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, Any]]:
         raise UserError(f"{path}: expected a .pt file of Ultralytics")
     if path.is_dir():
         raise UserError(f"{path} is a folder: expected a .pt file of Ultralytics")
+    if not path.exists() and str(path) not in GITHUB_ASSETS_NAMES:
+        raise UserError(f"no file {path}")  # their loader would ask the network for it first
     try:
         with allowed_globals_aside():  # theirs adds the file's classes for the whole process
             checkpoint, file = torch_safe_load(str(path), safe_only=True)
@@ -160,6 +163,8 @@ def _refused(path: Path, error: Exception) -> str:
             f"{path} is refused, and nothing in it was run: it holds code that is not "
             f"Ultralytics' ({printable(', '.join(foreign[:_SHOWN]))}{more})"
         )
+    if isinstance(error, AttributeError):  # their loader expects a model in what it has read
+        return f"{path} holds no model of Ultralytics"
     first = " ".join(str(error).split())
     first = first.encode("ascii", "ignore").decode().removeprefix("ERROR").strip()
     return f"{path} is no checkpoint that can be read: {printable(first[:200])}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -177,7 +178,7 @@ class CompressPipeline:
             if not at_work
         )
         latest = self.folder / name / "latest_ckpt.pth"
-        plain = plain_epochs(self.exp, epochs)
+        plain = plain_epochs(self.exp, epochs, self._steps)
         if "no_aug_epochs" in self.exp.given:
             plain = self.exp.no_aug_epochs
         evaluations = plain + epochs // self.exp.eval_interval
@@ -197,6 +198,15 @@ class CompressPipeline:
             seconds=self.time.training(epochs, evaluations, tuning=tuning),
             checkpoint=latest,
         )
+
+    @property
+    def _steps(self) -> int:
+        """Batches an epoch."""
+        return max(self.time.train_images // self.exp.batch_size, 1)
+
+    @property
+    def _tuning_updates(self) -> int:
+        return self.settings.epochs * math.ceil(self._steps / self.exp.accumulate)
 
     def _sensitivity(self, source: Path) -> Sensitivity:
         folder, images = self.folder / "sensitivity", self.settings.images
@@ -246,6 +256,7 @@ class CompressPipeline:
             latency=latency,
             steps=settings.steps,
             step_epochs=settings.step_epochs,
+            bare=settings.cuts_bare(self._tuning_updates),
             spare=spare,
             outputs=(output,),
             folders=(output.parent, self.folder / "pruned_steps"),

@@ -156,6 +156,7 @@ class Pruning(_RecipeStage):
         round_to: likewise.
         latency: what a target in latency is measured in.
         steps, step_epochs: rounds, and epochs between two.
+        bare: layers are not refitted after the cut.
         spare: file of ratios; layers that it has none for stay whole.
     """
 
@@ -171,6 +172,7 @@ class Pruning(_RecipeStage):
     latency: LatencySettings | None = None
     steps: int = 1
     step_epochs: int = 0
+    bare: bool = False
     spare: Path | None = None
 
     def run(self, *, resumes: bool = False) -> PruneRecord:
@@ -180,6 +182,8 @@ class Pruning(_RecipeStage):
             target=self.target,
             importance=self.importance,
             round_to=self.round_to or PruneConfig.round_to,
+            absorb=not self.bare,
+            reconstruct=0 if self.bare else PruneConfig.reconstruct,
             seed=exp.seed or 0,
         )
         with claimed(self.output.parent, PruningError, name=self.output.name):
@@ -213,6 +217,8 @@ class Pruning(_RecipeStage):
             flags += ["--runtime", self.latency.runtime, "--threads", self.latency.threads]
             if self.latency.runtime == "openvino":
                 flags += ["--openvino-precision", self.latency.openvino_precision]
+        if self.bare:
+            flags += ["--no-absorb", "--reconstruct", 0]
         if self.steps > 1:
             flags += ["--steps", self.steps, "--step-epochs", self.step_epochs]
         if self.spare:

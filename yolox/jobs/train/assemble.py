@@ -20,7 +20,14 @@ from yolox.evaluators import DETECTION_LIMIT, objects_beyond_limit
 from yolox.exp.follow import PRUNED_CLASSES_ADVICE
 from yolox.exp.idle import idle_in_training, tell_idle
 from yolox.exp.yolox_base import Exp
-from yolox.jobs.train.finetune import Teaching, build_ema, fine_tuning, require_same_teacher
+from yolox.jobs.train.finetune import (
+    Teaching,
+    build_ema,
+    checkable,
+    fine_tuning,
+    require_same_teacher,
+    shorten,
+)
 from yolox.jobs.train.loggers import evaluation_pictures, plain_fields
 from yolox.jobs.train.official import (
     build_optimizer,
@@ -79,7 +86,7 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
         UserError: anything in the Exp, the data or the checkpoint that cannot work.
     """
     exp.put(act=options.act or exp.act)
-    exp.check()
+    checkable(exp).check()
     batch_size = exp.batch_size if options.batch_size is None else options.batch_size
     if batch_size % fabric.world_size:
         raise UserError(
@@ -89,6 +96,9 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
     _require_statistics(exp, batch_size // fabric.world_size)
     torch.manual_seed(exp.seed or 0)
     start = starting_point(exp, options)
+    if not start.tuned:
+        shorten(exp)
+        exp.check()
     teaching = _teaching(exp, options, start)
     several = fabric.world_size > 1
     loader = exp.get_data_loader(batch_size, several, cache_img=options.cache)
@@ -148,6 +158,7 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
             accumulate=exp.accumulate,
             save_history=exp.save_history_ckpt,
             retake_statistics=exp.retake_statistics,
+            evaluate_start=start.tuned,
             goes_on=options.goes_on,
         ),
         ema=build_ema(exp, model, tuned=start.tuned),
@@ -155,6 +166,7 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
         pruning=start.pruning,
         recipe=recipe,
         resume=start.resume,
+        given=start.given,
         objective=objective,
         loggers=[options.run_logger] if options.run_logger else [],
         fields=plain_fields(exp) | recipe,
@@ -273,6 +285,7 @@ def trainer_of_command(exp: Exp, args: argparse.Namespace) -> Trainer:
         teacher=args.distill,
         run_logger=args.run_logger,
         overwrite=args.overwrite,
+        control=args.control,
     )
     trainer = build_trainer(exp, fabric, options)
     if fabric.is_global_zero:

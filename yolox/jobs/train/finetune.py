@@ -1,4 +1,4 @@
-"""What fine-tuning a pruned model changes in a recipe, and the teacher that it may have."""
+"""What fine-tuning changes in a recipe, and the teacher that it may have."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from yolox.utils.ema import ModelEMA
 
 EMA_WINDOW = 0.02  # updates that the average spans, as a part of the run's
 MAX_RAMP = 2000.0  # updates; that of a run from scratch
-MIN_WARMUP = 20  # steps
+WARMUP_SHARE = 0.1  # of the run
+PLAIN_UPDATES = 100  # without mosaic at the end; after fewer a model still knows mosaics best
+FULL_RATE_UPDATES = 700  # of a run; a shorter one cannot undo what the full rate breaks at first
+LEAST_RATE = 0.15  # of the full one: with less the shortest runs ended lower
 
 # What a person would have set on the command line of the whole model's training.
 _KEPT_FIELDS = ("input_size", "scheduler", "accumulate", "momentum", "weight_decay", "ema")
@@ -30,7 +33,8 @@ _WEIGHTS = ("cls", "obj", "box", "feature")
 def fine_tuning(exp: Exp, steps: int, original: Mapping[str, Any] | None = None) -> Exp:
     """A copy of an Exp with the recipe for a pruned model; says in a few lines what it is.
 
-    Fields that the command line gave stay as they are.
+    Fields that the command line gave stay as they are. The unpruned model that a pruned one is
+    compared with is trained by the same recipe.
 
     Args:
         exp: the Exp that the whole model was trained with.
@@ -44,12 +48,17 @@ def fine_tuning(exp: Exp, steps: int, original: Mapping[str, Any] | None = None)
     epochs = tuned.max_epoch
     updates = epochs * math.ceil(steps / exp.accumulate)
     recipe: dict[str, Any] = {
-        "no_aug_epochs": plain_epochs(exp, epochs),
-        "warmup_epochs": min(exp.warmup_epochs, max(epochs / 10, MIN_WARMUP / steps)),
+        "no_aug_epochs": plain_epochs(exp, epochs, steps),
+        "warmup_epochs": min(exp.warmup_epochs, WARMUP_SHARE * epochs),
         "ema_decay": min(exp.ema_decay, max(1 - 1 / (EMA_WINDOW * updates), 0.0)),
+        "retake_statistics": exp.retake_statistics or "retake_statistics" not in exp.assigned,
     }
-    if "finetune_lr" in given or "basic_lr_per_img" not in given:
+    if "finetune_lr" in given:
         tuned.put(basic_lr_per_img=exp.basic_lr_per_img * exp.finetune_lr)
+    elif "basic_lr_per_img" not in given:
+        length = min(max(updates / FULL_RATE_UPDATES, LEAST_RATE), 1.0)
+        factor = exp.finetune_lr * length
+        tuned.put(basic_lr_per_img=exp.basic_lr_per_img * factor)
     tuned.put(**{name: value for name, value in recipe.items() if name not in given})
     if exp.sparsity and "sparsity" not in given:
         tuned.put(sparsity=0.0)
@@ -82,9 +91,43 @@ def _tell_differences(exp: Exp, original: Mapping[str, Any]) -> None:
         )
 
 
-def plain_epochs(exp: Exp, epochs: int) -> int:
-    """The last epochs, without mosaic, of a shorter run than the Exp's: a quarter at most."""
-    return min(exp.no_aug_epochs, epochs // 4)
+def plain_epochs(exp: Exp, epochs: int, steps: int) -> int:
+    """The last epochs, without mosaic, of a shorter run than the Exp's.
+
+    A quarter, but as many as `PLAIN_UPDATES` take: very short runs are without mosaic.
+
+    Args:
+        exp: whose own number is the most.
+        epochs: of the run.
+        steps: batches an epoch.
+    """
+    needed = math.ceil(PLAIN_UPDATES / math.ceil(steps / exp.accumulate))
+    return min(exp.no_aug_epochs, max(epochs // 4, needed), epochs)
+
+
+def checkable(exp: Exp) -> Exp:
+    """The Exp to check before it is known how it trains: a length that was given needs no other.
+
+    Of a run that ``max_epoch`` alone makes shorter than its plain epochs these follow, as `shorten`
+    or `fine_tuning` says.
+    """
+    if not _is_shortened(exp):
+        return exp
+    short = copy.copy(exp)
+    short.put(no_aug_epochs=exp.max_epoch)
+    return short
+
+
+def shorten(exp: Exp) -> None:
+    """Have the plain epochs of a training that is no fine-tuning follow a ``max_epoch`` given."""
+    if _is_shortened(exp):
+        exp.put(no_aug_epochs=min(exp.no_aug_epochs, exp.max_epoch // 4))
+        logger.info(f"no_aug_epochs is {exp.no_aug_epochs}, as max_epoch is {exp.max_epoch}")
+
+
+def _is_shortened(exp: Exp) -> bool:
+    alone = "max_epoch" in exp.given and "no_aug_epochs" not in exp.given
+    return alone and 0 < exp.max_epoch < exp.no_aug_epochs
 
 
 def build_ema(exp: Exp, model: YOLOX, *, tuned: bool) -> ModelEMA | None:

@@ -68,6 +68,7 @@ def official_args(
         cache=options.cache,
         run_logger=options.run_logger,
         overwrite=options.overwrite,
+        control=options.control,
         devices=devices,
         device=device,
         num_machines=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from yolox.models import (
 )
 from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.download import resolve_weights
+from yolox.utils.errors import UserError
 
 _SHAPE = ("architecture", "depth", "width", "depthwise")
 
@@ -51,6 +53,8 @@ class TrainOptions:
         teacher: checkpoint, or name of published weights, to distil from.
         run_logger: where curves go beside TensorBoard's files.
         overwrite: write over a fine-tuning of another kind that is finished.
+        control: fine-tune `checkpoint` by the recipe of a pruned model although it is whole: what
+            a pruned model is compared with.
     """
 
     checkpoint: Path | None = None
@@ -64,6 +68,7 @@ class TrainOptions:
     teacher: Path | None = None
     run_logger: RunLogger | None = None
     overwrite: bool = False
+    control: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +79,11 @@ class StartingPoint:
         model: in training form, on the CPU.
         spec: its description.
         folder: of the run's files.
-        tuned: whether the run fine-tunes a pruned model.
+        tuned: whether the run fine-tunes a pruned model, or the whole one beside it.
         pruning: what was pruned, as in a checkpoint.
+        original: recipe of the run that trained the whole model; empty if not known.
+        given: the model as its file has it, and its description, where `model` got another
+            activation.
         resume: content of the checkpoint that a stopped run goes on from.
     """
 
@@ -84,12 +92,9 @@ class StartingPoint:
     folder: Path
     tuned: bool = False
     pruning: list[dict[str, Any]] = field(default_factory=list)
+    original: dict[str, Any] = field(default_factory=dict)
+    given: tuple[YOLOX, ModelSpec] | None = None
     resume: dict[str, Any] | None = None
-
-    @property
-    def original(self) -> dict[str, Any]:
-        """The recipe of the run that the first pruned model came from; empty if not known."""
-        return dict(self.pruning[0].get("recipe") or {}) if self.pruning else {}
 
 
 def starting_point(exp: Exp, options: TrainOptions) -> StartingPoint:
@@ -108,13 +113,18 @@ def starting_point(exp: Exp, options: TrainOptions) -> StartingPoint:
 def _start(exp: Exp, options: TrainOptions) -> StartingPoint:
     folder = exp.output_folder(options.name)
     path = options.checkpoint or (folder / "latest_ckpt.pth" if options.resume else None)
+    if options.control and path is None:
+        raise UserError(
+            "`control` trains a whole model on, by the recipe of a pruned one: give its checkpoint "
+            "as `checkpoint`"
+        )
     if path is None:
         exp.resolve_classes()
         model = exp.get_model()
         return StartingPoint(model=model, spec=spec_of(exp, model), folder=folder)
     path = resolve_weights(path)
     loaded = load_model(path)
-    if options.resume or loaded.is_pruned:
+    if options.resume or loaded.is_pruned or options.control:
         # The head is as it is: the data has to follow its order of classes.
         take_classes(exp, loaded.spec, path, pruned=loaded.is_pruned)
         begin = _resumed if options.resume else _fine_tuned
@@ -205,6 +215,7 @@ def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -
         folder=path.parent,
         tuned=tuned,
         pruning=loaded.pruning,
+        original=_original(loaded),
         resume=content,
     )
 
@@ -285,19 +296,33 @@ def _compare_networks(
 def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -> StartingPoint:
     take_test_size(exp, loaded.spec, path)
     act = options.act or _given_act(exp, tuned=True) or exp.finetune_act or loaded.spec.act
-    note = ""
+    note, given = "", None
+    spec = dataclasses.replace(
+        loaded.spec, class_names=tuple(exp.class_names), input_size=exp.test_size
+    )
     if act != loaded.spec.act:
+        given = copy.deepcopy(loaded.model), spec
         units = swap_activation(loaded.model, act)
         note = f", activation {loaded.spec.act} → {act} in {units} units"
-    logger.info(f"fine-tuning the pruned model of {path}: new optimizer and EMA{note}")
-    spec = dataclasses.replace(
-        loaded.spec, act=act, class_names=tuple(exp.class_names), input_size=exp.test_size
-    )
-    name = options.name or f"{exp.exp_name}_finetune"
+    kind, ending = ("pruned", "finetune") if loaded.is_pruned else ("whole", "control")
+    logger.info(f"fine-tuning the {kind} model of {path}: new optimizer and EMA{note}")
+    name = options.name or f"{exp.exp_name}_{ending}"
     return StartingPoint(
         model=_as_built_by(exp, path, loaded, options),
-        spec=spec,
+        spec=dataclasses.replace(spec, act=act),
         folder=exp.output_folder(name),
         tuned=True,
+        given=given,
         pruning=loaded.pruning,
+        original=_original(loaded),
     )
+
+
+def _original(loaded: LoadedModel) -> dict[str, Any]:
+    """The recipe of the run that the model, or the whole one that it was cut from, came from.
+
+    Of a whole model that is fine-tuned already that is not known.
+    """
+    if loaded.pruning:
+        return dict(loaded.pruning[0].get("recipe") or {})
+    return {} if loaded.recipe.get("fine_tuning") else dict(loaded.recipe)

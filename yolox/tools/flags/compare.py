@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from yolox.tools.flags import parts
+from yolox.utils.choices import PAIRED_DRAWS
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -35,6 +36,17 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--no-eval", action="store_true", help="do not measure AP; no data set is needed then"
+    )
+    parser.add_argument(
+        "--paired",
+        type=parts.positive,
+        nargs="?",
+        const=PAIRED_DRAWS,
+        metavar="DRAWS",
+        help=(
+            "say which differences in AP from the first are real: draw the evaluation images anew "
+            f"this often, {PAIRED_DRAWS} without a number (default: do not)"
+        ),
     )
     parts.add_device(parser)
     parts.add_exp_arguments(parser)

@@ -73,6 +73,15 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="measure the sensitivity of layers first, and keep sensitive layers whole",
     )
+    add(
+        "--refit",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help=(
+            "refit the layers after the cut (default: yes, but not towards an eighth to a third of "
+            "the MACs when 700 steps of fine-tuning follow)"
+        ),
+    )
     training = parser.add_argument_group("training")
     training.add_argument(
         "--epochs", type=parts.positive, default=TUNING_EPOCHS, help="epochs of fine-tuning"

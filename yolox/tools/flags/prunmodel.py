@@ -155,7 +155,8 @@ def add_pruning(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         choices=PRICES,
         help=(
             "what a score is divided by: nothing, the cost that removing the channel saves, "
-            "or the memory it saves (default: the criterion's)"
+            "or the memory it saves (default: the criterion's; of taylor cost where less than "
+            "a third of the MACs shall remain)"
         ),
     )
     add(

@@ -64,6 +64,14 @@ def make_parser() -> argparse.ArgumentParser:
         help="write over a finished fine-tuning of another model or with other settings",
     )
     parser.add_argument(
+        "--control",
+        action="store_true",
+        help=(
+            "fine-tune a whole checkpoint by the recipe of a pruned one: the control that a pruned "
+            "model is compared with (default: a whole model is trained as the Exp says)"
+        ),
+    )
+    parser.add_argument(
         "-l",
         "--logger",
         choices=LOGGERS,
