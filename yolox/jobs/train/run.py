@@ -66,6 +66,7 @@ def official_args(options: TrainOptions, *, devices: int | None = None) -> argpa
         run_logger=options.run_logger,
         overwrite=options.overwrite,
         control=options.control,
+        save_every=options.save_every,
         devices=devices,
         num_machines=1,
         machine_rank=0,
