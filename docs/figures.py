@@ -177,16 +177,19 @@ def tradeoff() -> str:
     whole = (time["base"], mean(ap[CONTROL]))
     pruned = [(time[f"macs_{s}"], mean(ap[f"macs={s}"])) for s in SHARES]
     dense = [(time[f"dense_{s}"], mean(ap[f"dense={s}"])) for s in SHARES]
+    rows = {CONTROL: "base"} | {f"{k}={s}": f"{k}_{s}" for k in ("macs", "dense") for s in SHARES}
+    kinds = {"base": "whole", "macs": "pruned", "dense": "dense"}
     parts = [
         *_axes(),
+        *(_spread(time[at], ap[row], kinds[at.split("_")[0]]) for row, at in rows.items()),
         *_curve([whole, *dense], "dense", "narrower models, not pruned"),
         *_curve([whole, *pruned], "pruned", "pruned and fine-tuned"),
         _mark(whole, "whole"),
         _said(whole, "unpruned", -10, -14, "end", "whole"),
     ]
     for share, point in zip(SHARES, pruned, strict=True):
-        parts.append(_said(point, f"{whole[0] / point[0]:.1f} ×", 0, -16, "middle", "pruned"))
-        parts.append(_said(point, LABELS[share], 0, 24, "middle", "small"))
+        parts.append(_said(point, f"{whole[0] / point[0]:.1f} ×", 6, -12, "start", "pruned"))
+        parts.append(_said(point, LABELS[share], 7, 20, "start", "small"))
     style = (
         "text{font:14px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:#1f2328}"
         ".title{font-size:17px;font-weight:600}.small{font-size:12.5px;fill:#59636e}"
@@ -200,7 +203,10 @@ def tradeoff() -> str:
     )
     ratio, cost = whole[0] / pruned[-1][0], 100 * (whole[1] - pruned[-1][1])
     title = f"Pruned to a tenth of the MACs: {ratio:.1f} × as fast, {cost:.1f} points of AP less"
-    said = "yolox-s on BCCD (blood cells), 192 × 192, each point the mean of three trainings"
+    said = (
+        "yolox-s on BCCD (blood cells), 192 × 192. Each point is the mean of three trainings, each "
+        "bar their range."
+    )
     return element(
         "svg",
         "\n"
@@ -262,6 +268,12 @@ def _curve(points: Sequence[Point], kind: str, name: str) -> Iterator[str]:
     above, below = (points[1], -44), (points[2], 34)
     point, dy = above if kind == "pruned" else below
     yield _said(point, name, 12 if kind == "dense" else 0, dy, "start", kind)
+
+
+def _spread(ms: float, ap: Sequence[float], kind: str) -> str:
+    """A bar from the lowest to the highest AP."""
+    (x, low), (_, high) = _place((ms, min(ap))), _place((ms, max(ap)))
+    return element("line", x1=x, y1=low, x2=x, y2=high, class_=kind, stroke_width=1.5, opacity=0.55)
 
 
 def _mark(point: Point, kind: str) -> str:

@@ -34,6 +34,7 @@ from yolox.jobs.train import TrainOptions, build_trainer
 from yolox.models import load_model
 from yolox.pruning import CRITERIA, PruneConfig, PruneRecord, PruningError, PruningPlan
 from yolox.utils.checkpoint import CheckpointError
+from yolox.utils.choices import SAVE_EVERY
 from yolox.utils.device import keep_freed_memory, resolve_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.locks import claimed
@@ -56,6 +57,7 @@ def train(
     precision: str = "auto",
     overwrite: bool = False,
     control: bool = False,
+    save_every: float = SAVE_EVERY,
     device: str | torch.device = "auto",
 ) -> TrainResult:
     """Train a model. A pruned checkpoint is fine-tuned.
@@ -77,6 +79,8 @@ def train(
             settings.
         control: whether to fine-tune a whole checkpoint by the recipe of a pruned one, as the
             control that a pruned model is compared with, in a folder with ``_control`` in its name.
+        save_every: minutes between two writings of ``latest_ckpt.pth`` inside an epoch; 0 writes it
+            after each epoch, and on Ctrl-C.
         device: where to train: ``cpu``, ``gpu`` or an accelerator's name such as ``cuda:1``;
             ``auto`` is the accelerator if there is one.
 
@@ -101,6 +105,7 @@ def train(
         teacher=None if teacher is None else Path(teacher),
         overwrite=overwrite,
         control=control,
+        save_every=save_every,
     )
     trainer = build_trainer(exp, fabric, options)
     with claimed(trainer.settings.output_dir, CheckpointError):

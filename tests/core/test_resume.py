@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from loguru import logger
 
 from tests.runs import STEPS, differences, new_trainer, read
+from yolox.core.saving import CheckpointFolder
+from yolox.core.signals import Interrupted
 from yolox.exp import get_exp
 from yolox.jobs.train import TrainOptions
 from yolox.utils.checkpoint import CheckpointError
@@ -17,6 +23,9 @@ from yolox.utils.ema import ModelEMA
 
 # What random choices there are: sizes of multi-scale training, mosaic, mixup, colours.
 VARIED: dict[str, Any] = {"multiscale_range": 1, "max_epoch": 3, "no_aug_epochs": 1}
+
+
+Straight = Callable[[dict[str, Any]], Path]
 
 
 class _Stopped(Exception):
@@ -27,6 +36,21 @@ class _Stopped(Exception):
 def slow_average(monkeypatch: pytest.MonkeyPatch) -> None:
     """An average that remembers: that of a run's first updates is the weights themselves."""
     monkeypatch.setattr(ModelEMA, "decay", 0.9)
+
+
+@pytest.fixture(scope="module")
+def straight_run(tiny_exp: Path, tmp_path_factory: pytest.TempPathFactory) -> Straight:
+    """The folder of a run with some fields that was never stopped, once for all tests."""
+    runs: dict[str, Path] = {}
+
+    def run(fields: dict[str, Any]) -> Path:
+        name = repr(fields)
+        if name not in runs:
+            runs[name] = tmp_path_factory.mktemp("straight")
+            _train(tiny_exp, runs[name], **fields)
+        return runs[name] / "tiny"
+
+    return run
 
 
 def _train(exp: Path, output: Path, **fields: Any) -> dict[str, Any]:
@@ -69,17 +93,137 @@ def _train_in_two(exp: Path, output: Path, stop_after: int, **fields: Any) -> di
     ids=["after 1", "after 2", "bf16", "accumulated", "without EMA", "with a worker"],
 )
 def test_resumed_run_has_the_bits_of_the_straight_one(
-    tiny_exp: Path, tmp_path: Path, stop_after: int, fields: dict[str, Any]
+    straight_run: Straight,
+    tiny_exp: Path,
+    tmp_path: Path,
+    stop_after: int,
+    fields: dict[str, Any],
 ) -> None:
-    straight = _train(tiny_exp, tmp_path / "straight", **fields)
+    straight = read(straight_run(fields) / "latest_ckpt.pth")
     resumed = _train_in_two(tiny_exp, tmp_path / "resumed", stop_after, **fields)
     assert straight["train"]["epoch"] == 3
     if fields.get("data_num_workers"):
         # Starting workers draws from torch's generator, which decides nothing in an epoch.
         del straight["train"]["torch_rng"], resumed["train"]["torch_rng"]
     assert differences(straight, resumed) == []
-    best = [read(tmp_path / name / "tiny" / "best_ckpt.pth") for name in ("straight", "resumed")]
-    assert differences(*best) == []
+    folders = straight_run(fields), tmp_path / "resumed" / "tiny"
+    assert differences(*(read(folder / "best_ckpt.pth") for folder in folders)) == []
+
+
+def _stop_inside(exp: Path, output: Path, number: int, **fields: Any) -> dict[str, Any]:
+    """Train until Ctrl-C comes in a step's forward pass; what is saved then."""
+    trainer = new_trainer(exp, output, **{**VARIED, **fields})
+    calls = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal calls
+        calls += trainer.model.training
+        if calls == number:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    trainer.model.register_forward_pre_hook(interrupt)
+    with pytest.raises(Interrupted, match=r"continues in epoch 2 after iteration \d of 3"):
+        trainer.train()
+    assert signal.getsignal(signal.SIGINT) == handler
+    torch.manual_seed(99)
+    return read(output / "tiny" / "latest_ckpt.pth")
+
+
+@pytest.mark.parametrize(
+    ("in_epoch", "done", "fields"),
+    [
+        (1, 1, {"precision": "bf16"}),
+        (1, 2, {"precision": "fp32", "accumulate": 2}),  # the half of an update is not saved
+        (3, 3, {"precision": "fp32", "data_num_workers": 1}),
+        (2, 2, {"retake_statistics": True}),
+        (3, 3, {"retake_statistics": True}),
+    ],
+    ids=["bf16", "accumulated", "last, with a worker", "statistics", "last, statistics"],
+)
+def test_a_run_stopped_inside_an_epoch_has_the_bits_of_the_straight_one(
+    straight_run: Straight, tiny_exp: Path, tmp_path: Path, in_epoch: int, done: int,
+    fields: dict[str, Any],
+) -> None:  # fmt: skip
+    straight = read(straight_run(fields) / "latest_ckpt.pth")
+    stopped = _stop_inside(tiny_exp, tmp_path / "resumed", STEPS + in_epoch, **fields)
+    assert stopped["train"]["epoch"] == 1
+    kept = done if fields.get("retake_statistics") else 0
+    assert stopped["train"]["position"] == {"iteration": done, "iterations": 3, "recent": kept}
+    resuming = {**VARIED, **fields}
+    new_trainer(
+        tiny_exp, tmp_path / "resumed", options=TrainOptions(resume=True), **resuming
+    ).train()
+    resumed = read(tmp_path / "resumed" / "tiny" / "latest_ckpt.pth")
+    if fields.get("data_num_workers"):  # as above
+        del straight["train"]["torch_rng"], resumed["train"]["torch_rng"]
+    assert differences(straight, resumed) == []
+
+
+def test_a_killed_run_continues_from_where_it_was_saved_last(
+    straight_run: Straight, tiny_exp: Path, tmp_path: Path
+) -> None:
+    straight = read(straight_run({"precision": "fp32"}) / "latest_ckpt.pth")
+    options = TrainOptions(save_every=1e-9)
+    trainer = new_trainer(tiny_exp, tmp_path / "killed", options=options, **VARIED)
+    calls = 0
+
+    def kill(*_: object) -> None:
+        nonlocal calls
+        calls += trainer.model.training
+        if calls == 2:  # within the first epoch
+            trainer._folder.finish_position()
+            raise _Stopped
+
+    trainer.model.register_forward_pre_hook(kill)
+    with pytest.raises(_Stopped):
+        trainer.train()
+    saved = read(tmp_path / "killed" / "tiny" / "latest_ckpt.pth")["train"]
+    assert (saved["epoch"], saved["position"]["iteration"]) == (0, 1)
+    new_trainer(tiny_exp, tmp_path / "killed", options=TrainOptions(resume=True), **VARIED).train()
+    assert differences(straight, read(tmp_path / "killed" / "tiny" / "latest_ckpt.pth")) == []
+
+
+def test_a_position_in_an_epoch_of_another_length_begins_the_epoch_anew(
+    tiny_exp: Path, tmp_path: Path
+) -> None:
+    _stop_inside(tiny_exp, tmp_path, STEPS + 1)
+    lines: list[str] = []
+    sink = logger.add(lines.append, level="WARNING", format="{message}")
+    options = TrainOptions(resume=True, batch_size=2)
+    trainer = new_trainer(tiny_exp, tmp_path, options=options, **VARIED)
+    seen: list[int] = []
+    trainer.model.register_forward_pre_hook(lambda *_: seen.append(trainer.model.training))
+    trainer.train()
+    logger.remove(sink)
+    assert sum(seen) == 2 * 5
+    assert any(
+        "after iteration 1 of 3, and an epoch has 5 now, 1 to an update" in line for line in lines
+    )
+
+
+def test_a_position_that_cannot_be_written_is_a_warning(
+    tiny_exp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise CheckpointError("the disk is full")
+
+    real = CheckpointFolder.write_position
+
+    def full(self: CheckpointFolder, *args: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("yolox.core.saving.save_checkpoint", fail)
+            real(self, *args)
+            self.finish_position()
+
+    monkeypatch.setattr(CheckpointFolder, "write_position", full)
+    lines: list[str] = []
+    sink = logger.add(lines.append, level="WARNING", format="{message}")
+    options = TrainOptions(save_every=1e-9)
+    new_trainer(tiny_exp, tmp_path, options=options, **{**VARIED, "max_epoch": 1}).train()
+    logger.remove(sink)
+    assert sum("the position in epoch 1 is not saved, training continues" in x for x in lines) == 3
+    assert read(tmp_path / "tiny" / "latest_ckpt.pth")["train"]["epoch"] == 1
 
 
 def test_average_and_weights_being_trained_are_not_the_same(tiny_exp: Path, tmp_path: Path) -> None:

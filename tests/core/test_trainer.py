@@ -32,9 +32,9 @@ class _Spy:
         trainer.model.register_forward_pre_hook(self._forward)
         set_epoch, evaluate = trainer.train_loader.set_epoch, trainer.evaluate
 
-        def set_epoch_seen(epoch: int, mosaic: bool) -> None:
+        def set_epoch_seen(epoch: int, mosaic: bool, first: int = 0) -> None:
             self.epochs.append((epoch, mosaic))
-            set_epoch(epoch, mosaic)
+            set_epoch(epoch, mosaic, first)
 
         def evaluate_seen(model: torch.nn.Module) -> tuple[float, float, str]:
             self.evaluated.append(model)

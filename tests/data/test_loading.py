@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 
 from yolox.data import (
     DataLoader,
+    InfiniteSampler,
     MosaicDetection,
     TrainBatchSampler,
     TrainTransform,
     ValTransform,
     VOCDetection,
+    YoloBatchSampler,
     build_eval_loader,
     build_train_loader,
     get_yolox_datadir,
 )
+from yolox.jobs.train.official import epoch_loader
 
 SETS = (("2007", "trainval"),)
 numbers = st.integers(1, 9)
@@ -50,6 +53,27 @@ def test_processes_share_the_draws_of_one(length, batch, world):
     steps = zip(single, *ranks, strict=True)
     for whole, *parts in steps:
         assert sorted(whole) == sorted(draw for part in parts for draw in part)
+
+
+@pytest.mark.parametrize("first", [0, 2, 5])
+def test_an_epoch_without_its_first_batches_is_the_rest_of_it(first):
+    images = InfiniteSampler(50, seed=3)
+    for sampler in (TrainBatchSampler(50, 10, seed=3), YoloBatchSampler(images, 10)):
+        sampler.set_epoch(2, mosaic=True)
+        whole = list(sampler)
+        sampler.set_epoch(2, True, first)
+        assert list(sampler) == whole[first:]
+        assert len(sampler) == 5
+        sampler.set_epoch(3, mosaic=True)
+        assert len(list(sampler)) == 5
+
+
+def test_of_a_foreign_loader_the_first_batches_are_dropped():
+    loader = epoch_loader(["a", "b", "c"])
+    loader.set_epoch(0, True, 2)
+    assert list(loader) == ["c"]
+    loader.set_epoch(1, mosaic=True)
+    assert list(loader) == ["a", "b", "c"]
 
 
 def test_epochs_and_seeds_differ_in_order_and_in_seeds():

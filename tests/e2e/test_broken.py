@@ -271,16 +271,27 @@ def test_signals_end_a_run_with_a_hint(
     assert _train(tmp_path, *args) == status
     error = _only_error(capsys)
     latest = tmp_path / "out" / "tiny" / "latest_ckpt.pth"
-    assert error.endswith(f"stopped in epoch 3 of 9: -c {latest} --resume continues from epoch 3")
+    assert error.endswith(
+        f"stopped in epoch 3 of 9: -c {latest} --resume continues in epoch 3 after iteration 2 of 3"
+    )
     assert signal.getsignal(number) == handler
     assert _saved_epoch(tmp_path) == 2
     assert multiprocessing.active_children() == []
 
 
 def test_a_signal_before_the_first_checkpoint_says_so(
-    own_exp: Path, tmp_path: Path, before_step: Before, capsys: pytest.CaptureFixture[str]
+    own_exp: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    before_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    evaluate = Trainer._finish_epoch
+
+    def stopped(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args)
+
+    monkeypatch.setattr(Trainer, "_finish_epoch", stopped)
     assert _train(tmp_path) == 143
     error = _only_error(capsys)
     assert "stopped in epoch 1 of 2: there is no checkpoint of this run" in error

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
+from yolox.core.state import Position
 from yolox.utils.checkpoint import CheckpointError, save_checkpoint
 from yolox.utils.files import remove_leftovers, require_writable
+from yolox.utils.tensors import snapshot
 
 LATEST, BEST = "latest_ckpt.pth", "best_ckpt.pth"
 MAX_FAILURES = 3  # epochs in a row
@@ -27,11 +30,14 @@ class CheckpointFolder:
 
     Attributes:
         saved: epochs done according to the latest checkpoint.
+        position: in the epoch after them, according to it; None at its start.
     """
 
     def __init__(self, folder: Path, goes_on: str = "") -> None:
         self.folder = folder
         self.saved = 0
+        self.position: Position | None = None
+        self._pending: tuple[Future[None], int, Position] | None = None
         self._goes_on = goes_on or f"`checkpoint={str(folder / LATEST)!r}` `resume=True`"
         self._failures = 0
 
@@ -78,6 +84,7 @@ class CheckpointFolder:
         Raises:
             CheckpointError: it cannot be written, and the run should end.
         """
+        self.finish_position()
         names = [BEST] * is_best + [f"epoch_{done}_ckpt.pth"] * history
         files = {**dict.fromkeys(names, payload), LATEST: {**payload, "train": dict(state)}}
         name = ""
@@ -93,11 +100,50 @@ class CheckpointFolder:
             logger.warning(f"epoch {done} is not saved, training continues: {error}")
             return is_best and name != BEST
         self._failures = 0
-        self.saved = done
+        self.saved, self.position = done, None
         return is_best
+
+    def write_position(
+        self, done: int, position: Position, payload: Mapping[str, Any], state: Mapping[str, Any]
+    ) -> None:
+        """Begin to write the latest checkpoint inside an epoch, beside the training.
+
+        Nothing given needs to be kept as it is: what is written is copied first.
+
+        Args:
+            done: epochs done.
+            position: in the epoch after them.
+            payload: the checkpoint.
+            state: what it holds beside it, to resume from.
+        """
+        self.finish_position()
+        content = snapshot({**payload, "train": dict(state)})
+        writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        future = writer.submit(save_checkpoint, self.folder / LATEST, content)
+        writer.shutdown(wait=False)  # its thread ends with the file
+        self._pending = future, done, position
+
+    def finish_position(self) -> None:
+        """Wait for what `write_position` began; a failure of it is a warning."""
+        if self._pending is None:
+            return
+        (future, done, position), self._pending = self._pending, None
+        try:
+            future.result()
+        except CheckpointError as error:
+            logger.warning(
+                f"the position in epoch {done + 1} is not saved, training continues: {error}"
+            )
+        else:
+            self.saved, self.position = done, position
 
     def resume_hint(self) -> str:
         """Where a resumed run would start."""
+        if self.position is not None:
+            return (
+                f"{self._goes_on} continues in epoch {self.saved + 1} after iteration "
+                f"{self.position.iteration} of {self.position.iterations}"
+            )
         if self.saved:
             return f"{self._goes_on} continues from epoch {self.saved + 1}"
         return "there is no checkpoint of this run to resume from yet"

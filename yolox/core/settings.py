@@ -13,8 +13,11 @@ from torch import Tensor, nn
 class TrainLoader(Protocol):
     """Epochs of batches (images, targets, sizes, ids)."""
 
-    def set_epoch(self, epoch: int, mosaic: bool) -> None:
-        """Choose the epoch (from 0) that the next iteration yields, and whether with mosaic."""
+    def set_epoch(self, epoch: int, mosaic: bool, first: int = 0) -> None:
+        """Choose the epoch (from 0) that the next iteration yields, and whether with mosaic.
+
+        So many of its first batches are left out.
+        """
         ...
 
     def __len__(self) -> int: ...
@@ -84,6 +87,8 @@ class TrainSettings:
             every epoch anyway.
         evaluate_start: evaluate and save the model before the first step too, which is the best
             one until an epoch is better.
+        save_every: seconds after which an epoch's position is saved, for a run that is stopped in
+            it to continue from; 0 saves between epochs, and where the run is told to stop.
         goes_on: how a person goes on with a stopped run, as in "… goes on from epoch 3"; empty:
             with its latest checkpoint and --resume.
     """
@@ -97,6 +102,7 @@ class TrainSettings:
     save_history: bool = False
     retake_statistics: bool = False
     evaluate_start: bool = False
+    save_every: float = 0.0
     goes_on: str = ""
 
 

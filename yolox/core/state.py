@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +23,26 @@ _LIKE_WEIGHTS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")  
 _MAX_SHOWN = 5  # problems in a message
 
 
+@dataclass(frozen=True)
+class Position:
+    """Where a run is in an epoch.
+
+    Attributes:
+        iteration: how many are done, the last of which updated the weights.
+        iterations: how many the epoch has.
+        recent: number of batches that the run kept; see `RecentImages`.
+    """
+
+    iteration: int
+    iterations: int
+    recent: int
+
+
+def position_of(state: Mapping[str, Any]) -> Position | None:
+    """The position in a checked training state, None between epochs."""
+    return Position(**state["position"]) if "position" in state else None
+
+
 def capture_state(
     *,
     fabric: Fabric,
@@ -31,8 +53,9 @@ def capture_state(
     best: tuple[float, float],
     start: float | None = None,
     objective: nn.Module | None = None,
+    position: Position | None = None,
 ) -> dict[str, Any]:
-    """The ``train`` entry of a checkpoint, taken between two epochs.
+    """The ``train`` entry of a checkpoint, taken between two updates of the weights.
 
     Args:
         fabric: whose precision's scaler is saved, too.
@@ -43,6 +66,7 @@ def capture_state(
         best: AP50-95 and AP50 of the best evaluation so far.
         start: AP50-95 before the first step, where it was measured.
         objective: what computes the losses, if not the model; see `Trainer`.
+        position: in the epoch after those; None at its start.
     """
     beside = {name: value.detach().cpu() for name, value in _beside(objective, model).items()}
     return {
@@ -58,6 +82,7 @@ def capture_state(
         **({} if start is None else {"start": start}),
         **({"objective": beside} if beside else {}),
         **({"device_rng": state} if (state := random_state(fabric.device)) else {}),
+        **({"position": dataclasses.asdict(position)} if position else {}),
     }
 
 
@@ -165,6 +190,8 @@ def _optimizer_state(value: Any, where: str) -> Iterator[str]:
 
 
 _EPOCH = integer(0, 1_000_000)
+_COUNT = integer(0, 1 << 40)
+_POSITION = record({"iteration": _COUNT, "iterations": _COUNT, "recent": _COUNT})
 _STATE = record(
     {
         "epoch": _EPOCH,
@@ -180,7 +207,12 @@ _STATE = record(
         "precision": mapping(plain),
         "torch_rng": dense,
     },
-    {"objective": state_dict, "device_rng": mapping(dense), "start": number()},
+    {
+        "objective": state_dict,
+        "device_rng": mapping(dense),
+        "start": number(),
+        "position": _POSITION,
+    },
 )
 
 

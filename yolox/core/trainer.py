@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -21,8 +22,14 @@ from yolox.core.penalty import PenaltyWatch, take_step
 from yolox.core.record import Meter, duration_text
 from yolox.core.saving import BEST, LATEST, CheckpointFolder
 from yolox.core.settings import Regularizer, TrainLoader, TrainResult, TrainSettings
-from yolox.core.signals import Interrupted
-from yolox.core.state import capture_state, recipe_changes, restore_state
+from yolox.core.signals import Interrupted, postponed
+from yolox.core.state import (
+    Position,
+    capture_state,
+    position_of,
+    recipe_changes,
+    restore_state,
+)
 from yolox.core.statistics import RecentImages, retake_statistics
 from yolox.core.step import NonFiniteLossError, forward_losses
 from yolox.models import YOLOX, ModelSpec, checkpoint_payload
@@ -94,7 +101,9 @@ class Trainer:
     pictures: Callable[[nn.Module, int], Pictures] | None = None
 
     def train(self) -> TrainResult:
-        """Train to the end; writes ``latest_ckpt.pth`` each epoch and ``best_ckpt.pth``.
+        """Train to the end; writes ``latest_ckpt.pth`` and ``best_ckpt.pth``.
+
+        The latest one is written each epoch, inside long ones, and where the run is told to stop.
 
         Raises:
             NonFiniteLossError: the loss is not finite; the files of the last epoch stay.
@@ -108,6 +117,8 @@ class Trainer:
         self._start: float | None = None  # AP50-95 before the first step
         self._last: float | None = None
         self._recent = RecentImages()
+        self._resumed_at: Position | None = None
+        self._random_state: Tensor | None = None
         self._batch: tuple[Tensor, Tensor] | None = None
         try:
             # Of the processes of a run one writes, and claims the folder.
@@ -121,14 +132,17 @@ class Trainer:
                 except torch.OutOfMemoryError as error:
                     full = str(error).splitlines()[0]
                 # Only here, where nothing holds what the step had made.
+                self._folder.finish_position()
                 raise self._out_of_memory(full)
         except Interrupted as stop:
+            self._folder.finish_position()
             where = f"stopped in epoch {self._epoch + 1} of {self.settings.max_epoch}"
             message = f"{where}: {self._folder.resume_hint()}"
             raise Interrupted(stop.number, message if self.fabric.is_global_zero else "") from None
         except Exception as error:
             if not is_device_failure(error):
                 raise
+            self._folder.finish_position()
             raise ResourceError(f"{explain(error)}: {self._folder.resume_hint()}") from error
 
     def _out_of_memory(self, said: str) -> ResourceError:
@@ -185,7 +199,9 @@ class Trainer:
                 averaged=self.resume["model"],
                 objective=self.objective,
             )
-            self._folder.saved = self._epoch
+            self._resumed_at = self._position_to_resume(position_of(self.resume["train"]))
+            self._random_state = self.resume["train"]["torch_rng"] if self._resumed_at else None
+            self._folder.saved, self._folder.position = self._epoch, self._resumed_at
             self._start = self.resume["train"].get("start")
             best = dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50)
             self._report_resume(self._epoch, self.resume["recipe"])
@@ -195,7 +211,7 @@ class Trainer:
             if self.resume is None and settings.evaluate_start:
                 best = self._evaluate_start(best, loggers)
             while self._epoch < settings.max_epoch:
-                losses = self._train_epoch(self._epoch, loggers)
+                losses = self._train_epoch(self._epoch, best, loggers)
                 best = self._finish_epoch(self._epoch, losses, best, loggers)
                 self._epoch += 1
             if best.best_checkpoint.is_file():
@@ -272,41 +288,88 @@ class Trainer:
         return self.settings.retake_statistics or self.regularizer is not None
 
     def _report_resume(self, epoch: int, before: dict[str, Any]) -> None:
-        logger.info(f"resumed after epoch {epoch} of {self.settings.max_epoch}")
+        at = self._resumed_at
+        inside = f", and iteration {at.iteration} of {at.iterations}" if at else ""
+        logger.info(f"resumed after epoch {epoch} of {self.settings.max_epoch}{inside}")
         changes = recipe_changes(before, self.recipe)
         if changes and self.fabric.is_global_zero:
             logger.warning(f"settings changed since the run was stopped: {', '.join(changes)}")
 
-    def _train_epoch(self, epoch: int, loggers: RunLoggers) -> dict[str, float]:
-        """An epoch's steps; the means of its losses where there is a penalty to judge by them."""
+    def _position_to_resume(self, saved: Position | None) -> Position | None:
+        """The position, where it is one of this run's too."""
+        if saved is None:
+            return None
+        steps, accumulate = len(self.train_loader), self.settings.accumulate
+        if saved.iterations == steps and (
+            saved.iteration % accumulate == 0 or saved.iteration == steps
+        ):
+            return saved
+        if self.fabric.is_global_zero:
+            logger.warning(
+                f"the run was stopped after iteration {saved.iteration} of {saved.iterations}, and "
+                f"an epoch has {steps} now, {accumulate} to an update: the epoch is trained again "
+                "from its start"
+            )
+        return None
+
+    def _train_epoch(self, epoch: int, best: TrainResult, loggers: RunLoggers) -> dict[str, float]:
+        """An epoch's steps; the means of its losses where there is a penalty to judge by them.
+
+        Where a resumed run was stopped inside the epoch, the rest of them.
+        """
         mosaic = epoch < self.settings.max_epoch - self.settings.no_aug_epochs
         if self.model.head.use_l1 == mosaic:
             self.model.head.use_l1 = not mosaic
             if not mosaic and epoch:
                 logger.info("mosaic off and L1 loss on from here")
-        self.train_loader.set_epoch(epoch, mosaic)
         self._recent.clear()
         steps = len(self.train_loader)
+        begin, self._resumed_at = self._resumed_at or Position(0, steps, 0), None
+        # Batches that the stopped run kept are loaded again.
+        first = begin.iteration - begin.recent
+        self.train_loader.set_epoch(epoch, mosaic, first)
         meter, whole = Meter(self.fabric.device), Meter(self.fabric.device)
         meters = (meter, whole) if self.regularizer else (meter,)
-        loader = track(
-            self._device_batches(), f"Epoch {epoch + 1}/{self.settings.max_epoch}", steps
-        )
-        for number, (images, targets, ids) in enumerate(loader, start=1):
-            iteration = epoch * steps + number
-            images, targets = self.preprocess(images, targets, self.input_size(epoch, number))
-            if self._retakes:
-                self._recent.add(images)
-            lr = self.schedule(iteration)
-            names = [self.image_names.get(index, f"id {index}") for index in ids]
-            self._batch = images, targets
-            losses = self._step(images, targets, names, lr, number, steps)
-            for each in meters:
-                each.add(losses, len(images) * self.fabric.world_size)
-            if number % self.settings.print_interval == 0 or number == steps:
-                self._log_interval(epoch, number, steps, lr, images, meter, loggers)
+        title = f"Epoch {epoch + 1}/{self.settings.max_epoch}"
+        loader = track(self._device_batches(), title, steps - first)
+        saved, is_last = time.monotonic(), False
+        with postponed("stopping after this step") as stop:
+            for number, (images, targets, ids) in enumerate(loader, start=first + 1):
+                iteration = epoch * steps + number
+                images, targets = self.preprocess(images, targets, self.input_size(epoch, number))
+                if self._retakes:
+                    self._recent.add(images)
+                self._restore_random_state()
+                if number <= begin.iteration:
+                    continue
+                lr = self.schedule(iteration)
+                names = [self.image_names.get(index, f"id {index}") for index in ids]
+                self._batch = images, targets
+                losses = self._step(images, targets, names, lr, number, steps)
+                for each in meters:
+                    each.add(losses, len(images) * self.fabric.world_size)
+                if number % self.settings.print_interval == 0 or number == steps:
+                    self._log_interval(epoch, number, steps, lr, images, meter, loggers)
+                if number % self.settings.accumulate and number < steps:
+                    continue  # gradients of a part of a step are not saved
+                is_due = 0 < self.settings.save_every <= time.monotonic() - saved
+                if (stop() or is_due) and self.fabric.is_global_zero:
+                    self._save_position(Position(number, steps, len(self._recent)), best)
+                    saved = time.monotonic()
+                if stop() and (self.fabric.is_global_zero or is_last):
+                    raise Interrupted(stop())
+                # The first process, which saves, may be a step behind the others.
+                is_last = bool(stop())
+            self._restore_random_state()
         self._batch = None
+        self._folder.finish_position()  # before processes are forked to evaluate
         return whole.read()[0] if self.regularizer else {}
+
+    def _restore_random_state(self) -> None:
+        """In a run resumed inside an epoch, once: iterating its loader anew has drawn a number."""
+        if self._random_state is not None:
+            torch.set_rng_state(self._random_state.cpu())
+            self._random_state = None
 
     def _device_batches(self) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
         for images, targets, _, ids in self.train_loader:
@@ -430,16 +493,7 @@ class Trainer:
             )
             if ap50_95 > best.ap50_95:
                 new = dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50)
-        state = capture_state(
-            fabric=self.fabric,
-            model=self.model,
-            optimizer=self.optimizer,
-            ema=self.ema,
-            epoch=done,
-            best=(new.ap50_95, new.ap50),
-            start=self._start,
-            objective=self.objective,
-        )
+        state = self._state(done, new)
         written = self._folder.write(
             done,
             self._payload(),
@@ -449,6 +503,26 @@ class Trainer:
             last=done == self.settings.max_epoch,
         )
         return new if written else best
+
+    def _save_position(self, position: Position, best: TrainResult) -> None:
+        """Let a resumed run continue inside the epoch."""
+        state = self._state(self._epoch, best, position)
+        self._folder.write_position(self._epoch, position, self._payload(), state)
+
+    def _state(
+        self, done: int, best: TrainResult, position: Position | None = None
+    ) -> dict[str, Any]:
+        return capture_state(
+            fabric=self.fabric,
+            model=self.model,
+            optimizer=self.optimizer,
+            ema=self.ema,
+            epoch=done,
+            best=(best.ap50_95, best.ap50),
+            start=self._start,
+            objective=self.objective,
+            position=position,
+        )
 
     def _payload(self) -> dict[str, Any]:
         """A checkpoint of the average, or of the model where there is none."""

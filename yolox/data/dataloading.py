@@ -70,10 +70,10 @@ class DataLoader(data.DataLoader[Any]):
             marker = f"{type(error).__module__}.{type(error).__qualname__}: "
             raise DataError(str(error).rpartition(marker)[2].rstrip()) from None
 
-    def set_epoch(self, epoch: int, mosaic: bool) -> None:
+    def set_epoch(self, epoch: int, mosaic: bool, first: int = 0) -> None:
         """Choose what the next iteration yields; see ``TrainBatchSampler.set_epoch``."""
         if isinstance(self.batch_sampler, EpochSampler):
-            self.batch_sampler.set_epoch(epoch, mosaic)
+            self.batch_sampler.set_epoch(epoch, mosaic, first)
 
 
 def build_train_loader(

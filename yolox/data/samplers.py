@@ -42,17 +42,23 @@ class EpochSampler(Sampler[list[Draw]]):
     Attributes:
         epoch: the next iteration's, from 0.
         mosaic: whether it makes mosaics.
+        first: number of batches that it leaves out at its start.
     """
 
     epoch = 0
     mosaic = True
+    first = 0
 
-    def set_epoch(self, epoch: int, mosaic: bool) -> None:
-        """Choose the epoch (from 0) that the next iteration yields, and whether with mosaic."""
+    def set_epoch(self, epoch: int, mosaic: bool, first: int = 0) -> None:
+        """Choose the epoch (from 0) that the next iteration yields, and whether with mosaic.
+
+        So many of its first batches are left out; the length remains that of a whole epoch.
+        """
         if not 0 <= epoch < 1 << _EPOCH_BITS:
             raise ValueError(f"epoch is {epoch}: expected 0 <= epoch < 2**{_EPOCH_BITS}")
         self.epoch = epoch
         self.mosaic = mosaic
+        self.first = first
 
 
 class TrainBatchSampler(EpochSampler):
@@ -100,7 +106,7 @@ class TrainBatchSampler(EpochSampler):
         epoch, mosaic = self.epoch, self.mosaic
         order = self._order()
         step = self.batch_size * self.world_size
-        for start in range(0, len(order), step):
+        for start in range(self.first * step, len(order), step):
             positions = range(start + self.rank, start + step, self.world_size)
             yield [Draw(int(order[p]), draw_seed(self.seed, epoch, p), mosaic) for p in positions]
 
@@ -186,5 +192,5 @@ class YoloBatchSampler(EpochSampler):
             Draw(index, draw_seed(seed, self.epoch, first + step * number), self.mosaic)
             for number, index in enumerate(indices)
         ]
-        for number in range(len(self)):
+        for number in range(self.first, len(self)):
             yield draws[number * self.batch_size : (number + 1) * self.batch_size]

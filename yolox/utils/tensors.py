@@ -49,6 +49,17 @@ def _oddity(tensor: Tensor) -> str:
     return f"{tensor.dtype}" if tensor.is_complex() else ""
 
 
+def snapshot(value: Any) -> Any:
+    """A copy of lists and mappings whose tensors are on the CPU and share no memory with others."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: snapshot(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(snapshot, value))
+    return value
+
+
 def require_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
     """Refuse weights that compute nothing, naming the tensors.
 

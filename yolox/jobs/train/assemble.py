@@ -159,6 +159,7 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
             save_history=exp.save_history_ckpt,
             retake_statistics=exp.retake_statistics,
             evaluate_start=start.tuned,
+            save_every=60 * options.save_every,
             goes_on=options.goes_on,
         ),
         ema=build_ema(exp, model, tuned=start.tuned),
@@ -286,6 +287,7 @@ def trainer_of_command(exp: Exp, args: argparse.Namespace) -> Trainer:
         run_logger=args.run_logger,
         overwrite=args.overwrite,
         control=args.control,
+        save_every=args.save_every,
     )
     trainer = build_trainer(exp, fabric, options)
     if fabric.is_global_zero:

@@ -82,18 +82,23 @@ class EpochLoader:
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
+        self._first = 0
 
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Any]:
-        return islice(self._loader, len(self._loader))
+        return islice(self._loader, self._first, len(self._loader))
 
-    def set_epoch(self, epoch: int, mosaic: bool) -> None:
-        """Tell the batch sampler, or at least that mosaics end."""
+    def set_epoch(self, epoch: int, mosaic: bool, first: int = 0) -> None:
+        """Tell the batch sampler, or at least that mosaics end.
+
+        Of a sampler that cannot leave the first batches out, they are loaded and dropped.
+        """
         sampler = getattr(self._loader, "batch_sampler", None)
+        self._first = 0 if isinstance(sampler, EpochSampler) else first
         if isinstance(sampler, EpochSampler):
-            sampler.set_epoch(epoch, mosaic)
+            sampler.set_epoch(epoch, mosaic, first)
         elif not mosaic and hasattr(self._loader, "close_mosaic"):
             self._loader.close_mosaic()
 

@@ -69,6 +69,7 @@ def official_args(
         run_logger=options.run_logger,
         overwrite=options.overwrite,
         control=options.control,
+        save_every=options.save_every,
         devices=devices,
         device=device,
         num_machines=1,

@@ -31,6 +31,7 @@ from yolox.models import (
     transfer_weights,
 )
 from yolox.utils.checkpoint import CheckpointError
+from yolox.utils.choices import SAVE_EVERY
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 
@@ -53,6 +54,8 @@ class TrainOptions:
         teacher: checkpoint, or name of published weights, to distil from.
         run_logger: where curves go beside TensorBoard's files.
         overwrite: write over a fine-tuning of another kind that is finished.
+        save_every: minutes after which a run's position inside an epoch is saved; 0 saves between
+            epochs, and where the run is told to stop.
         control: fine-tune `checkpoint` by the recipe of a pruned model although it is whole: what
             a pruned model is compared with.
     """
@@ -69,6 +72,7 @@ class TrainOptions:
     run_logger: RunLogger | None = None
     overwrite: bool = False
     control: bool = False
+    save_every: float = SAVE_EVERY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +211,7 @@ def _resumed(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions) -
         )
     if options.start_epoch is not None:
         content["train"] = {**content["train"], "epoch": options.start_epoch}
+        content["train"].pop("position", None)  # it was in another epoch
     return StartingPoint(
         model=_as_built_by(exp, path, loaded, options),
         spec=dataclasses.replace(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from yolox.tools.flags import parts
-from yolox.utils.choices import LOGGERS
+from yolox.utils.choices import LOGGERS, SAVE_EVERY
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -34,6 +34,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--start_epoch",
         type=parts.natural,
         help="number of epochs that a resumed run counts as done (default: the checkpoint's)",
+    )
+    parser.add_argument(
+        "--save-every",
+        type=parts.minutes,
+        default=SAVE_EVERY,
+        metavar="MINUTES",
+        help=(
+            "save inside an epoch as often, so that a killed run loses no more than that; 0 saves "
+            "after each epoch and where the run is told to stop (default: %(default)g)"
+        ),
     )
     parser.add_argument(
         "-b",
