@@ -139,6 +139,8 @@ class PruneRun(ABC):
         stages = [self._stage("before", self.whole)]
         plan, timing = self.make_plan(hinted)
         result = self.cut(plan)
+        if result.judgement:
+            logger.info(result.judgement.sentence())
         if self._measures and self._compensates:
             # That the plan cuts rightly is verified already, on the compensated model.
             stages.append(self._stage("cut", self.cut_bare(result.plan)))
@@ -157,6 +159,7 @@ class PruneRun(ABC):
             latency=timing,
             machine=machine(),
             stages=tuple(stages) if self._measures else (),
+            judgement=result.judgement,
             hint=tuple(hints),
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
@@ -177,7 +180,7 @@ class PruneRun(ABC):
 
     def compensation(self) -> dict[str, Any]:
         """What is done after the cut; a replayed plan tells of its own."""
-        names = ("absorb", "reconstruct", "bn_recalibrate")
+        names = ("absorb", "reconstruct", "bn_recalibrate", "held_back")
         return {name: getattr(self.config, name) for name in names}
 
     @property
@@ -186,7 +189,8 @@ class PruneRun(ABC):
 
     @property
     def _compensates(self) -> bool:
-        return any(self.compensation().values())
+        config = self.config
+        return config.absorb or bool(config.reconstruct or config.bn_recalibrate)
 
     def _stage(self, label: str, model: nn.Module) -> Stage:
         scored = self.scored
