@@ -40,7 +40,7 @@ from yolox.pruning import (
     plan_pruning,
     trace_groups,
 )
-from yolox.pruning.importance import make_scorer
+from yolox.pruning.scorers import make_scorer
 from yolox.pruning.select import select_groups
 from yolox.utils.device import processor
 from yolox.utils.model_utils import count_macs, count_params

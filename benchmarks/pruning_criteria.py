@@ -103,7 +103,7 @@ class Bench:
         if key not in self.plans:
             self.plans[key] = self.plan(config)
         plan = self.plans[key]
-        ready = compensate_cut(model, self.groups, plan, config, probe(), self.images)
+        ready, _ = compensate_cut(model, self.groups, plan, config, probe(), self.images)
         seconds = time.perf_counter() - start
         small = apply_plan(ready, self.groups, plan)
         ap, ap50 = self.ap(small)

@@ -134,11 +134,14 @@ def test_pruning_again_adds_a_plan(pruned: Path, tmp_path: Path) -> None:
 
 def test_criteria_read_their_loss_and_layers_are_refitted(whole: Path, data: Path) -> None:
     from yolox.ultralytics.data import calibrate
+    from yolox.ultralytics.detector import Detector
 
     model = adapter.read_detector(whole)
-    config = PruneConfig(target="macs=0.5", rounds=2, reconstruct=4, importance="fisher")
+    config = PruneConfig(
+        target="macs=0.5", rounds=2, reconstruct=4, held_back=2, importance="fisher"
+    )
     config, images = calibrate(model, str(data), config, 4, SIDE)
-    assert len(images) == 4
+    assert len(images) == 6
     assert all(len(batch["cls"]) == 2 and batch["img"].shape[2:] == SIZE for batch in images)
     result = adapter.prune_detector(
         model, config, size=SIZE, batches=images, images=images.images()
@@ -152,6 +155,10 @@ def test_criteria_read_their_loss_and_layers_are_refitted(whole: Path, data: Pat
     )
     assert fitted < 0.8 * bare_one
     assert np.isfinite(images.mean_loss(result.model))
+    first, _ = images.split(config)
+    judged = Detector(model).cut(result.plan, config, SIZE, first.images(), images.labelled(config))
+    assert judged.judgement is not None
+    assert judged.judgement.kept <= judged.judgement.bare
 
 
 def test_what_attention_holds_is_told_where_a_target_is_out_of_reach() -> None:

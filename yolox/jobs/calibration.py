@@ -13,11 +13,14 @@ from loguru import logger
 from torch import Tensor, nn
 
 from yolox.data import DataError
+from yolox.data.dataloading import stack_labels
 from yolox.exp.follow import follow_checkpoint
 from yolox.exp.yolox_base import Exp
 from yolox.models import LoadedModel
 from yolox.pruning import CRITERIA, PruneConfig, PruningError
-from yolox.pruning.importance import Scorer, make_scorer
+from yolox.pruning.importance import Scorer
+from yolox.pruning.judge import LabelledImages
+from yolox.pruning.scorers import make_scorer
 from yolox.utils.device import resolve_device
 from yolox.utils.model_utils import copy_model
 from yolox.utils.progress import track
@@ -27,6 +30,7 @@ Batch = tuple[Tensor, Tensor]
 _Images = TypeVar("_Images", bound="Calibration")
 
 CALIBRATION_BATCH_SIZE = 1  # a Taylor score is a mean of squares: single images tell most
+JOINED_BATCH_SIZE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,35 @@ class Calibration:
             PruningError: the criterion needs images, and there are none.
         """
         return make_scorer(config, self if len(self) else None, total_loss, device=self.device)
+
+    def split(self: _Images, config: PruneConfig) -> tuple[_Images, _Images]:
+        """The images that a config refits on, and those that judge it, which are none of them.
+
+        Of few images, a third judges.
+        """
+        fitted = config.reconstruct or config.bn_recalibrate
+        held = min(config.held_back if fitted else 0, len(self) // 3)
+        fitted = min(fitted, len(self) - held)
+        parts = self.batches[:fitted], self.batches[fitted : fitted + held]
+        first, rest = (dataclasses.replace(self, batches=batches) for batches in parts)
+        return first, rest
+
+    def joined(self) -> Sequence[Any]:
+        """The same images, several a batch: for what runs them often."""
+        return [
+            (torch.cat([images for images, _ in part]), stack_labels([t[0] for _, t in part]))
+            for part in (
+                self.batches[i : i + JOINED_BATCH_SIZE]
+                for i in range(0, len(self), JOINED_BATCH_SIZE)
+            )
+        ]
+
+    def labelled(self, config: PruneConfig) -> LabelledImages | None:
+        """What judges a config's refit; None where every refit stays."""
+        fitted, held = self.split(config)
+        if not len(held):
+            return None
+        return LabelledImages(loss=self.loss, fitted=fitted.batches, held=held.joined())
 
     def images(self) -> Tensor | None:
         """All images as one tensor (N, 3, H, W), None where there are none."""
@@ -103,7 +136,7 @@ def calibrate(
     Raises:
         PruningError: the data cannot be read.
     """
-    count = max(images, config.reconstruct, config.bn_recalibrate)
+    count = images_needed(config, images)
     try:
         exp = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
         batches = exp.calibration_batches(count, CALIBRATION_BATCH_SIZE)
@@ -119,6 +152,12 @@ def calibrate(
     if not batches:
         raise PruningError("the training split has no image with objects to calibrate on")
     return exp, config, Calibration(batches=batches)
+
+
+def images_needed(config: PruneConfig, scored: int) -> int:
+    """How many images a config takes in all, scored on as many."""
+    fitted = config.reconstruct or config.bn_recalibrate
+    return max(scored, fitted + (config.held_back if fitted else 0))
 
 
 def probe() -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from yolox.jobs.calibration import Calibration, calibrate, probe
 from yolox.jobs.evaluate import ap_evaluation
 from yolox.jobs.prune_latency import LatencySettings, plan_for_latency, time_models
 from yolox.jobs.prune_run import SCORED_IMAGES, OnHint, PruneRun, cut_where_it_fits
+from yolox.jobs.prune_search import search_plan
 from yolox.models import LoadedModel, checkpoint_payload, load_model
 from yolox.pruning import (
     CRITERIA,
@@ -71,7 +72,7 @@ def prune(
         PruningError: see `yolox.pruning.prune_model`.
     """
     where = resolve_device(device)
-    calibration = replace(calibration or Calibration(), device=where)
+    calibration = dataclasses.replace(calibration or Calibration(), device=where)
     if not len(calibration) and (config.reconstruct or config.bn_recalibrate):
         logger.warning(
             "without calibration images layers are not refitted: they stay as the cut leaves them"
@@ -91,9 +92,10 @@ def prune(
             groups=groups,
             count_input=count_input,
             images=whole,
+            labelled=calibration.labelled(config),
         )
 
-    return cut_where_it_fits(carry_out, calibration.images(), where)
+    return cut_where_it_fits(carry_out, calibration.split(config)[0].images(), where)
 
 
 def _plan(
@@ -141,7 +143,20 @@ class PruneJob(PruneRun):
 
     def counted_plan(self, on_hint: OnHint | None) -> PruningPlan:
         """See `PruneRun`."""
-        return _plan(self.loaded, self.groups, self.config, self.scored, on_hint)
+        ranked = _plan(self.loaded, self.groups, self.config, self.scored, on_hint)
+        if not self.config.search:
+            return ranked
+        return search_plan(
+            self.whole,
+            self.groups,
+            self.config,
+            ranked,
+            dataclasses.replace(self.calibration, device=self.device),
+            torch.zeros(1, 3, *self.loaded.spec.input_size),
+            self.output.with_suffix(".search.json"),
+            scored=self.images,
+            source=file_digest(self.source),
+        )
 
     def latency_plan(
         self, settings: LatencySettings, on_hint: OnHint | None

@@ -28,7 +28,7 @@ from yolox.pruning import (
     measure_latency,
 )
 from yolox.utils.checkpoint import CheckpointError
-from yolox.utils.device import empty_cache, has_float64, machine, resolve_device
+from yolox.utils.device import empty_cache, float64_device, machine, resolve_device
 from yolox.utils.files import replacing_together
 
 SCORED_IMAGES = 64
@@ -141,6 +141,8 @@ class PruneRun(ABC):
         stages = [self._stage("before", self.whole)]
         plan, timing = self.make_plan(hinted)
         result = self.cut(plan)
+        if result.judgement:
+            logger.info(result.judgement.sentence())
         if self._measures and self._compensates:
             # That the plan cuts rightly is verified already, on the compensated model.
             stages.append(self._stage("cut", self.cut_bare(result.plan)))
@@ -159,6 +161,7 @@ class PruneRun(ABC):
             latency=timing,
             machine=machine(self.device),
             stages=tuple(stages) if self._measures else (),
+            judgement=result.judgement,
             hint=tuple(hints),
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
@@ -179,7 +182,7 @@ class PruneRun(ABC):
 
     def compensation(self) -> dict[str, Any]:
         """What is done after the cut; a replayed plan tells of its own."""
-        names = ("absorb", "reconstruct", "bn_recalibrate")
+        names = ("absorb", "reconstruct", "bn_recalibrate", "held_back")
         return {name: getattr(self.config, name) for name in names}
 
     @property
@@ -188,7 +191,8 @@ class PruneRun(ABC):
 
     @property
     def _compensates(self) -> bool:
-        return any(self.compensation().values())
+        config = self.config
+        return config.absorb or bool(config.reconstruct or config.bn_recalibrate)
 
     def _stage(self, label: str, model: nn.Module) -> Stage:
         scored = self.scored
@@ -230,11 +234,8 @@ def cut_where_it_fits(
     """Cut, and refit on a device if it can solve that and the images fit in, else on the CPU."""
     if images is None:
         return cut(None)
-    if not has_float64(device):
-        logger.info(f"{device} has no float64, which layers are refitted in: on the CPU")
-        return cut(images)
     try:
-        return cut(images.to(device))
+        return cut(images.to(float64_device(device, "layers are refitted")))
     except torch.OutOfMemoryError:
         logger.warning(f"what the layers are refitted on is too large for {device}: on the CPU now")
         empty_cache(device)

@@ -1,19 +1,12 @@
-"""Accuracy kept without training: what the remaining weights can take over from removed channels.
+"""Constants that removed channels leave behind, taken over by the layers that read them.
 
-All of it happens on the model at its old size, before the cut: the parameters of layers that read
+It happens on the model at its old size, before the cut: the parameters of layers that read
 removed channels change, and the pruned model is then cut from the result.
-
-Shapes: N images; S sampled positions; I inputs, O outputs, K kernel area of a convolution; R its
-kept outputs, P = kept inputs × K; G separate systems, one a channel of a depthwise convolution.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +14,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from yolox.pruning.groups import PRODUCERS, Group
 from yolox.pruning.plan import PruningPlan
-from yolox.pruning.surgery import mask_plan, removed_channels
-from yolox.pruning.watch import fixed_layers
+from yolox.pruning.surgery import removed_channels
 from yolox.utils.model_utils import copy_model
 
-MAX_SAMPLES = 16_384  # positions of a feature map, over all images, that a layer is refitted on
 CONSTANT_DEVIATION = (
     0.05  # deviation of what a batch norm sends out, up to which a channel is a constant
 )
-ROUNDING_DIFFERENCE = 1e-4  # relative difference of outputs that is rounding
-MIN_RIDGE = 1e-12
-RIDGE = 0.1  # pull of the old weights, relative to the mean square of the inputs
 
 
 @torch.no_grad()
@@ -55,7 +43,7 @@ def absorb_constants(
     if not any(plan.removed.values()):
         return copy_model(model)
     constants = _constants(model, groups, plan, example_input)
-    following = _following_norms(model, example_input)
+    following = following_norms(model, example_input)
     absorbed = copy_model(model)
     for name, axis, channels in removed_channels(groups, plan):
         if axis != "in" or name not in constants:
@@ -113,7 +101,7 @@ def _constants(
     return seen
 
 
-def _following_norms(model: nn.Module, example_input: Tensor) -> dict[str, str]:
+def following_norms(model: nn.Module, example_input: Tensor) -> dict[str, str]:
     """The batch norm that reads a layer's output directly, by the layer's name."""
     twin = copy_model(model).float().cpu().eval()
     # The tensor is held, so that its id stays its own; in-place layers count up its version.
@@ -143,231 +131,3 @@ def _add_to_output(model: nn.Module, name: str, norm: str | None, shift: Tensor)
         layer.bias += shift
     elif norm is not None:
         model.get_buffer(f"{norm}.running_mean").sub_(shift)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Target:
-    """What a convolution of the whole model puts out at sampled positions."""
-
-    positions: tuple[Tensor, Tensor, Tensor]  # image, row, column, each (S,)
-    outputs_SO: Tensor
-
-
-# Without TF32, whose rounding would be taken for what the removal did.
-@torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-@torch.no_grad()
-def refit(
-    model: nn.Module,
-    groups: Sequence[Group],
-    plan: PruningPlan,
-    images: Tensor,
-    *,
-    start: nn.Module | None = None,
-    reconstruct: bool = True,
-    recalibrate: bool = False,
-    seed: int = 0,
-) -> nn.Module:
-    """Fit the layers behind removed channels to what the whole model computes on real images.
-
-    Both models see the images once, as one batch; the pruned one's layers are corrected as they are
-    reached, so that each sees inputs that are already corrected. No gradient is taken.
-
-    Args:
-        model: the whole model.
-        groups: all groups of the model.
-        plan: what is removed from them.
-        images: float (N, 3, H, W), on the device to compute on. Activations of all of them are held
-            at once.
-        start: `model` after `absorb_constants`, where that was done.
-        reconstruct: each convolution's weights on the kept inputs, and its constant, become the
-            ridge regression of its old output at sampled positions (He et al. 2017,
-            arXiv:1707.06168), each channel for itself in a depthwise one.
-        recalibrate: each batch norm's running mean and variance follow the change that the removal
-            makes on these images. Nothing changes where nothing was removed, unlike with statistics
-            taken from these images alone.
-        seed: decides the sampled positions.
-
-    Returns:
-        A copy of the model, of the same size; the arguments are not touched.
-    """
-    images = images.float()
-    whole = copy_model(model).to(images.device).float().eval()
-    following = _following_norms(model, images[:1])
-    targets, moments = _observe(whole, images, seed)
-    fitted = mask_plan(start or model, groups, plan).to(images.device).float().eval()
-    gone = {(name, axis): channels for name, axis, channels in removed_channels(groups, plan)}
-
-    def fit_convolution(name: str, layer: nn.Conv2d, x: Tensor) -> None:
-        kept = _kept(layer.in_channels, gone.get((name, "in")), x.device)
-        rows = _kept(layer.out_channels, gone.get((name, "out")), x.device)
-        can_shift = layer.bias is not None or name in following
-        shift = _regress(layer, x, targets[name], kept, rows, can_shift)
-        if shift is None or not can_shift:
-            return
-        if layer.bias is not None:
-            layer.bias[rows] = whole.get_parameter(f"{name}.bias")[rows] + shift
-        else:
-            norm = following[name]
-            old = whole.get_buffer(f"{norm}.running_mean")
-            fitted.get_buffer(f"{norm}.running_mean")[rows] = old[rows] - shift
-
-    def fit_norm(name: str, layer: _BatchNorm, x: Tensor) -> None:
-        mean, variance = _moments(x)
-        old_mean, old_variance = moments[name]
-        old = whole.get_submodule(name)
-        assert isinstance(old.running_mean, Tensor)
-        assert isinstance(old.running_var, Tensor)
-        ratio = (variance + layer.eps) / (old_variance + layer.eps)
-        # The normalised values keep their mean and their variance.
-        layer.running_mean = mean - (old_mean - old.running_mean) * ratio.sqrt()
-        layer.running_var = old.running_var * ratio
-
-    for name, layer in fitted.named_modules():
-        if reconstruct and name in targets:
-            _before(layer, partial(fit_convolution, name))
-        elif recalibrate and name in moments:
-            _before(layer, partial(fit_norm, name))
-    fitted(images)
-    refitted = copy_model(model)
-    refitted.load_state_dict(fitted.state_dict())
-    return refitted
-
-
-def _before(layer: nn.Module, act: Callable[[Any, Tensor], None]) -> None:
-    """Call `act` with a layer and its input each time before it runs."""
-
-    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-        act(module, args[0])
-
-    layer.register_forward_pre_hook(hook)
-
-
-def _observe(
-    whole: nn.Module, images: Tensor, seed: int
-) -> tuple[dict[str, _Target], dict[str, tuple[Tensor, Tensor]]]:
-    """Sampled outputs of each dense convolution, and the moments of each batch norm's input."""
-    targets: dict[str, _Target] = {}
-    moments: dict[str, tuple[Tensor, Tensor]] = {}
-    runs: Counter[str] = Counter()
-    generator = torch.Generator().manual_seed(seed)
-    watched = copy_model(whole)
-    fixed = fixed_layers(whole)  # such a weight is not the layer's own to fit
-
-    def sample(name: str, output: Tensor) -> None:
-        runs[name] += 1
-        count, _, height, width = output.shape
-        total = count * height * width
-        flat = torch.randint(total, (min(MAX_SAMPLES, total),), generator=generator).to(
-            output.device
-        )
-        rest = flat % (height * width)
-        positions = (flat // (height * width), rest // width, rest % width)
-        outputs = output[positions[0], :, positions[1], positions[2]]
-        targets[name] = _Target(positions=positions, outputs_SO=outputs)
-
-    def measure(name: str, _layer: nn.Module, x: Tensor) -> None:
-        runs[name] += 1
-        moments[name] = _moments(x)
-
-    for name, layer in watched.named_modules():
-        if isinstance(layer, nn.Conv2d) and _refittable(layer) and name not in fixed:
-            layer.register_forward_hook(lambda _m, _a, out, name=name: sample(name, out))
-        elif isinstance(layer, _BatchNorm) and layer.running_mean is not None:
-            _before(layer, partial(measure, name))
-    watched(images)
-    # A layer that runs at several places has no one output to be fitted to.
-    once = {name for name, count in runs.items() if count == 1}
-    return (
-        {name: target for name, target in targets.items() if name in once},
-        {name: moment for name, moment in moments.items() if name in once},
-    )
-
-
-def _refittable(layer: nn.Conv2d) -> bool:
-    dense = layer.groups == 1
-    depthwise = layer.groups == layer.in_channels == layer.out_channels
-    return (
-        (dense or depthwise)
-        and layer.padding_mode == "zeros"
-        and not isinstance(layer.padding, str)
-    )
-
-
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel (C,) of (N, C, …)."""
-    variance, mean = torch.var_mean(x, dim=[0, *range(2, x.dim())], correction=0)
-    return mean, variance
-
-
-def _kept(size: int, gone: Tensor | None, device: torch.device) -> Tensor:
-    kept = torch.ones(size, dtype=torch.bool)
-    if gone is not None:
-        kept[gone] = False
-    return kept.nonzero().squeeze(1).to(device)
-
-
-def _regress(
-    layer: nn.Conv2d, x: Tensor, target: _Target, kept: Tensor, rows: Tensor, can_shift: bool
-) -> Tensor | None:
-    """Refit a convolution's kept weights to the target, in place.
-
-    Returns:
-        The constant to add to its output without bias, (rows,); None where it needed no change.
-    """
-    patches_SIK = _patches(layer, x, target.positions)
-    wanted_SR = target.outputs_SO[:, rows]
-    if layer.bias is not None:
-        wanted_SR = wanted_SR - layer.bias[rows]
-    if layer.groups > 1:
-        # A depthwise convolution: each output has one input, and each its own small system.
-        patches_GSP = patches_SIK[:, rows].transpose(0, 1)
-        weight_GRP = layer.weight[rows].flatten(2)
-        wanted_GSR = wanted_SR.T.unsqueeze(2)
-    else:
-        patches_GSP = patches_SIK[:, kept].flatten(1).unsqueeze(0)
-        weight_GRP = layer.weight[rows][:, kept].flatten(1).unsqueeze(0)
-        wanted_GSR = wanted_SR.unsqueeze(0)
-    missing_GSR = wanted_GSR - patches_GSP @ weight_GRP.mT
-    whole = layer.groups > 1 or len(kept) == layer.in_channels
-    if whole and missing_GSR.abs().max() <= ROUNDING_DIFFERENCE * wanted_GSR.abs().max():
-        return None
-    change_GPR = _ridge(patches_GSP, missing_GSR, center=can_shift)
-    weight = layer.weight[rows]
-    change = change_GPR.mT.reshape(len(rows), -1, *layer.kernel_size)
-    if layer.groups > 1:
-        weight += change
-    else:
-        weight[:, kept] += change
-    layer.weight[rows] = weight
-    left_GR = missing_GSR.mean(dim=1) - (patches_GSP.mean(dim=1, keepdim=True) @ change_GPR)[:, 0]
-    return left_GR.flatten()
-
-
-def _ridge(inputs_GSP: Tensor, outputs_GSR: Tensor, *, center: bool) -> Tensor:
-    """Weights (G, P, R) of a ridge regression each, with a free constant where centered."""
-    if center:
-        inputs_GSP = inputs_GSP - inputs_GSP.mean(dim=1, keepdim=True)
-    gram_GPP = (inputs_GSP.mT @ inputs_GSP).double()
-    diagonal_GP = gram_GPP.diagonal(dim1=1, dim2=2)
-    ridge_G1 = RIDGE * diagonal_GP.mean(dim=1, keepdim=True)
-    diagonal_GP += ridge_G1.clamp(min=MIN_RIDGE)
-    product_GPR = (inputs_GSP.mT @ outputs_GSR).double()
-    return torch.cholesky_solve(product_GPR, torch.linalg.cholesky(gram_GPP)).float()
-
-
-def _patches(layer: nn.Conv2d, x: Tensor, positions: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """The inputs (S, I, K) under a convolution's kernel at some of its output positions."""
-    pad_h, pad_w = (int(p) for p in layer.padding)
-    padded = nn.functional.pad(x, (pad_w, pad_w, pad_h, pad_h))
-    image, row, column = positions
-    taps = [
-        padded[
-            image,
-            :,
-            row * layer.stride[0] + i * layer.dilation[0],
-            column * layer.stride[1] + j * layer.dilation[1],
-        ]
-        for i in range(layer.kernel_size[0])
-        for j in range(layer.kernel_size[1])
-    ]
-    return torch.stack(taps, dim=2)

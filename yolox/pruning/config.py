@@ -30,6 +30,8 @@ class Criterion:
         needs_data: whether it is measured on images with the model's loss.
         aggregate, normalize, per: defaults of `PruneConfig`'s fields of that name; see
             docs/log.md.
+        looks_ahead: whether its scores are of channels that go one after the other already, so
+            that scoring again after each part of the way adds nothing.
         per_of_small: default of ``per`` where less than a third of the MACs shall remain.
     """
 
@@ -37,12 +39,14 @@ class Criterion:
     aggregate: str = "sum"
     normalize: str = "mean"
     per: str = "none"
+    looks_ahead: bool = False
     per_of_small: str = ""
 
 
 CRITERIA = {
     "taylor": Criterion(needs_data=True, normalize="none", per_of_small="cost"),
     "fisher": Criterion(needs_data=True, normalize="none", per="memory"),
+    "obs": Criterion(needs_data=True, normalize="none", looks_ahead=True),
     "lamp": Criterion(normalize="none"),
     "l1": Criterion(),
     "l2": Criterion(),
@@ -109,7 +113,8 @@ class PruneConfig:
         per: what a score is divided by in the global ranking: ``cost`` (what the budget gains),
             ``memory`` (the activations that are saved) or ``none``. By default the criterion's;
             ``taylor`` takes ``cost`` where less than a third of the MACs shall remain.
-        rounds: number of rounds of scoring; each silences the channels chosen so far.
+        rounds: number of rounds of scoring; each silences the channels chosen so far. ``obs`` looks
+            ahead itself and takes one.
         round_to: a pruned group keeps a multiple of this number of channels, because runtimes are
             slow with odd numbers; a smaller group stays whole.
         min_channels: smallest number of channels that a group keeps.
@@ -120,6 +125,10 @@ class PruneConfig:
         absorb: whether the next layer takes over the constant output of a removed channel.
         reconstruct: number of images to refit the remaining weights on; 0 switches it off.
         bn_recalibrate: number of images to correct batch-norm statistics on; 0 switches it off.
+        held_back: number of further images that decide which layers keep their refit, at most a
+            third of all there are; 0 keeps every refit.
+        search: number of moves of channels between layers at equal cost that are tried; those that
+            lower the loss after refitting stay. 0 takes the plan of the scores.
         seed: seed of ``random`` and of the positions that refitting uses.
     """
 
@@ -142,6 +151,8 @@ class PruneConfig:
     absorb: bool = True
     reconstruct: int = 64
     bn_recalibrate: int = 0
+    held_back: int = 32
+    search: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -197,6 +208,8 @@ class PruneConfig:
             ("min_channels", 1),
             ("reconstruct", 0),
             ("bn_recalibrate", 0),
+            ("held_back", 0),
+            ("search", 0),
             ("seed", 0),
         ):
             if getattr(self, name) < least:
@@ -226,6 +239,12 @@ class PruneConfig:
             problems.append(f"allow_empty_blocks needs one ranking of all layers: no scope {scope}")
         if scope != "global" and self.per not in (None, "none"):
             problems.append(f"scope {scope} gives layers equal shares: no per {self.per}")
+        if self.search and (self.fixed_ratios or self.allow_empty_blocks):
+            problems.append("search shares one budget out among layers that all keep channels")
+        if self.search and not (self.reconstruct and self.held_back):
+            problems.append("search judges refitted plans: it needs reconstruct and held_back")
+        if self.search and self.target_kind() == "latency":
+            problems.append("search has no target in latency: give macs, params or ch_sparsity")
         if self.target_kind() == "latency":
             if scope != "global":
                 problems.append(f"a target in latency ranks the whole model: no scope {scope}")
@@ -239,6 +258,11 @@ class PruneConfig:
     def fixed_ratios(self) -> bool:
         """Whether every group has a ratio of its own to meet, rather than a common budget."""
         return bool(self.layer_sparsity) or (self.scope == "uniform" and self.target is None)
+
+    @property
+    def scorings(self) -> int:
+        """How many times slots are scored."""
+        return 1 if CRITERIA[self.importance].looks_ahead else self.rounds
 
     def target_fraction(self) -> float:
         """The fraction of the target's kind that shall remain."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from yolox.pruning.config import CRITERIA, PruneConfig, PruningError
+from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Group, Member
 from yolox.utils.model_utils import copy_model
 
@@ -214,44 +214,3 @@ class TaylorScorer:
         if self.aggregate == "sum":
             return aggregate(wide, "sum").square()
         return aggregate([part.square() for part in wide], self.aggregate)
-
-
-def make_scorer(
-    config: PruneConfig,
-    batches: Iterable[Any] | None = None,
-    loss: Loss | None = None,
-    *,
-    device: torch.device | None = None,
-) -> Scorer:
-    """The scorer of a config's criterion; `TaylorScorer` says what the arguments are.
-
-    Raises:
-        PruningError: the criterion needs batches and a loss, and they were not given.
-    """
-    how, scale = str(config.aggregate), str(config.normalize)
-    if CRITERIA[config.importance].needs_data:
-        if batches is None or loss is None:
-            raise PruningError(
-                f"importance {config.importance} needs real images and a loss: give the data set, "
-                "or use a criterion of the weights alone, such as lamp"
-            )
-        return TaylorScorer(
-            batches=batches, loss=loss, aggregate=how, normalize=scale, device=device
-        )
-    if config.importance == "random":
-        return RandomScorer(seed=config.seed)
-    # |γ| of the batch norms is network slimming's measure (Liu et al. 2017, arXiv:1708.06519).
-    values: dict[str, ChannelValues] = {
-        "l1": l1_norms,
-        "l2": l2_norms,
-        "fpgm": median_distances,
-        "bn": torch.abs,
-        "lamp": squared_norms,
-    }
-    return WeightScorer(
-        values=values[config.importance],
-        aggregate=how,
-        normalize=scale,
-        batch_norms=config.importance == "bn",
-        finish=lamp_scores if config.importance == "lamp" else None,
-    )

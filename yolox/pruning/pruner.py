@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from yolox.pruning.allocate import Costs, allocate
 from yolox.pruning.blocks import empty_blocks, find_blocks, plan_of_rest
-from yolox.pruning.compensate import absorb_constants, refit
+from yolox.pruning.compensate import absorb_constants
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.cost import mac_costs, memory_costs, param_costs
 from yolox.pruning.groups import Group
 from yolox.pruning.hint import ThresholdHint, threshold_hint
-from yolox.pruning.importance import Loss, Scorer, make_scorer
+from yolox.pruning.importance import Loss, Scorer
+from yolox.pruning.judge import Judgement, LabelledImages, keep_what_helps
 from yolox.pruning.plan import PruningPlan, make_plan
 from yolox.pruning.proof.apart import CutRefusedError
 from yolox.pruning.proof.verify import find_culprits, verify_plan
+from yolox.pruning.reconstruct import position_weights, refit
 from yolox.pruning.report import PruneReport, report_change
+from yolox.pruning.scorers import make_scorer
 from yolox.pruning.select import select_groups
 from yolox.pruning.surgery import apply_plan, mask_plan
 from yolox.pruning.tracing.trace import trace_groups
+from yolox.utils.model_utils import copy_model
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruneResult:
-    """The pruned model, in the mode of the original, with its plan and report."""
+    """The pruned model, in the mode of the original, with its plan and report.
+
+    Attributes:
+        model: the pruned model.
+        plan: what was removed from it.
+        report: the same in figures.
+        judgement: which layers kept their refit, where images judged that.
+    """
 
     model: nn.Module
     plan: PruningPlan
     report: PruneReport
+    judgement: Judgement | None = None
 
 
 def plan_pruning(
@@ -65,7 +77,8 @@ def plan_pruning(
     costs = make_costs(model, config, count_input)
     emptiable = find_emptiable(model, chosen, config, count_input)
     removed: dict[str, tuple[int, ...]] = {}
-    for turn in range(1, config.rounds + 1):
+    rounds = config.scorings
+    for turn in range(1, rounds + 1):
         current = model
         if removed:
             current = mask_plan(model, groups, make_plan(groups, removed, config))
@@ -77,7 +90,7 @@ def plan_pruning(
             scores,
             config,
             costs=costs,
-            progress=turn / config.rounds,
+            progress=turn / rounds,
             gone=removed,
             emptiable=emptiable,
         )
@@ -133,6 +146,7 @@ def prune_model(
     batches: Iterable[Any] | None = None,
     loss: Loss | None = None,
     images: Tensor | None = None,
+    labelled: LabelledImages | None = None,
     count_input: Tensor | None = None,
     plan: PruningPlan | None = None,
     groups: Sequence[Group] | None = None,
@@ -149,6 +163,7 @@ def prune_model(
         loss: likewise.
         images: float (N, 3, H, W), real ones for `PruneConfig.reconstruct` and `bn_recalibrate`,
             on the device to do that on.
+        labelled: see `compensate_cut`.
         count_input: the input that MACs are counted at, `example_input` by default.
         plan: carried out in place of one made here.
         groups: what `trace_groups` found in the model, where that is known.
@@ -171,16 +186,21 @@ def prune_model(
         )
     plan.check(groups)
     if not plan.emptied():
-        ready = compensate_cut(model, groups, plan, config, example_input, images)
-        return apply_and_verify(ready, groups, plan, example_input, count_input)
+        ready, judgement = compensate_cut(
+            model, groups, plan, config, example_input, images, labelled
+        )
+        result = apply_and_verify(ready, groups, plan, example_input, count_input)
+        return replace(result, judgement=judgement)
     emptied, left, rest = empty_and_trace(model, groups, plan, example_input)
-    pruned, difference = emptied, 0.0
+    pruned, difference, judgement = emptied, 0.0, None
     if rest.removed:
-        ready = compensate_cut(emptied, left, rest, config, example_input, images)
+        ready, judgement = compensate_cut(
+            emptied, left, rest, config, example_input, images, labelled
+        )
         result = apply_and_verify(ready, left, rest, example_input, count_input)
         pruned, difference = result.model, result.report.difference
     report = report_change(model, pruned, count_input, difference)
-    return PruneResult(model=pruned, plan=plan, report=report)
+    return PruneResult(model=pruned, plan=plan, report=report, judgement=judgement)
 
 
 def empty_and_trace(
@@ -212,8 +232,23 @@ def compensate_cut(
     config: PruneConfig,
     example_input: Tensor,
     images: Tensor | None = None,
-) -> nn.Module:
-    """The model, of the same size, ready to lose the plan's channels; arguments as `prune_model`.
+    labelled: LabelledImages | None = None,
+) -> tuple[nn.Module, Judgement | None]:
+    """The model, of the same size, ready to lose the plan's channels.
+
+    Args:
+        model: the whole model.
+        groups: all groups of it.
+        plan: what it is to lose.
+        config: what is done for accuracy after the cut.
+        example_input: float (1, 3, H, W).
+        images: see `prune_model`.
+        labelled: the same images with their labels, which say what positions matter to the loss,
+            and others, which say what layers are better refitted. Without them every position
+            counts alike, and every refit stays.
+
+    Returns:
+        A copy of the model, and what became of the refit where that was judged.
 
     Raises:
         PruningError: the config wants calibration images, and there are none.
@@ -222,32 +257,29 @@ def compensate_cut(
         raise PruningError(
             "reconstruct and bn_recalibrate need real images: give the data set, or set both to 0"
         )
-    ready = model
-    if config.absorb:
-        ready = absorb_constants(model, groups, plan, example_input)
-    if images is None:
-        return ready
-    if config.reconstruct:
-        ready = refit(
-            model,
-            groups,
-            plan,
-            images[: config.reconstruct],
-            start=ready,
-            recalibrate=config.bn_recalibrate > 0,
-            seed=config.seed,
-        )
-    elif config.bn_recalibrate:
-        ready = refit(
-            model,
-            groups,
-            plan,
-            images[: config.bn_recalibrate],
-            start=ready,
-            reconstruct=False,
-            recalibrate=True,
-        )
-    return ready
+    start = absorb_constants(model, groups, plan, example_input) if config.absorb else model
+    count = config.reconstruct or config.bn_recalibrate
+    if images is None or not count:
+        return start, None
+    weights = None
+    if labelled and config.reconstruct:
+        there = copy_model(model).to(images.device)
+        weights = position_weights(there, labelled.fitted[:count], labelled.loss)
+    ready = refit(
+        model,
+        groups,
+        plan,
+        images[:count],
+        start=start,
+        reconstruct=config.reconstruct > 0,
+        recalibrate=config.bn_recalibrate > 0,
+        seed=config.seed,
+        weights=weights,
+    )
+    if not labelled or not labelled.held:
+        return ready, None
+    bare = mask_plan(start, groups, plan)
+    return keep_what_helps(bare, ready, labelled, example_input, images.device)
 
 
 def apply_and_verify(

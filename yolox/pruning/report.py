@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 from torch import Tensor, nn
 
+from yolox.pruning.judge import Judgement
 from yolox.pruning.latency.record import LatencyRecord
 from yolox.utils.model_utils import count_macs, count_params
 from yolox.utils.timing import compared
@@ -107,6 +108,7 @@ class PruneRecord:
         hint: lines of the threshold hint.
         date: ISO 8601.
         latency: of a runtime, where one was named.
+        judgement: which layers kept their refit, where images judged that.
     """
 
     report: PruneReport
@@ -121,6 +123,7 @@ class PruneRecord:
     hint: tuple[str, ...]
     date: str
     latency: LatencyRecord | None = None
+    judgement: Judgement | None = None
 
     @property
     def path(self) -> Path:
@@ -194,6 +197,10 @@ class PruneRecord:
                 (s.label, *(_figure(v) for v in (s.loss, s.ap50_95, s.ap50))) for s in self.stages
             ]
             text += ["", *_markdown_table(columns, figures)]
+        if self.judgement:
+            text += ["", _sentence(self.judgement.sentence())]
+            if self.judgement.stays and self.judgement.dropped:
+                text += ["", f"Not refitted: {', '.join(self.judgement.dropped)}."]
         layers = [
             (layer.name, _change(*layer.channels), _change(*layer.params), _change(*layer.macs))
             for layer in report.layers

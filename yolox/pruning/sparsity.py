@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from loguru import logger
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from yolox.pruning.groups import Group
 from yolox.pruning.tracing.trace import trace_groups
 from yolox.utils.choices import FORMS, SCHEDULES
-from yolox.utils.device import CPU, has_float64
+from yolox.utils.device import float64_device
 from yolox.utils.errors import UserError
 
 MAX_STRENGTH = 1.0
@@ -127,9 +126,7 @@ class Sparsity:
         self._momentum = momentum
         self._sizes = [len(norm.channels) for norm in norms]
         device = norms[0].channels.device
-        self._home = device if has_float64(device) else CPU
-        if self._home != device:
-            logger.info(f"{device} has no float64, which the penalty is computed in: on the CPU")
+        self._home = float64_device(device, "the penalty is computed")
         self.slot_C = slot_C.to(self._home)
         # Rows of channels, filled up with C, instead of a scatter-add: that sums in any order on
         # a GPU, and processes would drift apart.

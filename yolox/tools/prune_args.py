@@ -31,6 +31,11 @@ def prune_config(args: argparse.Namespace, seed: int) -> PruneConfig:
         raise PruningError(f"{' and '.join(given)} each say how much goes: give one of them")
     if args.steps > 1 and (args.plan or args.dry_run):
         raise PruningError("--steps plans each round on what training left: no --plan or --dry-run")
+    if search := getattr(args, "search", 0):
+        if args.plan:
+            raise PruningError("--plan says what goes: it goes without --search")
+        if args.steps > 1:
+            raise PruningError("--search looks for one plan: it goes without --steps")
     if args.plan and args.layers:
         raise PruningError("--plan says which layers lose what: it goes without --layers")
     if _in_latency(args) and args.steps > 1:
@@ -47,6 +52,7 @@ def prune_config(args: argparse.Namespace, seed: int) -> PruneConfig:
         "reconstruct": args.reconstruct,
         "bn_recalibrate": args.bn_recalibrate,
         "round_to": args.round_to,
+        "search": search,
     }
     return PruneConfig(
         mode="layer" if ratios else args.mode,
@@ -90,6 +96,7 @@ _SAME_NAMES = (
     "max_sparsity",
     "allow_empty_blocks",
     "absorb",
+    "held_back",
 )
 
 

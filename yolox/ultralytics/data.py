@@ -19,7 +19,7 @@ from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER
 
-from yolox.jobs.calibration import Calibration
+from yolox.jobs.calibration import Calibration, images_needed
 from yolox.pruning import CRITERIA, PruneConfig, PruningError
 from yolox.ultralytics.detector import Batch, detection_loss
 from yolox.utils.device import CPU
@@ -90,6 +90,10 @@ class CalibrationImages(Calibration):
             return None
         return torch.cat([batch["img"] for batch in self.batches]).float() / 255
 
+    def joined(self) -> Sequence[Any]:
+        """See `Calibration`."""
+        return self.batches
+
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Ultralytics' own training loss."""
         return detection_loss(model, batch)
@@ -153,7 +157,7 @@ def calibrate(
         return replace(config, reconstruct=0, bn_recalibrate=0), CalibrationImages()
     data = read_data(source)
     require_classes(model, data, source)
-    count = max(images, config.reconstruct, config.bn_recalibrate)
+    count = images_needed(config, images)
     stride = max(int(model.stride.max()), 32)
     return config, read_calibration(data, count, size, stride, config.seed)
 

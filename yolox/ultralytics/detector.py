@@ -15,6 +15,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT, IterableSimpleNamespace
 
 from yolox.pruning import (
     Group,
+    LabelledImages,
     PruneConfig,
     PruneResult,
     PruningError,
@@ -26,7 +27,8 @@ from yolox.pruning import (
     plan_pruning,
     trace_groups,
 )
-from yolox.pruning.importance import Scorer, make_scorer
+from yolox.pruning.importance import Scorer
+from yolox.pruning.scorers import make_scorer
 from yolox.ultralytics.files import pruned_yaml
 from yolox.utils.device import resolve_device
 
@@ -134,6 +136,7 @@ class Detector:
         config: PruneConfig,
         size: tuple[int, int],
         images: Tensor | None = None,
+        labelled: LabelledImages | None = None,
     ) -> PruneResult:
         """The pruned model, compensated as the config says, verified, as an ordinary one of theirs.
 
@@ -142,6 +145,7 @@ class Detector:
             config: what is done for accuracy after the cut.
             size: (height, width) that MACs are counted at.
             images: float (N, 3, H, W) in [0, 1], on the device to refit on.
+            labelled: see `yolox.pruning.compensate_cut`.
 
         Raises:
             PruningError: what is cut does not compute what it should; with the layers.
@@ -152,12 +156,14 @@ class Detector:
                 "a file of Ultralytics holds blocks of its own alone, and none that adds a "
                 "constant: no `allow_empty_blocks`"
             )
-        ready = compensate_cut(self._model, self.groups, plan, config, probe(), images)
+        ready, judgement = compensate_cut(
+            self._model, self.groups, plan, config, probe(), images, labelled
+        )
         result = apply_and_verify(ready, self.groups, plan, probe(), torch.zeros(1, 3, *size))
         model: Any = as_ordinary(result.model)
         model.yaml = pruned_yaml(self.original, plan)
         model.args = copy.deepcopy(self.original.args)
-        return replace(result, model=model)
+        return replace(result, model=model, judgement=judgement)
 
     def cut_bare(self, plan: PruningPlan) -> Any:
         """The pruned model as the plan leaves it, neither compensated nor verified."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from yolox.jobs.prune_latency import LatencySettings, plan_for_clock, time_both
 from yolox.jobs.prune_run import OnHint, PruneRun, cut_where_it_fits
-from yolox.pruning import LatencyRecord, PruneRecord, PruneResult, PruningPlan
+from yolox.pruning import LatencyRecord, PruneRecord, PruneResult, PruningError, PruningPlan
 from yolox.pruning.importance import Scorer
 from yolox.ultralytics.clock import DetectorClock, layers_of
 from yolox.ultralytics.data import CalibrationImages
@@ -53,6 +53,8 @@ class DetectorJob(PruneRun):
 
     def counted_plan(self, on_hint: OnHint | None) -> PruningPlan:
         """See `PruneRun`."""
+        if self.config.search:
+            raise PruningError("models of Ultralytics are pruned without `search`")
         return self.detector.plan(self.config, self._scorer(), self.size, on_hint)
 
     def latency_plan(
@@ -72,8 +74,9 @@ class DetectorJob(PruneRun):
 
     def cut(self, plan: PruningPlan) -> PruneResult:
         """See `PruneRun`."""
-        cut = partial(self.detector.cut, plan, self.config, self.size)
-        return cut_where_it_fits(cut, self.calibration.images(), self.device)
+        labelled = self.calibration.labelled(self.config)
+        cut = partial(self.detector.cut, plan, self.config, self.size, labelled=labelled)
+        return cut_where_it_fits(cut, self.calibration.split(self.config)[0].images(), self.device)
 
     def cut_bare(self, plan: PruningPlan) -> nn.Module:
         """See `PruneRun`."""

@@ -187,6 +187,19 @@ def has_float64(device: torch.device) -> bool:
         return False
 
 
+def float64_device(device: torch.device, what: str) -> torch.device:
+    """The device if it computes in float64, otherwise the CPU.
+
+    Args:
+        device: that was asked for.
+        what: is computed in float64, for the line that says where instead.
+    """
+    if has_float64(device):
+        return device
+    logger.info(f"{device} has no float64, which {what} in: on the CPU")
+    return CPU
+
+
 def pins_memory(device: torch.device) -> bool:
     """Whether copies to a device are faster from pinned memory."""
     return device.type in ("cuda", "xpu")

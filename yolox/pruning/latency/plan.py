@@ -83,7 +83,7 @@ class LatencyPlanner:
         A slot that is silenced in a round keeps its last score, and goes before those that are
         left.
         """
-        rounds = self._config.rounds
+        rounds = self._config.scorings
         gone = [0] * len(self._bundles)
         for turn in range(1, rounds):
             part = self.whole - turn / rounds * (self.whole - budget)

@@ -64,6 +64,16 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let residual blocks lose their whole branch, which is replaced by a constant",
     )
+    add(
+        "--search",
+        type=int,
+        default=PruneConfig().search,
+        metavar="N",
+        help=(
+            "try N moves of channels between layers at equal cost, and keep those that lower the "
+            "loss after refitting; 0 takes the plan of the scores"
+        ),
+    )
     add_accuracy(parser)
 
     tried = parts.experimental(
@@ -211,6 +221,15 @@ def add_accuracy(parser: argparse.ArgumentParser) -> None:
         help=(
             "number of images to refit the remaining weights on; 0 switches it off "
             f"(default: {defaults.reconstruct})"
+        ),
+    )
+    add(
+        "--held-back",
+        type=int,
+        default=defaults.held_back,
+        help=(
+            "number of further images that decide which layers keep their refit, at most a third "
+            "of all; 0 keeps every refit"
         ),
     )
 
