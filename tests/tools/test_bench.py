@@ -144,7 +144,7 @@ def test_all_missing_files_are_named(
         (("--tsize", 50), "must be a multiple of 32, got 50"),
         (("--threads", 0), "must be at least 1, got 0"),
         (("--batch", 0), "must be at least 1, got 0"),
-        (("--runtimes", "tensorrt"), "invalid choice: 'tensorrt'"),
+        (("--runtimes", "tflite"), "invalid choice: 'tflite'"),
         (
             ("--image", "nowhere.jpg"),
             "--image nowhere.jpg cannot be read (No such file",
