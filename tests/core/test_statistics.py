@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,19 @@ def test_what_a_run_evaluates_and_saves_has_them(
     name = "backbone.backbone.stem.conv.bn.running_mean"
     torch.testing.assert_close(content[name], torch.stack(means).mean(0), rtol=1e-4, atol=1e-3)
     assert torch.equal(evaluated[0], content[name])
+
+
+def test_statistics_are_those_of_images_of_the_size_that_is_evaluated(
+    tiny_exp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run at several sizes ends at any: those of 32 pixels are wrong at 64."""
+    sizes: set[tuple[int, ...]] = set()
+
+    def seen(average: nn.Module, model: nn.Module, batches: Iterable[Tensor]) -> None:
+        sizes.update(tuple(images.shape[2:]) for images in batches)
+
+    monkeypatch.setattr("yolox.core.trainer.retake_statistics", seen)
+    trainer = new_trainer(tiny_exp, tmp_path, retake_statistics=True, max_epoch=1)
+    trainer.input_size = lambda epoch, iteration: (32, 32)
+    trainer.train()
+    assert sizes == {(64, 64)}

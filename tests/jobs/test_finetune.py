@@ -6,11 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from tests.runs import command, new_trainer, read
 from yolox.exp import Exp, ExpError
 from yolox.jobs.train import TrainOptions
-from yolox.jobs.train.finetune import FULL_RATE_UPDATES, LEAST_RATE, build_ema, fine_tuning
+from yolox.jobs.train.finetune import (
+    FULL_RATE_UPDATES,
+    LEAST_RATE,
+    build_ema,
+    fine_tuning,
+    warn_of_tiny_images,
+)
 from yolox.models import ModelSpec, build_model
 from yolox.tools import prunmodel, train
 from yolox.utils.ema import ModelEMA
@@ -100,6 +107,38 @@ def test_statistics_are_retaken_unless_a_person_said_no() -> None:
     exp = _plain_exp()
     exp.retake_statistics = False  # in an Exp file
     assert not fine_tuning(exp, 10).retake_statistics
+
+
+@pytest.mark.parametrize(("side", "steps"), [(160, 1), (320, 2), (416, 3), (640, 5), (1280, 5)])
+def test_sizes_stay_within_a_quarter_of_the_input_unless_a_person_said_more(
+    side: int, steps: int
+) -> None:
+    exp = _plain_exp()
+    exp.merge(["input_size", f"{side},{side}"])
+    tuned = fine_tuning(exp, 10)
+    assert tuned.multiscale_range == steps
+    assert tuned.train_sizes()[0][0] >= 0.75 * side
+    exp.merge(["multiscale_range", "4"])
+    assert fine_tuning(exp, 10).multiscale_range == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["input_size", "160,160"], "from 32×32 to 320×320: multiscale_range 1 stays"),
+        (["input_size", "320,320"], ""),
+        (["input_size", "160,160", "multiscale_range", "5"], ""),
+    ],
+)
+def test_a_whole_model_trained_on_tiny_images_is_a_warning(given: list[str], words: str) -> None:
+    exp = _plain_exp()
+    exp.merge(given)
+    lines: list[str] = []
+    sink = logger.add(lines.append, level="WARNING", format="{message}")
+    warn_of_tiny_images(exp)
+    logger.remove(sink)
+    assert words in "".join(lines)
+    assert len(lines) == bool(words)
 
 
 def test_what_was_given_stays() -> None:

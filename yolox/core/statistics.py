@@ -24,7 +24,7 @@ class RecentImages:
         self._batches.clear()
 
     def add(self, images: Tensor) -> None:
-        """Keep a batch (B, 3, H, W), as it goes into the model."""
+        """Keep a batch (B, 3, H, W)."""
         self._batches.append(images)
         while len(self._batches) > max(1, math.ceil(MAX_IMAGES / len(images))):
             self._batches.popleft()

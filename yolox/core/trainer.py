@@ -336,9 +336,9 @@ class Trainer:
         with postponed("stopping after this step") as stop:
             for number, (images, targets, ids) in enumerate(loader, start=first + 1):
                 iteration = epoch * steps + number
-                images, targets = self.preprocess(images, targets, self.input_size(epoch, number))
                 if self._retakes:
                     self._recent.add(images)
+                images, targets = self.preprocess(images, targets, self.input_size(epoch, number))
                 self._restore_random_state()
                 if number <= begin.iteration:
                     continue
@@ -370,6 +370,15 @@ class Trainer:
         if self._random_state is not None:
             torch.set_rng_state(self._random_state.cpu())
             self._random_state = None
+
+    def _images_to_evaluate(self) -> Iterator[Tensor]:
+        """The epoch's last images, all of the size that the model is evaluated at.
+
+        Statistics of another size are wrong for it, and training may have ended at any.
+        """
+        for images in self._recent:
+            no_targets = torch.zeros((len(images), 0, 5), device=images.device)
+            yield self.preprocess(images, no_targets, self.spec.input_size)[0]
 
     def _device_batches(self) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
         for images, targets, _, ids in self.train_loader:
@@ -453,7 +462,7 @@ class Trainer:
             self.regularizer.settle(self.ema.ema)
         if self._retakes and (due or self.regularizer):
             with self.fabric.autocast():
-                retake_statistics(models[-1], self.model, self._recent)
+                retake_statistics(models[-1], self.model, self._images_to_evaluate())
         take_buffers_of_first_process(*models)
         self._require_finite_weights(done, models)
         figures = self.evaluate(models[-1]) if due else None

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from loguru import logger
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim import Optimizer
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
@@ -109,7 +110,9 @@ class _Penalty:
         _without_hook(average)
         self._sparsity.settle(average)
         if len(self._recent):
-            retake_statistics(average, _student(unwrap_model(trainer.model)), self._recent)
+            side = trainer.args.imgsz  # that of evaluation; training at several sizes ends at any
+            batches = (_of_side(images, side) for images in self._recent)
+            retake_statistics(average, _student(unwrap_model(trainer.model)), batches)
         if RANK in (-1, 0):
             logger.info(
                 f"epoch {trainer.epoch + 1}: {self._sparsity.name}, {self._sparsity.text()}, "
@@ -189,6 +192,14 @@ def _skipped(optimizer: Any) -> bool:
     """Whether a step is left out: fused Adam does that itself, and calls its hooks all the same."""
     found = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found.item())
+
+
+def _of_side(images: Tensor, side: int) -> Tensor:
+    """Images (B, C, H, W) whose longer side is as given, in pixels."""
+    longer = max(images.shape[2:])
+    if longer == side:
+        return images
+    return functional.interpolate(images, scale_factor=side / longer, mode="bilinear")
 
 
 def _student(model: Any) -> Any:

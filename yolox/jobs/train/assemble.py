@@ -21,12 +21,14 @@ from yolox.exp.follow import PRUNED_CLASSES_ADVICE
 from yolox.exp.idle import idle_in_training, tell_idle
 from yolox.exp.yolox_base import Exp
 from yolox.jobs.train.finetune import (
+    STRIDE,
     Teaching,
     build_ema,
     checkable,
     fine_tuning,
     require_same_teacher,
     shorten,
+    warn_of_tiny_images,
 )
 from yolox.jobs.train.loggers import evaluation_pictures, plain_fields
 from yolox.jobs.train.official import (
@@ -41,7 +43,6 @@ from yolox.jobs.train.start import StartingPoint, TrainOptions, spare_finished, 
 from yolox.utils.device import half_precision, keep_freed_memory, pins_memory, resolve_device
 from yolox.utils.errors import UserError
 
-STRIDE = 32  # of the deepest feature map
 _DECISIVE = (
     "max_epoch",
     "no_aug_epochs",
@@ -117,6 +118,8 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
     if start.tuned:
         _tell_unused_classes(loader, start)
         exp = fine_tuning(exp, len(loader), start.original)
+    elif fabric.is_global_zero:
+        warn_of_tiny_images(exp)
     lr = exp.basic_lr_per_img * batch_size * exp.accumulate
     recipe = {
         "batch_size": batch_size,

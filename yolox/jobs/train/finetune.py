@@ -17,6 +17,7 @@ from yolox.utils.checkpoint import CheckpointError, file_digest
 from yolox.utils.download import resolve_weights
 from yolox.utils.ema import ModelEMA
 
+STRIDE = 32  # of the deepest feature map
 EMA_WINDOW = 0.02  # updates that the average spans, as a part of the run's
 MAX_RAMP = 2000.0  # updates; that of a run from scratch
 WARMUP_SHARE = 0.1  # of the run
@@ -51,6 +52,9 @@ def fine_tuning(exp: Exp, steps: int, original: Mapping[str, Any] | None = None)
         "no_aug_epochs": plain_epochs(exp, epochs, steps),
         "warmup_epochs": min(exp.warmup_epochs, WARMUP_SHARE * epochs),
         "ema_decay": min(exp.ema_decay, max(1 - 1 / (EMA_WINDOW * updates), 0.0)),
+        "multiscale_range": exp.multiscale_range
+        if "multiscale_range" in exp.assigned
+        else min(exp.multiscale_range, fitting_range(exp)),
         "retake_statistics": exp.retake_statistics or "retake_statistics" not in exp.assigned,
     }
     if "finetune_lr" in given:
@@ -89,6 +93,23 @@ def _tell_differences(exp: Exp, original: Mapping[str, Any]) -> None:
             f"the run that trained the whole model had other settings: {', '.join(changes)}; to "
             "keep them, set them here too"
         )
+
+
+def fitting_range(exp: Exp) -> int:
+    """The ``multiscale_range`` that stays within a quarter of the input size, as 5 does at 640."""
+    return exp.input_size[0] // STRIDE // 4
+
+
+def warn_of_tiny_images(exp: Exp) -> None:
+    """Warn where a default made for 640 pixels has a run of small images train on tiny ones."""
+    sizes = exp.train_sizes()
+    if "multiscale_range" in exp.assigned or 2 * sizes[0][0] >= exp.input_size[0]:
+        return
+    low, high, own = ("×".join(map(str, size)) for size in (sizes[0], sizes[-1], exp.input_size))
+    logger.warning(
+        f"input_size is {own}, and training draws sizes from {low} to {high}: "
+        f"multiscale_range {fitting_range(exp)} stays within a quarter of it"
+    )
 
 
 def plain_epochs(exp: Exp, epochs: int, steps: int) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from loguru import logger
 
@@ -40,7 +42,7 @@ def run_trainer(
             f"{exp.exp_name}: {exp.num_classes} classes "
             f"({', '.join(map(printable, exp.class_names))}), "
             f"{len(trainer.image_names)} training images, {trainer.settings.max_epoch} epochs, "
-            f"input {_sizes(exp)}, "
+            f"input {_sizes(exp, trainer.recipe)}, "
             f"{trainer.fabric.world_size} × {trainer.fabric.device.type}, precision "
             f"{trainer.recipe['precision']}, output in {folder}"
         )
@@ -82,7 +84,9 @@ def official_args(
     )
 
 
-def _sizes(exp: Exp) -> str:
-    """The input sizes that the fields describe."""
+def _sizes(exp: Exp, recipe: Mapping[str, Any]) -> str:
+    """The input sizes of a run, whose recipe may have others than the Exp."""
+    exp = copy.copy(exp)
+    exp.put(multiscale_range=recipe["multiscale_range"])
     sizes = ["×".join(map(str, size)) for size in exp.train_sizes()]
     return sizes[0] if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
