@@ -106,7 +106,7 @@ def test_it_is_evaluated_and_pruned(name: str, runs: Any, tmp_path: Path) -> Non
     checkpoint, file = runs(name) / "best_ckpt.pth", STYLE / f"{name}.py"
     output = tmp_path / "pruned.pth"
     assert command(evaluate.main, "-f", file, "-c", checkpoint, "output_dir", tmp_path) == 0
-    pruning = ("--ch-sparsity", 0.3, "--importance", "l2", "--no-latency")
+    pruning = ("--ch-sparsity", 0.3, "--importance", "l2", "--reconstruct", 0, "--no-latency")
     assert command(prunmodel.main, "-f", file, "-c", checkpoint, *pruning, "-o", output) == 0
     assert load_model(output).is_pruned
     tuned = command(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from yolox.exp.yolox_base import Exp
 from yolox.models import LoadedModel, swap_activation
 from yolox.utils.device import default_device
+from yolox.utils.model_utils import copy_model
 
 _TIMED, _BATCH = 2, 4
 _OVERHEAD_RATIO = 1.2  # decoding, augmentation, optimizer and average, beside forward and backward
@@ -58,7 +58,7 @@ def forecast(exp: Exp, loaded: LoadedModel) -> Forecast:
         loaded: the model; not touched.
     """
     device = default_device()
-    model = copy.deepcopy(loaded.model)
+    model = copy_model(loaded.model)
     images = 255 * torch.rand(_BATCH, 3, *exp.input_size, device=device)
     targets = torch.zeros(_BATCH, 5, 5, device=device)
     targets[:, :, 1:] = torch.tensor(exp.input_size[::-1] * 2, device=device) / 4

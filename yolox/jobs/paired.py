@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from yolox.export import ExportedModel
 from yolox.jobs.evaluate import BATCH_SIZE
 from yolox.utils.device import default_device
 from yolox.utils.errors import UserError
+from yolox.utils.model_utils import copy_model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +53,7 @@ def find(network: nn.Module, source: Path, exp: Exp) -> Found:
     """
     # An exported file runs where its runtime does, and cannot be copied.
     runs_itself = isinstance(network, ExportedModel)
-    twin = network if runs_itself else copy.deepcopy(network)
+    twin = network if runs_itself else copy_model(network)
     evaluator = exp.get_evaluator(BATCH_SIZE)
     inference = evaluator.infer(twin, device=None if runs_itself else default_device())
     return Found(

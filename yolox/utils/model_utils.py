@@ -20,19 +20,30 @@ from torch.utils.flop_counter import FlopCounterMode
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-def copy_model(model: _Module) -> _Module:
-    """What `copy.deepcopy` makes of a model, in less time.
+def copy_model(model: _Module, made: Mapping[int, Any] | None = None) -> _Module:
+    """What `copy.deepcopy` makes of a model, in half of the time.
 
-    Every layer has a dozen tables of hooks, nearly all of them empty: deepcopy spends more time on
-    taking these apart than on the weights of a small model.
+    Every layer has a dozen tables of hooks, nearly all of them empty, and every batch norm three
+    buffers: deepcopy spends more time on taking these apart than on the weights of a small model.
+
+    Args:
+        model: not touched.
+        made: what takes the place of objects of the model, by their `id`; as deepcopy's memo.
     """
-    made: dict[int, Any] = {
-        id(value): OrderedDict()
-        for module in model.modules()
-        for value in vars(module).values()
-        if type(value) is OrderedDict and not value
-    }
-    return copy.deepcopy(model, made)
+    copies: dict[int, Any] = dict(made or {})
+    for module in model.modules():
+        for value in vars(module).values():
+            if type(value) in (OrderedDict, dict, set) and not value:
+                copies[id(value)] = type(value)()
+        if isinstance(module, _BatchNorm):
+            for buffer in module.buffers(recurse=False):
+                if id(buffer) not in copies and _is_whole(buffer):
+                    copies[id(buffer)] = buffer.clone()
+    return copy.deepcopy(model, copies)
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    return type(tensor) is Tensor and tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
 def count_params(model: nn.Module) -> int:

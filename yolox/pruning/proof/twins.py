@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +28,7 @@ from yolox.pruning.proof.redraw import noise, random_images, redraw
 from yolox.pruning.surgery import AXIS_DIMS, copy_kept, kept_channels, removed_channels, silence
 from yolox.pruning.tracing.channels import Axis
 from yolox.pruning.watch import describe, one_line, watch_calls
+from yolox.utils.model_utils import copy_model
 
 # Over its whole depth a model magnifies rounding itself: so many times what the last bit of its
 # weights does, and never more than this. A wrong cut is apart in the first digits.
@@ -324,7 +324,7 @@ def _in_float64(model: nn.Module) -> nn.Module:
         new = tensor.detach().to("cpu", dtype, copy=True)
         is_parameter = isinstance(tensor, nn.Parameter)
         copies[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if is_parameter else new
-    return copy.deepcopy(model, copies).double()  # scripted modules are copied by themselves
+    return copy_model(model, copies).double()  # scripted modules are copied by themselves
 
 
 def _set_mode(model: nn.Module, training: bool, evaluated: dict[str, str]) -> None:
