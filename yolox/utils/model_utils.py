@@ -46,6 +46,24 @@ def _is_whole(tensor: Tensor) -> bool:
     return type(tensor) is Tensor and tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
+def cast_model(model: _Module, device: str, dtype: torch.dtype) -> _Module:
+    """A copy on a device, its floats of a type, without one in the model's own on the way.
+
+    Args:
+        model: not touched.
+        device: such as ``cpu``.
+        dtype: of floating-point tensors; others keep theirs.
+    """
+    made: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        kind = dtype if tensor.is_floating_point() else tensor.dtype
+        new = tensor.detach().to(device, kind, copy=True)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        made[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if is_parameter else new
+    # Scripted modules are copied by themselves, with their own tensors.
+    return copy_model(model, made).to(device, dtype)
+
+
 def count_params(model: nn.Module) -> int:
     """Number of parameters (buffers not counted)."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -89,13 +107,13 @@ def run_shapes(
     there, hand on their input. A model that reads values or makes tensors elsewhere as it runs
     does not go there; then `run` is called again with a copy on the CPU.
     """
-    shell = copy_model(model).float().eval()
-    for module in shell.modules():
-        if isinstance(module, _BatchNorm):
-            module.forward = _identity  # type: ignore[method-assign, assignment]
     try:
+        shell = cast_model(model, "meta", torch.float32).eval()
+        for module in shell.modules():
+            if isinstance(module, _BatchNorm):
+                module.forward = _identity  # type: ignore[method-assign, assignment]
         with torch.device("meta"):
-            run(shell.to("meta"), example_input.to("meta").float())
+            run(shell, example_input.to("meta").float())
     except Exception:  # whatever a model of another's may raise there
         run(copy_model(model).cpu().float().eval(), example_input.detach().cpu().float())
 
