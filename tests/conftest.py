@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.exporting import kept_graphs, one_thread
 from tests.runs import command, write_exp
 from yolox.data import generate_demo_dataset
 from yolox.jobs.measure import MeasureSettings
@@ -58,6 +59,13 @@ def brief_timing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in ("prune_run", "quantize"):
             patch.setattr(f"yolox.jobs.{module}.LATENCY_SECONDS", 0.0)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def brief_exports() -> Iterator[None]:
+    """A model is converted to ONNX once, however many tests export it."""
+    with kept_graphs(), one_thread():
         yield
 
 

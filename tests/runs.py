@@ -7,17 +7,22 @@ import subprocess
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from yolox.core import Trainer, make_fabric
 from yolox.exp import Exp, get_exp
 from yolox.jobs.train import TrainOptions, build_trainer
 from yolox.models import checkpoint_payload, load_model
+from yolox.pruning import pruner
+from yolox.pruning.proof.verify import PROBES, verify_plan
 from yolox.tools import cli
 from yolox.utils.checkpoint import save_checkpoint
 
@@ -98,6 +103,17 @@ def new_trainer(
     fabric = make_fabric(devices=1, precision=precision)
     fabric.launch()
     return build_trainer(exp, fabric, options or TrainOptions())
+
+
+@contextmanager
+def one_probe() -> Iterator[None]:
+    """Prove cuts with one draw of the weights, which takes a third of the time.
+
+    That all draws are tried, and what each of them sees, is for the tests of pruning.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pruner, "verify_plan", partial(verify_plan, probes=PROBES[:1]))
+        yield
 
 
 def error_lines(stderr: str) -> list[str]:

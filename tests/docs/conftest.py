@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import yolox
-from tests.runs import REPO
+from tests.runs import REPO, one_probe
 from yolox.exp import models
 
 SMALL = {
@@ -23,6 +24,13 @@ SMALL = {
     "data_num_workers": 0,
     "finetune_act": "",
 }
+
+
+@pytest.fixture(autouse=True, scope="package")
+def brief_proof() -> Iterator[None]:
+    """See there."""
+    with one_probe():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,7 @@ def test_it_is_evaluated_and_pruned(name: str, runs: Any, tmp_path: Path) -> Non
     checkpoint, file = runs(name) / "best_ckpt.pth", STYLE / f"{name}.py"
     output = tmp_path / "pruned.pth"
     assert command(evaluate.main, "-f", file, "-c", checkpoint, "output_dir", tmp_path) == 0
-    pruning = ("--ch-sparsity", 0.3, "--importance", "l2", "--no-latency")
+    pruning = ("--ch-sparsity", 0.3, "--importance", "l2", "--reconstruct", 0, "--no-latency")
     assert command(prunmodel.main, "-f", file, "-c", checkpoint, *pruning, "-o", output) == 0
     assert load_model(output).is_pruned
     tuned = command(
@@ -148,15 +148,14 @@ def test_frozen_parts_stay_frozen_through_training_and_resume(runs: Any, tmp_pat
 
 
 @pytest.mark.parametrize("how", ["resumed at another size", "fine-tuned", "fine-tuned, resumed"])
-def test_frozen_parts_stay_frozen_in_later_runs(how: str, tmp_path: Path) -> None:
+def test_frozen_parts_stay_frozen_in_later_runs(how: str, runs: Any, tmp_path: Path) -> None:
     file = STYLE / "frozen_backbone.py"
     fields = {"max_epoch": 1, "no_aug_epochs": 0, "batch_size": 4}
-    new_trainer(file, tmp_path, **fields).train()
-    options = TrainOptions(resume=True)
+    source = runs("frozen_backbone") / "latest_ckpt.pth"
+    options = TrainOptions(resume=True, checkpoint=source)
     if how == "resumed at another size":
         fields["test_size"] = (96, 96)
     else:
-        source = tmp_path / "frozen_backbone" / "latest_ckpt.pth"
         output = tmp_path / "pruned.pth"
         assert command(
             prunmodel.main, "-f", file, "-c", source, "-o", output, "--importance", "l1",

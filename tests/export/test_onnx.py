@@ -116,12 +116,14 @@ def test_any_name_for_input_and_output(
         np.testing.assert_array_equal(output, expected)
 
 
-@pytest.mark.parametrize(("act", "settings"), [("mish", {}), ("silu", {"nms": True})])
+@pytest.mark.parametrize(
+    ("kind", "act", "settings"), [("nano", "mish", {}), ("slim", "silu", {"nms": True})]
+)
 def test_tensorrt_has_every_operator(
-    act: str, settings: dict[str, bool], checkpoint: Callable[..., Path], tmp_path: Path
+    kind: str, act: str, settings: dict[str, bool], checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     chosen = ExportSettings(size=SIZE, decode=True, slim=True, **settings)
-    file = write_model(load_model(checkpoint("nano", act)), tmp_path / "m.onnx", chosen)
+    file = write_model(load_model(checkpoint(kind, act)), tmp_path / "m.onnx", chosen)
     graph = onnx.load(file).graph
     used = {node.op_type for node in graph.node}
     assert used <= TENSORRT, used - TENSORRT

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import random
-from collections.abc import Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,30 @@ def quantizer_of(kind: str, source: Path, folder: Path, method: str) -> tuple[Qu
     return OpenvinoQuantizer(source, IMAGES, method), ".xml"
 
 
+Written = Callable[[str, str, tuple[str, ...]], tuple[Quantizer, Path]]
+
+
+@pytest.fixture(scope="module")
+def written(
+    graphs: dict[tuple[str, str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Written:
+    """Quantizes a graph of a format once with some layers left in float; not to be written to."""
+
+    @functools.cache
+    def quantizer(kind: str, model: str) -> tuple[Quantizer, str, Path]:
+        folder = tmp_path_factory.mktemp("quantized")
+        return *quantizer_of(kind, graphs[kind, model], folder, "minmax"), folder
+
+    @functools.cache
+    def write(kind: str, model: str, kept: tuple[str, ...]) -> tuple[Quantizer, Path]:
+        made, suffix, folder = quantizer(kind, model)
+        path = folder / f"{len(kept)}{suffix}"
+        made.write(path, kept)
+        return made, path
+
+    return write
+
+
 def decibels(expected: Tensor, got: Tensor) -> float:
     noise = (expected - got).double().pow(2).sum().clamp(min=1e-30)
     return float(10 * torch.log10(expected.double().pow(2).sum() / noise))
@@ -114,13 +139,12 @@ def openvino_float_convolutions(path: Path, quantizer: Any) -> set[str]:
 
 @pytest.mark.parametrize("model", ["dense", "pruned"])
 def test_openvino_rounds_behind_activations_and_corrects_biases(
-    model: str, graphs: dict[tuple[str, str], Path], tmp_path: Path
+    model: str, written: Written, tmp_path: Path
 ) -> None:
-    quantizer, _ = quantizer_of("openvino", graphs["openvino", model], tmp_path, "minmax")
-    quantizer.write(tmp_path / "int8.xml", ())
+    quantizer, int8 = written("openvino", model, ())
     import openvino
 
-    nodes = openvino.Core().read_model(tmp_path / "int8.xml").get_ordered_ops()
+    nodes = openvino.Core().read_model(int8).get_ordered_ops()
     rounded = [
         node.input_value(0).get_node().get_type_name()
         for node in nodes
@@ -140,17 +164,17 @@ def test_openvino_rounds_behind_activations_and_corrects_biases(
         }
 
     quantizer.write_float(tmp_path / "float.xml")
-    before, after = (biases(tmp_path / f"{name}.xml") for name in ("float", "int8"))
+    before, after = biases(tmp_path / "float.xml"), biases(int8)
     # NNCF leaves a bias alone that would have to move by a multiple of itself.
     assert any(not np.allclose(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize(("kind", "model"), [("onnx", "dense"), ("openvino", "pruned")])
 def test_near_to_float_and_in_float_just_where_asked(
-    kind: str, model: str, graphs: dict[tuple[str, str], Path], tmp_path: Path
+    kind: str, model: str, written: Written, tmp_path: Path
 ) -> None:
-    quantizer, suffix = quantizer_of(kind, graphs[kind, model], tmp_path, "minmax")
-    layers = quantizer.layers
+    quantizer, whole_int8 = written(kind, model, ())
+    suffix, layers = whole_int8.suffix, quantizer.layers
     assert set(KEPT) < set(layers)
     assert not any(is_prediction(layer) for layer in layers)
     predictions = {f"head.{k}_preds.{n}" for k in ("cls", "reg", "obj") for n in range(3)}
@@ -160,19 +184,14 @@ def test_near_to_float_and_in_float_just_where_asked(
             return onnx_float_convolutions(path)
         return openvino_float_convolutions(path, quantizer)
 
-    def write(name: str, kept: Collection[str]) -> Path:
-        path = tmp_path / f"{name}{suffix}"
-        quantizer.write(path, kept)
-        return path
-
     before = tmp_path / f"float{suffix}"
     quantizer.write_float(before)
     x = torch.cat(scenes(4, 5))
     expected = open_exported(before)(x)
     assert floats(before) == {*layers, *predictions}
 
-    for name, kept in (("all", ()), ("some", KEPT)):
-        path = write(name, kept)
+    for kept in ((), KEPT):
+        path = written(kind, model, kept)[1]
         opened = open_exported(path)
         assert opened.info == dataclasses.replace(open_exported(before).info, precision="int8")
         assert floats(path) == {*kept, *predictions}
@@ -181,16 +200,16 @@ def test_near_to_float_and_in_float_just_where_asked(
         assert decibels(expected[..., :4], got[..., :4]) > LEAST_DB
         assert decibels(expected[..., 4:], got[..., 4:]) > LEAST_DB
 
-    whole = open_exported(write("none", layers))
+    whole = open_exported(written(kind, model, tuple(layers))[1])
     if kind == "onnx":
         assert torch.equal(whole(x), expected)
     else:  # sums and poolings are rounded still
         assert decibels(expected, whole(x)) > LEAST_DB
 
     described = tmp_path / f"described{suffix}"
-    quantizer.describe(tmp_path / f"all{suffix}", described, {"quantization": json.dumps(["ü"])})
+    quantizer.describe(whole_int8, described, {"quantization": json.dumps(["ü"])})
     again = open_exported(described)
-    assert torch.equal(again(x), open_exported(tmp_path / f"all{suffix}")(x))
+    assert torch.equal(again(x), open_exported(whole_int8)(x))
     assert b"quantization" in described.read_bytes()
 
 

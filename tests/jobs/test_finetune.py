@@ -22,6 +22,8 @@ from yolox.models import ModelSpec, build_model
 from yolox.tools import prunmodel, train
 from yolox.utils.ema import ModelEMA
 
+BARE = ("--reconstruct", "0", "--no-latency")
+
 
 def _exp(**fields: Any) -> Exp:
     exp = Exp()
@@ -230,7 +232,7 @@ def test_what_the_run_that_made_the_model_had_otherwise_is_told(
     own = ("basic_lr_per_img", 0.001, "max_epoch", 3, "momentum", 0.8)
     assert command(train.main, *common, *out, *own) == 0
     folder, source = tmp_path / "out" / "tiny", "best_ckpt.pth"
-    flags = ("--importance", "l1", "--ch-sparsity", "0.2", "--no-latency", "-f", tiny_exp)
+    flags = ("--importance", "l1", "--ch-sparsity", "0.2", *BARE, "-f", tiny_exp)
     for turn in ("once", "twice"):
         small = tmp_path / f"{turn}.pth"
         assert command(prunmodel.main, *flags, "-c", folder / source, "-o", small) == 0

@@ -47,7 +47,7 @@ needs = {
 def _read(name: str, *pairs: str) -> Any:
     chosen, rest = choose_logger(name, pairs)
     assert chosen is not None
-    return chosen._options, rest  # type: ignore[attr-defined]
+    return chosen.options, rest  # type: ignore[attr-defined]
 
 
 @needs["wandb"]

@@ -303,13 +303,13 @@ def test_every_odd_field_serves_or_is_told(file: Path, content: dict[str, Any]) 
     whole = {"format": "yolox-checkpoint", "version": 1, **content}
     del whole["train"]
     told = 0
-    for place, value in _cases(whole, 150):
+    for place, value in _cases(whole, 80):
         torch.save(_changed(whole, place, value), file)
         message = outcome(file)
         assert "\n" not in message
         assert len(message) < 2000
         told += bool(message)
-    assert told > 75
+    assert told > 40
 
 
 def test_every_odd_field_of_the_training_state_serves_or_is_told(

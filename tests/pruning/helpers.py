@@ -17,7 +17,7 @@ from yolox.pruning.balance import bundles
 # The depth of the larger models at a width that runs in no time; the graph is the same.
 SLIM_SPECS: dict[str, ModelSpec] = {
     "yolox-nano": SPECS["yolox-nano"],
-    "yolox-tiny": SPECS["yolox-tiny"],
+    "yolox-tiny": ModelSpec(depth=0.33, width=0.125, input_size=(416, 416)),
     "yolox-s": ModelSpec(depth=0.33, width=0.25),
     "yolox-m": ModelSpec(depth=0.67, width=0.125),
     "yolox-l": ModelSpec(depth=1.0, width=0.125),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import random
 
 import numpy as np
@@ -69,21 +70,21 @@ def check_random_plans(spec: ModelSpec, seeds: range) -> None:
                         assert len(cut) <= len(model.get_submodule(member.name).weight) - gone
 
 
-@pytest.mark.parametrize("act", ["silu", "mish", "relu"])
-@pytest.mark.parametrize("name", SLIM_SPECS)
+@pytest.mark.parametrize(
+    ("name", "act"),
+    [
+        *(("yolox-nano", act) for act in ("silu", "mish", "relu")),
+        *zip(list(SLIM_SPECS)[1:], itertools.cycle(("silu", "mish", "relu")), strict=False),
+    ],
+)
 def test_random_plans_on_every_model(name: str, act: str) -> None:
-    plans = 1 if name == "yolov3" else 2  # its width is fixed
+    plans = 2 if name in ("yolox-nano", "yolox-tiny") else 1
     check_random_plans(dataclasses.replace(SLIM_SPECS[name], act=act), range(plans))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "act"),
-    # Every activation is tried above, at small widths.
-    [("yolox-s", "silu"), ("yolox-m", "mish"), ("yolox-l", "relu"), ("yolox-x", "silu")],
-)
-def test_random_plans_at_full_width(name: str, act: str) -> None:
-    check_random_plans(dataclasses.replace(SPECS[name], act=act), range(1))
+def test_random_plans_at_full_width() -> None:
+    check_random_plans(SPECS["yolox-s"], range(1))
 
 
 @pytest.mark.parametrize("name", ["yolox-nano", "yolox-tiny"])
@@ -180,7 +181,7 @@ def test_verification_sees_wrong_channels_of_an_untrained_model() -> None:
     model = build_model(SLIM_SPECS["yolox-s"]).eval()
     x = image()
     groups = trace_groups(model, x)
-    for group in groups[:: len(groups) // 3]:
+    for group in groups[:: len(groups) // 2]:
         plan, other = (plan_of(groups, {group.name: (slot,)}) for slot in (1, 2))
         verify_plan(model, groups, plan, x)
         with pytest.raises(PruningError, match="differs"):
@@ -192,7 +193,7 @@ def test_verification_tells_rounding_that_a_model_magnifies_from_a_wrong_channel
     model = enliven(build_model(dataclasses.replace(SLIM_SPECS["yolox-x"], act="relu"))).eval()
     x = image()
     groups = trace_groups(model, x)
-    for group in groups[:: len(groups) // 2]:
+    for group in groups[len(groups) // 2 :: len(groups)]:
         plan, other = (plan_of(groups, {group.name: (slot,)}) for slot in (1, 2))
         nudged = apply_plan(model, groups, plan).double()
         generator = torch.Generator().manual_seed(0)
@@ -272,9 +273,9 @@ def test_gradients_and_the_graph_are_not_carried_over() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_precision_is_kept(dtype: torch.dtype) -> None:
-    model = enliven(build_model(SLIM_SPECS["yolox-s"])).to(dtype)
+    model = enliven(ResNet()).to(dtype)
     before = snapshot(model)
-    small = prune_model(model, image(), bare(importance="l1")).model
+    small = prune_model(model, image(size=16), bare(importance="l1")).model
     assert_untouched(model, before)
     for name, value in small.state_dict().items():
         assert value.dtype == before[name].dtype, name
@@ -282,7 +283,8 @@ def test_precision_is_kept(dtype: torch.dtype) -> None:
 
 def test_pruned_model_trains() -> None:
     model = enliven(build_model(ModelSpec(depth=0.33, width=0.25, num_classes=3)))
-    small = prune_model(model, image(), bare(importance="l1")).model.train()
+    groups = trace_groups(model, image())
+    small = apply_plan(model, groups, random_plan(groups, random.Random(0))).train()
     labels = torch.tensor([[[1.0, 32, 32, 20, 20]]])
     small(image(), labels)["total_loss"].backward()
     for name, parameter in small.named_parameters():
@@ -293,7 +295,8 @@ def test_pruned_model_trains() -> None:
 
 def test_layers_say_what_their_tensors_are() -> None:
     model = enliven(build_model(SPECS["yolox-nano"])).eval()
-    small = prune_model(model, image(), bare(importance="l1")).model
+    groups = trace_groups(model, image())
+    small = apply_plan(model, groups, random_plan(groups, random.Random(0)))
     for module in small.modules():
         if isinstance(module, nn.Conv2d):
             inputs = module.in_channels // module.groups

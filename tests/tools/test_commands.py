@@ -58,10 +58,11 @@ def test_a_shorter_run_has_fewer_epochs_without_mosaic(
     assert "no_aug_epochs must be from 0 to max_epoch 2: 15" in capsys.readouterr().err
 
 
+FAST = ("--importance", "l1", "--reconstruct", 0, "--no-latency", "--images", 2)
+
+
 def _prune(exp: Path, source: Path, output: Path, *args: object) -> int:
-    return command(
-        prunmodel.main, "--importance", "l1", "-c", source, "-o", output, *args, "-f", exp
-    )  # fmt: skip
+    return command(prunmodel.main, *FAST, "-c", source, "-o", output, *args, "-f", exp)
 
 
 def test_save_writes_structure_and_weights_only(
@@ -190,7 +191,7 @@ def test_pruning_is_deterministic_and_leaves_its_source_alone(
     tiny_exp: Path, trained: Path, tmp_path: Path
 ) -> None:
     before = tree(trained)
-    args = ("--importance", "taylor", "--images", 3, "--rounds", 2)
+    args = ("--importance", "taylor", "--images", 3, "--rounds", 2, "--reconstruct", 3)
     models = []
     for name in ("a.pth", "b.pth"):
         assert _prune(tiny_exp, trained / "best_ckpt.pth", tmp_path / name, *args) == 0
@@ -205,7 +206,7 @@ def test_without_paths_prunmodel_works_in_the_exp_s_folder(
     folder = tmp_path / "out" / "tiny"
     folder.mkdir(parents=True)
     (folder / "best_ckpt.pth").write_bytes((trained / "best_ckpt.pth").read_bytes())
-    assert command(prunmodel.main, "--importance", "l1", "-f", own_exp) == 0
+    assert command(prunmodel.main, *FAST, "-f", own_exp) == 0
     assert command(prunmodel.main, "--mode", "save", "-f", own_exp) == 0
     beside = {"pruned.plan.json", "pruned.report.json", "pruned.report.md"}
     names = {"best_ckpt.pth", "pruned.pth", "whole_model.pth"} | beside

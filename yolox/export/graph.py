@@ -5,7 +5,6 @@ Shape suffixes: B images, A anchor points, C classes; of weights, O and I channe
 
 from __future__ import annotations
 
-import copy
 from typing import cast
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from yolox.models import YOLOX
 from yolox.models.network_blocks import BaseConv, Focus
 from yolox.models.yolo_head import decode_boxes
-from yolox.utils.model_utils import fuse_model, replace_module
+from yolox.utils.model_utils import copy_model, fuse_model, replace_module
 
 _INPUT_SCALE = 2.0**-8  # brings pixels to about 1; a power of two, so that nothing is rounded
 
@@ -110,7 +109,7 @@ def fold_focus(model: nn.Module) -> nn.Module:
     same weights in another order, and twice the padding. The graph is then free of strided slices,
     which ncnn does not have.
     """
-    return replace_module(copy.deepcopy(model), Focus, BaseConv, _one_convolution)
+    return replace_module(copy_model(model), Focus, BaseConv, _one_convolution)
 
 
 def _one_convolution(focus: nn.Module, _: type[nn.Module]) -> BaseConv:

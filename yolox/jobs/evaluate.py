@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from yolox.models import LoadedModel, ModelSpec, load_model
 from yolox.utils.device import CPU, resolve_device, resolve_precision
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
-from yolox.utils.model_utils import fuse_model
+from yolox.utils.model_utils import copy_model, fuse_model
 
 BATCH_SIZE = 16
 
@@ -41,7 +40,7 @@ def ap_evaluation(
     def measure(model: nn.Module) -> tuple[float, float]:
         # An exported file runs where its runtime does, and cannot be copied.
         runs_itself = isinstance(model, ExportedModel)
-        twin = model if runs_itself else copy.deepcopy(model)
+        twin = model if runs_itself else copy_model(model)
         result = evaluator.run(twin, device=None if runs_itself else where)
         return result.ap50_95, result.ap50
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import torch
 from yolox.exp.yolox_base import Exp
 from yolox.models import LoadedModel, swap_activation
 from yolox.utils.device import milliseconds
+from yolox.utils.model_utils import copy_model
 
 _TIMED, _BATCH = 2, 4
 _OVERHEAD_RATIO = 1.2  # decoding, augmentation, optimizer and average, beside forward and backward
@@ -57,7 +57,7 @@ def forecast(exp: Exp, loaded: LoadedModel, device: torch.device) -> Forecast:
         loaded: the model; not touched.
         device: that the run is going to compute on.
     """
-    model = copy.deepcopy(loaded.model)
+    model = copy_model(loaded.model)
     images = 255 * torch.rand(_BATCH, 3, *exp.input_size, device=device)
     targets = torch.zeros(_BATCH, 5, 5, device=device)
     targets[:, :, 1:] = torch.tensor(exp.input_size[::-1] * 2, device=device) / 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from yolox.export import ExportedModel
 from yolox.jobs.evaluate import BATCH_SIZE
 from yolox.utils.device import resolve_device
 from yolox.utils.errors import UserError
+from yolox.utils.model_utils import copy_model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +56,7 @@ def find(network: nn.Module, source: Path, exp: Exp, device: str | torch.device 
     """
     # An exported file runs where its runtime does, and cannot be copied.
     runs_itself = isinstance(network, ExportedModel)
-    twin = network if runs_itself else copy.deepcopy(network)
+    twin = network if runs_itself else copy_model(network)
     evaluator = exp.get_evaluator(BATCH_SIZE)
     inference = evaluator.infer(twin, device=None if runs_itself else resolve_device(device))
     return Found(

@@ -6,7 +6,6 @@ channel, whatever the image. That is told from how a block behaves, not from its
 
 from __future__ import annotations
 
-import copy
 import os.path
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from yolox.pruning.proof.redraw import redraw
 from yolox.pruning.proof.twins import WORST_TOLERANCE
 from yolox.pruning.surgery import Removed, removed_channels, silence
 from yolox.pruning.watch import one_line
+from yolox.utils.model_utils import copy_model
 from yolox.utils.threads import single_threaded
 
 TOLERANCE = 1e-9  # relative, in float64
@@ -37,7 +37,7 @@ def find_blocks(model: nn.Module, groups: Sequence[Group], example_input: Tensor
         groups: of the model.
         example_input: float (1, 3, H, W).
     """
-    double = copy.deepcopy(model).cpu().double().eval()
+    double = copy_model(model).cpu().double().eval()
     example = example_input.detach().cpu().double()
     candidates = {}
     for numbers in bundles(groups):
@@ -73,7 +73,7 @@ def empty_blocks(
     """
     whole = [group for group in groups if len(plan.removed.get(group.name, ())) == group.size]
     if not whole:
-        return copy.deepcopy(model)
+        return copy_model(model)
     blocks = find_blocks(model, whole, example_input)
     if odd := [group.name for group in whole if group.name not in blocks]:
         raise PruningError(
@@ -83,7 +83,7 @@ def empty_blocks(
     names = sorted(set(blocks.values()))
     outer = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
     removed = list(removed_channels(groups, plan))
-    double = copy.deepcopy(model).cpu().double().eval()
+    double = copy_model(model).cpu().double().eval()
     example = example_input.detach().cpu().double()
     inputs = _inputs(double, set(outer), example)
     constants = {}
@@ -133,7 +133,7 @@ def plan_of_rest(plan: PruningPlan, groups: Sequence[Group], left: Sequence[Grou
 
 def _replaced(model: nn.Module, constants: Mapping[str, Tensor]) -> nn.Module:
     """A copy in which these blocks add constants, under whichever names they are used."""
-    emptied = copy.deepcopy(model)
+    emptied = copy_model(model)
     for name, constant in constants.items():
         block = emptied.get_submodule(name)
         shift = ChannelShift(len(constant)).to(next(block.parameters())).train(block.training)
@@ -151,7 +151,7 @@ def _check(
     model: nn.Module, emptied: nn.Module, removed: Sequence[Removed], example: Tensor
 ) -> None:
     """Raise `PruningError` unless both compute the same where nothing reads what is removed."""
-    masked = copy.deepcopy(model)
+    masked = copy_model(model)
     silence(masked, removed)
     left = dict(emptied.named_modules())
     silence(emptied, [entry for entry in removed if entry[0] in left])
@@ -214,7 +214,7 @@ def _constant(
     ]
     constant = None
     for draw in (1, 0):
-        masked = copy.deepcopy(model.get_submodule(block))
+        masked = copy_model(model.get_submodule(block))
         if draw:
             redraw(masked, draw)
         silence(masked, inner)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
 from torch import Tensor, nn
+
+from yolox.utils.model_utils import copy_model
 
 
 class ModelEMA:
@@ -25,7 +26,7 @@ class ModelEMA:
     ) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"EMA decay must be in [0, 1), got {decay}")
-        self.ema = copy.deepcopy(model).eval().requires_grad_(False)
+        self.ema = copy_model(model).eval().requires_grad_(False)
         self.updates = updates
         self._decay = decay
         self._ramp = ramp

@@ -59,7 +59,7 @@ class Mlflow:
     errors: tuple[type[Exception], ...] = (Exception,)  # of the package, the net, data bases
 
     def __init__(self, options: MlflowOptions) -> None:
-        self._options = options
+        self.options = options
         self._client: Any = None
         self._run_id = ""
         self.num_pictures = options.num_eval_images
@@ -69,7 +69,7 @@ class Mlflow:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         mlflow = import_extra("mlflow", "the logger mlflow")
-        options, before = self._options, run.ids("mlflow")
+        options, before = self.options, run.ids("mlflow")
         uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         uri = uri or before.get("tracking_uri") or mlflow.get_tracking_uri()
         self._client = mlflow.MlflowClient(tracking_uri=uri)
@@ -92,7 +92,7 @@ class Mlflow:
         run.keep_ids("mlflow", {"run_id": self._run_id, "tracking_uri": uri})
 
     def _new_run(self, run: RunInfo) -> str:
-        options, environment = self._options, os.environ.get
+        options, environment = self.options, os.environ.get
         number = None if options.experiment_name else environment("MLFLOW_EXPERIMENT_ID")
         if not number:
             name = options.experiment_name or environment("MLFLOW_EXPERIMENT_NAME") or "yolox"
@@ -123,7 +123,7 @@ class Mlflow:
 
     def best_checkpoint(self, file: Path) -> None:
         """A file of the run, where it was asked for."""
-        wanted = self._options.log_checkpoints
+        wanted = self.options.log_checkpoints
         if wanted is None:
             wanted = os.environ.get("YOLOX_MLFLOW_LOG_MODEL_ARTIFACTS", "").lower() == "true"
         if wanted:

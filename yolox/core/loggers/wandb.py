@@ -55,7 +55,7 @@ class Wandb:
     errors: tuple[type[Exception], ...] = (Exception,)  # the package's have no common class
 
     def __init__(self, options: WandbOptions) -> None:
-        self._options = options
+        self.options = options
         self._run: Any = None
         self.num_pictures = options.num_eval_images
 
@@ -64,7 +64,7 @@ class Wandb:
         for variable, value in _ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         self._wandb = import_extra("wandb", "the logger wandb")
-        options = self._options
+        options = self.options
         before = run.ids("wandb")
         asked = {name: getattr(options, name) for name in _RUN_KEYS}
         known = before | {name: value for name, value in asked.items() if value is not None}
@@ -107,7 +107,7 @@ class Wandb:
 
     def best_checkpoint(self, file: Path) -> None:
         """An artifact of type model, where it was asked for."""
-        if self._options.log_checkpoints:
+        if self.options.log_checkpoints:
             artifact = self._wandb.Artifact(f"run_{self._run.id}_model", type="model")
             artifact.add_file(str(file), policy="immutable")
             self._run.log_artifact(artifact, aliases=["best"])

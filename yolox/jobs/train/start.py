@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from yolox.utils.checkpoint import CheckpointError
 from yolox.utils.choices import SAVE_EVERY
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
+from yolox.utils.model_utils import copy_model
 
 _SHAPE = ("architecture", "depth", "width", "depthwise")
 
@@ -306,7 +306,7 @@ def _fine_tuned(path: Path, loaded: LoadedModel, exp: Exp, options: TrainOptions
         loaded.spec, class_names=tuple(exp.class_names), input_size=exp.test_size
     )
     if act != loaded.spec.act:
-        given = copy.deepcopy(loaded.model), spec
+        given = copy_model(loaded.model), spec
         units = swap_activation(loaded.model, act)
         note = f", activation {loaded.spec.act} → {act} in {units} units"
     kind, ending = ("pruned", "finetune") if loaded.is_pruned else ("whole", "control")

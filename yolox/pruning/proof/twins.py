@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +28,7 @@ from yolox.pruning.proof.redraw import noise, random_images, redraw
 from yolox.pruning.surgery import AXIS_DIMS, copy_kept, kept_channels, removed_channels, silence
 from yolox.pruning.tracing.channels import Axis
 from yolox.pruning.watch import describe, one_line, watch_calls
+from yolox.utils.model_utils import cast_model
 
 # Over its whole depth a model magnifies rounding itself: so many times what the last bit of its
 # weights does, and never more than this. A wrong cut is apart in the first digits.
@@ -72,7 +72,9 @@ class Twins:
         self._model, self._pruned = model, pruned
         self._removed = list(removed_channels(groups, plan))
         self._example = example_input.detach().cpu().double()
-        self._masked, self._small = _in_float64(model), _in_float64(pruned)
+        self._masked, self._small = (
+            cast_model(twin, "cpu", torch.float64) for twin in (model, pruned)
+        )
         self._draw = 0
         self._ops = Ops()
         self._tape: _Tape | None = None
@@ -314,17 +316,6 @@ class Twins:
                 self._large.compared(name)
             tape.read += 1
             return step.carried
-
-
-def _in_float64(model: nn.Module) -> nn.Module:
-    """A copy on the CPU, without one in the model's own precision on the way."""
-    copies: dict[int, Any] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        dtype = torch.float64 if tensor.is_floating_point() else tensor.dtype
-        new = tensor.detach().to("cpu", dtype, copy=True)
-        is_parameter = isinstance(tensor, nn.Parameter)
-        copies[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if is_parameter else new
-    return copy.deepcopy(model, copies).double()  # scripted modules are copied by themselves
 
 
 def _set_mode(model: nn.Module, training: bool, evaluated: dict[str, str]) -> None:
