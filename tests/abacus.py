@@ -23,7 +23,7 @@ def an_abacus(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ConvKind, Pair]]:
         inputs, outputs = (-(-count // 4) for count in pair)
         return 0.001 * outputs * (1 if kind.depthwise else inputs) * kind.size[0] * kind.size[1]
 
-    def timer(runtime: str, *, threads: int, openvino_precision: str) -> LayerTimer:
+    def timer(runtime: str, *, threads: int, openvino_precision: str, place: object) -> LayerTimer:
         def measure(kind: ConvKind, pairs: Sequence[Pair]) -> list[float]:
             asked.extend((kind, pair) for pair in pairs)
             return [milliseconds(kind, pair) for pair in pairs]

@@ -313,7 +313,7 @@ def test_a_gpu_too_small_for_the_refitting_leaves_it_to_the_cpu(
     monkeypatch.setattr("yolox.jobs.prune.prune_model", small)
     assert prune(tiny_exp, best, outputs[1]) == 0
     assert calls[0] == calls[1]
-    assert "too large for the GPU" in capsys.readouterr().err
+    assert "is too large for cpu: on the CPU now" in capsys.readouterr().err
     assert differences(read(outputs[0])["model"], read(outputs[1])["model"]) == []
 
 
