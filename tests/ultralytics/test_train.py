@@ -175,7 +175,7 @@ class _Run:
         self.ema: Any = None
         self.epoch, self.epochs, self.accumulate = 0, 1, 1
         self.train_loader = [None]
-        self.args = type("Args", (), {"momentum": 0.9})()
+        self.args = type("Args", (), {"momentum": 0.9, "imgsz": SIDE})()
 
     def lf(self, epoch: int) -> float:
         return 1.0
