@@ -44,7 +44,6 @@ from yolox.tools.flags.prunmodel import STEP_EPOCHS, make_parser
 from yolox.tools.prune_args import latency_settings, prune_config
 from yolox.tools.words import command_line
 from yolox.utils.checkpoint import load_checkpoint, save_checkpoint
-from yolox.utils.device import resolve_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.locks import claimed
@@ -264,7 +263,7 @@ def _make_job(
         latency=latency_settings(args),
         optional=not (args.reconstruct or args.bn_recalibrate or args.eval),
         command=command_line("prunmodel", *argv),
-        device=resolve_device(args.device),
+        device=args.device,
     )
 
 
