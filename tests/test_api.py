@@ -53,6 +53,21 @@ def test_api_road_from_training_to_detections(exp: Exp, devkit: Path, tmp_path: 
     assert sum(map(len, found)) > 0
 
 
+def test_api_compare_measures_checkpoints_beside_each_other(exp: Exp, trained: Path) -> None:
+    files = [trained / "best_ckpt.pth", trained / "latest_ckpt.pth"]
+    found = yolox.compare(files, exp, labels=["best", "latest"], runs=3)
+    assert [row.label for row in found.rows] == ["best", "latest"]
+    assert found.rows[0].ap50_95 == pytest.approx(yolox.evaluate(files[0], exp).ap50_95, abs=1e-3)
+    assert found.rows[0].macs == found.rows[1].macs > 0
+    assert found.differences == ()
+    assert found.lines() == []
+    assert "64×64 input, batch 1" in str(found.table().title)
+    with pytest.raises(yolox.UserError, match="1 labels for 2 checkpoints"):
+        yolox.compare(files, labels=["best"])
+    with pytest.raises(yolox.UserError, match="give an Exp that names the data"):
+        yolox.compare(files, paired=100)
+
+
 def test_api_layouts_are_recipes() -> None:
     for layout, kind in (("coco", Exp), ("voc", VOCExp), ("yolo", YOLOExp), ("dota", DOTAExp)):
         exp = yolox.get_exp(layout, model="yolox_nano", seed=3)

@@ -1,6 +1,6 @@
 """A YOLOX object detector with exact, verified structured channel pruning built in."""
 
-from .api import compress, evaluate, export_model, prune, train
+from .api import compare, compress, evaluate, export_model, prune, train
 from .exp import Exp, get_exp
 from .predict import Detector, Prediction, load
 from .utils import UserError
@@ -12,6 +12,7 @@ __all__ = [
     "Exp",
     "Prediction",
     "UserError",
+    "compare",
     "compress",
     "evaluate",
     "export_model",

@@ -21,6 +21,7 @@ from yolox.core import TrainResult, make_fabric
 from yolox.exp import Exp
 from yolox.export import ExportError, ExportSettings
 from yolox.export.settings import SUFFIXES
+from yolox.jobs.compare import compare
 from yolox.jobs.compress.pipeline import plan_compression
 from yolox.jobs.compress.recipe import Recipe
 from yolox.jobs.compress.result import CompressResult, run_compression
@@ -39,7 +40,7 @@ from yolox.utils.device import keep_freed_memory, resolve_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.locks import claimed
 
-__all__ = ["compress", "evaluate", "export_model", "prune", "train"]
+__all__ = ["compare", "compress", "evaluate", "export_model", "prune", "train"]
 
 PathLike = str | Path
 

@@ -23,7 +23,7 @@ from yolox.jobs.quantize import QuantizeJob, QuantizeSettings, calibration_image
 from yolox.jobs.sensitivity import SensitivitySettings
 from yolox.jobs.train import TrainOptions, official_args
 from yolox.predict import Detector
-from yolox.tools import bench, demo, eval, export, quantize, sensitivity
+from yolox.tools import bench, compare, demo, eval, export, quantize, sensitivity
 from yolox.tools.flags import check_data as check_data_flags
 from yolox.tools.flags import eval as eval_flags
 from yolox.tools.flags import finetune as finetune_flags
@@ -79,6 +79,13 @@ def test_defaults_of_evaluate() -> None:
     python = defaults(evaluate)
     assert python
     assert {name: getattr(settings, name) for name in python} == python
+
+
+def test_defaults_of_compare(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_command = noted(monkeypatch, compare, "compare")
+    assert command(compare.main, "-c", source, "--no-eval") == 1
+    python = defaults(yolox.compare)
+    assert {name: of_command[name] for name in python} == python
 
 
 def test_defaults_of_export(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

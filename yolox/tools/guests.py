@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from yolox.bench.guest import Guest
+from yolox.tools.words import called
 from yolox.ultralytics.exported import ExportedDetector, file_of, metadata_of
 from yolox.ultralytics.installed import begin_safely
 from yolox.utils.checkpoint import is_of_ultralytics
@@ -31,6 +32,17 @@ def read_guests(paths: Iterable[Path]) -> dict[Path, Guest]:
     if problems:
         raise UserError("; ".join(problems))
     return found
+
+
+def refuse_exported(guests: Mapping[Path, Guest]) -> None:
+    """Refuse files whose layers cannot be counted; all of them are named.
+
+    Raises:
+        UserError: some are exported files.
+    """
+    exported = [str(path) for path, guest in guests.items() if isinstance(guest, ExportedDetector)]
+    if exported:
+        raise UserError(f"exported files are compared by {called('bench')}: {', '.join(exported)}")
 
 
 def _read(path: Path, *, begun: bool) -> Guest | None:

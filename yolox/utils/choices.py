@@ -12,6 +12,7 @@ METRICS = {"ap": "AP50-95", "loss": "loss"}
 LAYER_RATIOS = (0.1, 0.3, 0.5, 0.7)
 AP_TOLERANCE = 0.01  # a point of AP
 LOSS_TOLERANCE = 0.02  # of the whole model's loss
+COMPARED_RUNS = 30  # timed, of each model that is compared
 PAIRED_DRAWS = 1000  # of the images, to tell whether a difference in AP is real
 LATENCY_RUNTIME = "onnxruntime"  # that a target in latency is met in where none is named
 # Of sparsity training: what is penalised, and how over a run.

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from yolox.tools.flags import parts
-from yolox.utils.choices import PAIRED_DRAWS
+from yolox.utils.choices import COMPARED_RUNS, PAIRED_DRAWS
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--runs",
         type=parts.positive,
-        default=30,
+        default=COMPARED_RUNS,
         help="number of timed forward passes of each model",
     )
     parser.add_argument(
