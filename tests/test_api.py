@@ -8,8 +8,10 @@ import pytest
 from loguru import logger
 
 import yolox
+from tests.runs import read
 from yolox.exp import DOTAExp, Exp, ExpError, VOCExp, YOLOExp
 from yolox.pruning import PruningError
+from yolox.utils.checkpoint import save_checkpoint
 
 FIELDS = {
     "depth": 0.33,
@@ -66,6 +68,19 @@ def test_api_compare_measures_checkpoints_beside_each_other(exp: Exp, trained: P
         yolox.compare(files, labels=["best"])
     with pytest.raises(yolox.UserError, match="give an Exp that names the data"):
         yolox.compare(files, paired=100)
+
+
+def test_api_compare_has_all_models_at_one_size(exp: Exp, trained: Path, tmp_path: Path) -> None:
+    first, other = trained / "best_ckpt.pth", tmp_path / "other.pth"
+    content = read(first)
+    save_checkpoint(other, {**content, "spec": {**content["spec"], "input_size": [96, 96]}})
+    said: list[str] = []
+    sink = logger.add(said.append, level="WARNING", format="{message}")
+    found = yolox.compare([first, other], exp, labels=["own", "other"], runs=3)
+    logger.remove(sink)
+    assert found.rows[0].ap50_95 == found.rows[1].ap50_95
+    assert found.rows[0].macs == found.rows[1].macs
+    assert "AP is at 64×64 for all, which is not the size of other (96×96)" in "".join(said)
 
 
 def test_api_layouts_are_recipes() -> None:

@@ -250,6 +250,21 @@ def test_a_page_stays_small(
     assert "2 of 3 images are shown" in capsys.readouterr().err
 
 
+def test_a_size_that_was_given_is_that_of_all_figures(
+    tiny_exp: Path, old: Path, tmp_path: Path
+) -> None:
+    pages = []
+    for number, words in enumerate(((), ("test_size", "96,96"))):
+        output = tmp_path / f"{number}.html"
+        args = ("-c", old, "-o", output, "--images", 0, "-f", tiny_exp, *words)
+        assert command(report.main, *args) == 0
+        pages.append(Page(output.read_text(encoding="utf-8")).text)
+    own = re.search(r"(\d+×\d+)", pages[0])
+    assert own
+    assert own[1] not in pages[1]
+    assert "96×96" in pages[1]
+
+
 def test_command_writes_a_page(
     tiny_exp: Path, old: Path, new: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,11 +75,12 @@ def test_mistakes_are_one_line_and_import_nothing_heavy() -> None:
 
 
 def test_unknown_command_names_those_that_are_near() -> None:
-    said, _ = ask(["trian"], ["qqq"], ["ultralytics", "tarin"])
+    said, _ = ask(["trian"], ["qqq"], ["ultralytics", "tarin"], ["ultralytics", "val"])
     for line, near, far in (
         ("trian", ("did you mean train",), ("prune",)),
         ("qqq", ("yolox --help",), ("did you mean", "train")),
-        ("ultralytics tarin", ("ultralytics train",), ("quickstart",)),
+        ("ultralytics tarin", ("'ultralytics tarin'", "ultralytics train"), ("quickstart",)),
+        ("ultralytics val", ("'ultralytics val'", "`yolo val`"), ("did you mean",)),
     ):
         status, _, err = said[line]
         assert status == 1

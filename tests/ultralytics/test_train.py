@@ -213,9 +213,15 @@ def test_mistakes_in_settings_are_told(whole: Path, pruned: Path, data: Path) ->
         ("epochs=", "key=value"),
         ("model=x.pt", "leave it out"),
         ("epoch=3", "epoch"),
+        ("epochs=many", "epochs"),
+        ("epochs=3", r"no data set .* data=my\.yaml"),
     ):
         with pytest.raises(UserError, match=text):
             train(str(whole), [word], None)
+    with pytest.raises(UserError, match=r"give the file alone, as my\.pt"):
+        train("model=my.pt", [f"data={data}"], None)
+    with pytest.raises(UserError, match=r"my\.onnx: expected a \.pt"):
+        train("my.onnx", [f"data={data}"], None)
     with pytest.raises(UserError, match="pretrained"):
         train(str(pruned), [f"data={data}", "pretrained=False", f"project={data.parent}/r"], None)
     with pytest.raises(UserError, match="no file"):

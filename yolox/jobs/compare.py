@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
+from loguru import logger
 from rich.table import Table
 from torch import nn
 
@@ -97,7 +98,7 @@ def compare(
 
     Returns:
         Sizes and times; AP in [0, 1]. All are measured at the ``test_size`` that was given for the
-        Exp, otherwise at the size of the first model; AP at the size of each.
+        Exp, otherwise at the size of the first model.
 
     Raises:
         UserError: a file that cannot be compared, labels or draws that do not fit, or see
@@ -119,7 +120,9 @@ def compare(
     if exp is not None:
         for model in models:
             own = follow_checkpoint(exp, model.spec, model.path, pruned=model.pruned)
+            own.put(test_size=size)
             found.append(find(model.network, model.path, own, place))
+        _tell_other_sizes(names, models, size)
     times = measure_latency([model.layers for model in models], image, place, runs=runs)
     results: list[EvalResult | None] = [one.result for one in found]
     rows = [
@@ -142,6 +145,22 @@ def compare(
         differences=tuple(paired_differences(found, paired)) if paired else (),
         conditions=f"{size[0]}×{size[1]} input, batch 1, float32, {where}, PyTorch",
     )
+
+
+def _tell_other_sizes(
+    labels: Sequence[str], models: Sequence[_Model], size: tuple[int, int]
+) -> None:
+    """Warn of models that are evaluated at another size than theirs."""
+    others = [
+        f"{label} ({model.spec.input_size[0]}×{model.spec.input_size[1]})"
+        for label, model in zip(labels, models, strict=True)
+        if model.spec.input_size != size
+    ]
+    if others:
+        logger.warning(
+            f"AP is at {size[0]}×{size[1]} for all, which is not the size of {', '.join(others)}: "
+            "test_size sets another one"
+        )
 
 
 def _opened(path: str | Path, guest: Guest | None) -> _Model:

@@ -50,6 +50,10 @@ COMMANDS = {
 }
 
 
+# What a pruned file needs no command of ours for.
+_THEIRS = ("val", "predict", "export", "benchmark", "track")
+
+
 def run(module: str, argv: Sequence[str] | None = None, *, called: str = "") -> None:
     """Run a command of `yolox.tools` by its module's name, and leave the process with its status.
 
@@ -94,11 +98,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif name in COMMANDS:
         run(COMMANDS[name][0], words[len(name.split()) :], called=f"yolox {name}")
     else:
-        _fail(UserError(f"there is no command {name!r}{_near(words)} yolox --help lists them all"))
+        typed = " ".join(words[:2]) if family else name
+        _fail(UserError(f"there is no command {typed!r}{_near(words)} yolox --help lists them all"))
 
 
 def _near(words: Sequence[str]) -> str:
     """What may have been meant by words that are no command; of one of two words, both."""
+    if len(words) > 1 and words[0] == "ultralytics" and words[1] in _THEIRS:
+        return f": `yolo {words[1]}`, of Ultralytics itself, takes pruned files too;"
     of_two = [name for name in COMMANDS if name.split()[0] == words[0]]
     typed = " ".join(words[:2]) if of_two else words[0]
     near = difflib.get_close_matches(typed, of_two or COMMANDS, n=3) or of_two

@@ -24,8 +24,8 @@ from yolox.pruning.latency.table import ConvLayer, conv_layers
 from yolox.ultralytics.data import quiet
 from yolox.ultralytics.detector import as_ordinary
 from yolox.ultralytics.files import save_detector
+from yolox.ultralytics.messages import cause_of
 from yolox.utils.model_utils import fuse_model
-from yolox.utils.printable import printable
 
 CLOCKED = ("torch", "onnxruntime", "openvino")
 _EXPORTERS = {"onnx": ("onnx",), "openvino": ("openvino",), "ncnn": ("ncnn", "pnnx")}
@@ -79,8 +79,8 @@ def export(path: Path, form: str, size: tuple[int, int], *, batch: int = 1) -> P
                 format=form, imgsz=list(size), batch=batch, device="cpu", verbose=False, **more
             )
     except Exception as error:  # of many kinds
-        cause = " ".join(str(error).split())[:300]
-        raise ExportError(f"Ultralytics' export of {path} to {form}: {printable(cause)}") from error
+        cause = cause_of(error)
+        raise ExportError(f"Ultralytics' export of {path} to {form}: {cause}") from error
     return Path(written)
 
 

@@ -22,6 +22,7 @@ from ultralytics.utils import LOGGER
 from yolox.jobs.calibration import Calibration, images_needed
 from yolox.pruning import CRITERIA, PruneConfig, PruningError
 from yolox.ultralytics.detector import Batch, detection_loss
+from yolox.ultralytics.messages import cause_of
 from yolox.utils.device import CPU
 from yolox.utils.errors import UserError
 from yolox.utils.printable import printable
@@ -52,8 +53,7 @@ def read_data(source: str) -> dict[str, Any]:
         with quiet():
             data: dict[str, Any] = check_det_dataset(source)
     except Exception as error:  # of many kinds
-        cause = " ".join(str(error).split()).encode("ascii", "ignore").decode()
-        raise UserError(f"data set {source}: {printable(cause[:300])}") from error
+        raise UserError(f"data set {source}: {cause_of(error)}") from error
     return data
 
 
@@ -114,7 +114,7 @@ def read_calibration(
                 settings, data["train"], 1, data, mode="val", rect=False, stride=stride
             )
     except Exception as error:
-        raise PruningError(f"the training images cannot be read: {_first_line(error)}") from error
+        raise PruningError(f"the training images cannot be read: {cause_of(error)}") from error
     filled = [n for n, label in enumerate(dataset.labels) if len(label["cls"])]
     if not filled:
         raise PruningError("the training split has no image with objects to calibrate on")
@@ -188,7 +188,3 @@ def average_precision(
 def ultralytics_name(device: torch.device) -> str:
     """What Ultralytics calls a device: a GPU of CUDA by its number."""
     return str(device.index or 0) if device.type == "cuda" else str(device)
-
-
-def _first_line(error: Exception) -> str:
-    return printable(" ".join(str(error).split())[:300])

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 import ultralytics
@@ -23,6 +24,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from yolox.pruning import PruningError, PruningPlan
+from yolox.ultralytics.messages import cause_of
 from yolox.utils.checkpoint import allowed_globals_aside
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
@@ -165,9 +167,9 @@ def _refused(path: Path, error: Exception) -> str:
         )
     if isinstance(error, AttributeError):  # their loader expects a model in what it has read
         return f"{path} holds no model of Ultralytics"
-    first = " ".join(str(error).split())
-    first = first.encode("ascii", "ignore").decode().removeprefix("ERROR").strip()
-    return f"{path} is no checkpoint that can be read: {printable(first[:200])}"
+    # What the oldest form of PyTorch's files trips over is a number without sense.
+    cause = cause_of(error) if is_zipfile(path) else "it is no file of PyTorch's"
+    return f"{path} is no checkpoint that can be read: {cause}"
 
 
 def _foreign(path: Path) -> list[str]:
@@ -183,7 +185,7 @@ def _require_detector(model: Any, path: Path) -> None:
     if isinstance(model, nn.Module) and type(model) is not DetectionModel:
         raise UserError(
             f"{path} holds a {type(model).__name__}: only detectors (DetectionModel: YOLOv5u, v8, "
-            "v9, v10, 11, 12, 26) can be pruned here"
+            "v9, v10, 11, 12, 26) are taken here"
         )
     parts = getattr(model, "model", None)
     if not isinstance(parts, nn.Sequential) or not len(parts):

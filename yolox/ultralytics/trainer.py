@@ -10,15 +10,15 @@ from typing import Any
 from loguru import logger
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.cfg import parse_key_value_pair
+from ultralytics.cfg import get_cfg, parse_key_value_pair
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from yolox.pruning import SparsityConfig
 from yolox.ultralytics.data import read_data, require_classes
 from yolox.ultralytics.files import is_pruned, read_checkpoint
+from yolox.ultralytics.messages import cause_of
 from yolox.ultralytics.sparsity import add_sparsity, sparsity_of
 from yolox.utils.errors import UserError
-from yolox.utils.printable import printable
 
 SPARSE_OPTIMIZER = "SGD"  # network slimming's; "auto" is Adam for short runs, which hardly moves γ
 
@@ -76,6 +76,10 @@ def train(path: str, words: Sequence[str], sparsity: SparsityConfig | None) -> P
             a finished run that is to be resumed.
     """
     settings = settings_of(words)
+    if path.startswith("model="):
+        raise UserError(f"{path}: give the file alone, as {path.removeprefix('model=')}")
+    if not path.endswith((".pt", ".yaml", ".yml")):
+        raise UserError(f"{path}: expected a .pt file of Ultralytics, or a YAML of a model")
     # What is wrong is told before their trainer makes its folder.
     source = settings.get("data")
     data = read_data(source) if isinstance(source, str) else None
@@ -90,6 +94,8 @@ def train(path: str, words: Sequence[str], sparsity: SparsityConfig | None) -> P
             sparsity = _resumed(model, sparsity)
         elif is_pruned(model) and data is not None:
             require_classes(model, data, str(source))
+    if source is None and not settings.get("resume"):
+        raise UserError("no data set to train on: name it, as data=my.yaml")
     if sparsity and not settings.get("resume") and "optimizer" not in settings:
         settings["optimizer"] = SPARSE_OPTIMIZER
         logger.info(
@@ -101,7 +107,7 @@ def train(path: str, words: Sequence[str], sparsity: SparsityConfig | None) -> P
     try:
         yolo.train(trainer=PrunedTrainer, **settings)
     except (SyntaxError, FileNotFoundError) as error:
-        raise UserError(_told(error)) from error
+        raise UserError(f"Ultralytics: {cause_of(error)}") from error
     return Path(yolo.trainer.best if yolo.trainer.best.exists() else yolo.trainer.last)
 
 
@@ -109,7 +115,8 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
     """Ultralytics' settings of a command line.
 
     Raises:
-        UserError: a word that is no ``key=value``, or a key that is not Ultralytics' to be set.
+        UserError: a word that is no ``key=value``, a key that is not Ultralytics' to be set, or a
+            value that is not one of its key.
     """
     settings: dict[str, Any] = {}
     for word in words:
@@ -120,6 +127,10 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
         if name in ("model", "mode", "task"):
             raise UserError(f"{word}: the command itself says that, leave it out")
         settings[name] = read
+    try:
+        get_cfg(overrides=dict(settings))
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise UserError(f"Ultralytics: {cause_of(error)}") from error
     return settings
 
 
@@ -133,8 +144,3 @@ def _resumed(model: Any, sparsity: SparsityConfig | None) -> SparsityConfig | No
             "start another run without resume"
         )
     return own
-
-
-def _told(error: Exception) -> str:
-    text = " ".join(str(error).split()).encode("ascii", "ignore").decode()
-    return f"Ultralytics: {printable(text[:300])}"

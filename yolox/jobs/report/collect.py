@@ -176,6 +176,18 @@ def gather_report(
         _opened(path, label, settings, (guests or {}).get(path))
         for path, label in zip(paths, labels, strict=True)
     ]
+    exps = [] if exp is None else _followers(exp, models)
+    if exps:  # what is said of a model, its MACs too, is said at the size that it is evaluated at
+        models = [
+            replace(model, spec=replace(model.spec, input_size=own.test_size))
+            for model, own in zip(models, exps, strict=True)
+        ]
+    if len(sizes := {model.spec.input_size for model in models}) > 1:
+        given = ",".join(map(str, max(sizes)))
+        logger.warning(
+            f"the models have input sizes of their own, {_sizes(models)}, and each is measured at "
+            f"its own: test_size {given} has all at one"
+        )
     if size := settings.measured_size:
         others = [model.label for model in models if model.spec.input_size != size]
         if others:
@@ -185,9 +197,7 @@ def gather_report(
             )
     if exp is not None:
         device = resolve_device(settings.device)
-        models = [
-            _evaluated(*pair, device) for pair in zip(_followers(exp, models), models, strict=True)
-        ]
+        models = [_evaluated(*pair, device) for pair in zip(exps, models, strict=True)]
     first, last = models[0], models[-1] if len(models) > 1 else None
     sure = certainty_of(
         first.evaluator, [model.detections for model in models], [model.ap for model in models]
