@@ -15,6 +15,7 @@ from yolox.pruning.compensate import following_norms
 from yolox.pruning.importance import Loss
 from yolox.pruning.replay import Replay
 from yolox.utils.model_utils import copy_model
+from yolox.utils.progress import track
 
 ERRORS = 2  # standard errors that a refit has to hurt by before it is taken back
 
@@ -96,7 +97,7 @@ def keep_what_helps(
     without = Replay(copy_model(bare).to(device), batches, loss, ()).losses
     best, dropped = replay.losses, list[str]()
     order = replay.order(parts)
-    for layer in reversed(order):
+    for layer in track(order[::-1], "Judging refits"):
         _copy(old, now, parts[layer])
         after = replay.after([layer, *dropped])
         if _is_lower(after, best):
@@ -105,7 +106,8 @@ def keep_what_helps(
         else:
             _copy(new, now, parts[layer])
     # What looked wrong behind a wrong layer may be right now that this one is taken back.
-    for layer in [name for name in order if name in dropped]:
+    again = [name for name in order if name in dropped]
+    for layer in track(again, "Judging once more"):
         _copy(new, now, parts[layer])
         after = replay.after(dropped)
         if _is_lower(best, after):
