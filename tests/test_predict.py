@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -70,6 +71,13 @@ def test_predict_fields_fit_supervision(detector: Detector, photos: Path) -> Non
     assert found.class_id is found.classes
 
 
+def test_nms_chooses_from_the_best_candidates_alone(detector: Detector, photos: Path) -> None:
+    whole = detector.predict(photos)[0]
+    best = replace(detector, max_candidates=1).predict(photos)[0]
+    assert len(whole.boxes) > 1
+    np.testing.assert_array_equal(best.boxes, whole.boxes[:1])
+
+
 def test_prediction_plots_on_a_copy_and_saves(
     detector: Detector, photos: Path, tmp_path: Path
 ) -> None:
@@ -103,6 +111,7 @@ def test_predict_refuses_a_camera(detector: Detector) -> None:
     ("arguments", "words"),
     [
         ({"conf": 2}, "conf must be in"),
+        ({"max_candidates": 0}, "max_candidates must be at least 1"),
         ({"nms": -1}, "nms must be in"),
         ({"size": 100}, "multiples of 32"),
         ({"size": (64, 64, 64)}, "multiples of 32"),

@@ -40,6 +40,8 @@ class Detector:
         names: class names, or empty if they are unknown.
         legacy: whether images are RGB and scaled as for ImageNet, for the oldest weights.
         autocast: dtype of mixed precision, or None for the model's own.
+        max_candidates: number of boxes of an image, those of the highest scores, that NMS chooses
+            from; None for all of them.
     """
 
     model: torch.nn.Module
@@ -50,6 +52,7 @@ class Detector:
     names: tuple[str, ...] = ()
     legacy: bool = False
     autocast: torch.dtype | None = None
+    max_candidates: int | None = None
 
     def predict(
         self,
@@ -150,7 +153,15 @@ class Detector:
             prediction = self.model(batch)
         found = []
         for image, rows in zip(
-            images, postprocess(prediction, self.num_classes, self.conf, self.nms), strict=True
+            images,
+            postprocess(
+                prediction,
+                self.num_classes,
+                self.conf,
+                self.nms,
+                max_candidates=self.max_candidates,
+            ),
+            strict=True,
         ):
             array = np.empty((0, 7), np.float32) if rows is None else rows.float().cpu().numpy()
             array[:, :4] /= min(self.size[0] / image.shape[0], self.size[1] / image.shape[1])

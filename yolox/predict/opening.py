@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ def load(
     fuse: bool = False,
     legacy: bool = False,
     names: Sequence[str] = (),
+    max_candidates: int | None = None,
 ) -> Detector:
     """Make a detector from a checkpoint, dense or pruned, or from an exported file.
 
@@ -47,6 +49,8 @@ def load(
         fuse: fold batch norms into their convolutions.
         legacy: whether images are scaled as weights before YOLOX 0.2 expect them.
         names: class names for a file that has none. For 80 unnamed classes, COCO's are used.
+        max_candidates: number of boxes of an image, those of the highest scores, that NMS chooses
+            from; all of them by default. It bounds the time where a low ``conf`` leaves thousands.
 
     Raises:
         UserError: the file does not exist or is damaged, or an argument does not apply to it.
@@ -54,6 +58,8 @@ def load(
     for what, value in (("conf", conf), ("nms", nms)):
         if value is not None and not 0 <= value <= 1:
             raise UserError(f"{what} must be in [0, 1], got {value}")
+    if max_candidates is not None and max_candidates < 1:
+        raise UserError(f"max_candidates must be at least 1, got {max_candidates}")
     wanted = (size, size) if isinstance(size, int) else size
     if wanted and (len(wanted) != 2 or any(side < 32 or side % 32 for side in wanted)):
         raise UserError(f"size must be multiples of 32, got {size}")
@@ -64,7 +70,8 @@ def load(
                 "its own runtime; leave them out, or give the checkpoint"
             )
         opened = open_exported(source, device=device)
-        return _of_exported(Path(source), opened, conf, nms, wanted, names, legacy)
+        detector = _of_exported(Path(source), opened, conf, nms, wanted, names, legacy)
+        return replace(detector, max_candidates=max_candidates)
     where = resolve_device(device)
     loaded = load_model(resolve_weights(Path(source)))
     model: torch.nn.Module = fuse_model(loaded.model) if fuse else loaded.model
@@ -78,6 +85,7 @@ def load(
         names=_names(source, loaded.spec.class_names, names, loaded.spec.num_classes),
         legacy=legacy,
         autocast=dtype,
+        max_candidates=max_candidates,
     )
 
 

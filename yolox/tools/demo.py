@@ -112,6 +112,7 @@ def _load(args: argparse.Namespace) -> Detector:
         args.ckpt,
         conf=args.conf,
         nms=args.nms,
+        max_candidates=args.max_candidates,
         size=args.tsize,
         device=args.device,
         half=args.fp16,

@@ -60,6 +60,14 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"IoU threshold of NMS (default: {NMS}, or that of the exported file)",
     )
     parser.add_argument(
+        "--max-candidates",
+        type=parts.positive,
+        help=(
+            "number of boxes of an image that NMS chooses from, those of the highest scores: "
+            "bounds the time of a crowded picture at a low --conf (default: all of them)"
+        ),
+    )
+    parser.add_argument(
         "--tsize",
         type=parts.side,
         help=("side of the square input in pixels, a multiple of 32 (default: the checkpoint's)"),
