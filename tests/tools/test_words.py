@@ -37,7 +37,7 @@ ALLOWED = {
     "exp/load.py": (r"-[fn]", "words that name an Exp in the lines of a compression"),
     "export/seal.py": (r"-c", "Python's own, of a line of Python"),
     "jobs/compress/recipe.py": (r"-[fn]|--data", "the lines that a compression records"),
-    "jobs/compress/stage.py": (r"tools/X\.py", "the lines that a compression records"),
+    "jobs/compress/stage.py": (r"tools/X\.py|--device", "the lines that a compression records"),
     "jobs/compress/stages.py": (r".*", "the lines that a compression records"),
     "jobs/report/commands.py": (r"tools/prunmodel\.py|--target", "reads recorded lines"),
     "utils/extras.py": (r"--force-reinstall", "pip's own"),

@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from tests.ultralytics.helpers import make_data, make_detector
 
 STUB = Path(__file__).with_name("stub")
+_kept_stub: dict[str, ModuleType] = {}
 INSTALL = 'pip install "ultralytics>=8.4.190,<8.5"'
 
 
@@ -36,14 +38,16 @@ def ultralytics_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
         if stubbed:
             patch.syspath_prepend(str(STUB))
             patch.setenv("PYTHONPATH", str(STUB), prepend=os.pathsep)
+            sys.modules.update(_kept_stub)
         from ultralytics import SETTINGS
 
         places = {f"{kind}_dir": str(folder / kind) for kind in ("runs", "weights", "datasets")}
         SETTINGS.update(places | {"mlflow": False, "wandb": False, "tensorboard": False})
         yield folder
-        # Other tests' libraries would take the stub for the whole.
+        # Other tests' libraries would take the stub for the whole. It registers its operators
+        # once a process, so it is kept for the next of these tests.
         for name in [n for n in sys.modules if stubbed and n.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
+            _kept_stub[name] = sys.modules.pop(name)
 
 
 @pytest.fixture(scope="package")
