@@ -89,7 +89,7 @@ def ultralytics(name: str) -> Callable[[], nn.Module]:
 
 
 NETWORKS = {
-    "yolox-nano": Network(ours("yolox-nano"), 0.97),
+    "yolox-nano": Network(ours("yolox-nano"), 0.967),
     "yolox-tiny": Network(ours("yolox-tiny"), 0.97),
     "yolox-s": Network(ours("yolox-s"), 0.97),
     "yolox-m": Network(ours("yolox-m"), 0.98, proved=False),
@@ -101,7 +101,7 @@ NETWORKS = {
     "resnet50": Network(timm("resnet50"), 0.96),
     "resnext50": Network(timm("resnext50_32x4d"), 0.97),
     "mobilenet-v2": Network(timm("mobilenetv2_100"), 0.94),
-    "mobilenet-v3": Network(timm("mobilenetv3_large_100"), 0.95),
+    "mobilenet-v3": Network(timm("mobilenetv3_large_100"), 0.948),
     "efficientnet-b0": Network(timm("efficientnet_b0"), 0.96),
     "convnext-tiny": Network(timm("convnext_tiny"), 0.62),
     "regnet-x": Network(timm("regnetx_004"), 0.94),

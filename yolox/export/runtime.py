@@ -75,7 +75,7 @@ def open_exported(
     able = runtimes_of(path.suffix)
     runtime = runtime or able[0]
     if runtime not in able:
-        raise ExportError(f"{runtime} does not run {path}: {' and '.join(able)} can")
+        raise ExportError(f"{runtime} does not run {path}; what does: {', '.join(able)}")
     if path.suffix != ".torchscript":  # whose archive is checked as it is read
         require_sealed(path)
     place = place_of(runtime, device)
