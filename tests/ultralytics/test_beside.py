@@ -99,7 +99,8 @@ def test_bench_times_theirs_beside_ours(
     }  # fmt: skip
     figures = {model["label"]: model for model in content["models"]}
     assert figures["whole.pt"]["params"] > 0 < figures["whole.pt"]["macs"]
-    assert figures[openvino]["params"] is None
+    assert figures[openvino]["params"] is figures[openvino]["pruned"] is None
+    assert figures["whole.pt"]["pruned"] is False
     capsys.readouterr()
     words = (exported["onnx"], "--tsize", 96, *flags)
     assert command(bench.main, *words) == 1

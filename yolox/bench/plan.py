@@ -46,10 +46,12 @@ class Subject:
     file_sha256: str
 
     @property
-    def pruned(self) -> bool:
-        """Whether the model is a pruned one."""
+    def pruned(self) -> bool | None:
+        """Whether the model is a pruned one; None where its file does not tell."""
         if isinstance(self.content, LoadedModel):
             return self.content.is_pruned
+        if isinstance(self.content, Guest) and not self.content.sha256:
+            return None
         return self.content.pruned
 
     @property

@@ -20,7 +20,7 @@ class MeasuredModel:
 
     Attributes:
         label, path: of the file.
-        pruned: whether its model is a pruned one.
+        pruned: whether its model is a pruned one; None where its file does not tell.
         sha256: of the checkpoint that it is or was made from; empty when unknown.
         file_sha256: see `yolox.bench.plan.files_digest`.
         params: number of parameters.
@@ -30,7 +30,7 @@ class MeasuredModel:
 
     label: str
     path: str
-    pruned: bool
+    pruned: bool | None
     sha256: str
     file_sha256: str
     params: int | None
@@ -169,7 +169,7 @@ def _models_table(results: Sequence[Result], size: tuple[int, int]) -> Table:
     for model in models:
         table.add_row(
             escape(model.label),
-            "yes" if model.pruned else "no",
+            "–" if model.pruned is None else "yes" if model.pruned else "no",
             _relative(model.params, first.params, 1e6, "M"),
             _relative(model.macs, first.macs, 1e9, "G"),
             _relative(model.file_bytes, first.file_bytes, 1e6, "MB"),
