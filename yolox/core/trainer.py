@@ -332,7 +332,7 @@ class Trainer:
         meters = (meter, whole) if self.regularizer else (meter,)
         title = f"Epoch {epoch + 1}/{self.settings.max_epoch}"
         loader = track(self._device_batches(), title, steps - first)
-        saved, is_last = time.monotonic(), False
+        saved, was_asked = time.monotonic(), False
         with postponed("stopping after this step") as stop:
             for number, (images, targets, ids) in enumerate(loader, start=first + 1):
                 iteration = epoch * steps + number
@@ -356,10 +356,10 @@ class Trainer:
                 if (stop() or is_due) and self.fabric.is_global_zero:
                     self._save_position(Position(number, steps, len(self._recent)), best)
                     saved = time.monotonic()
-                if stop() and (self.fabric.is_global_zero or is_last):
+                if stop() and (self.fabric.is_global_zero or was_asked):
                     raise Interrupted(stop())
                 # The first process, which saves, may be a step behind the others.
-                is_last = bool(stop())
+                was_asked = bool(stop())
             self._restore_random_state()
         self._batch = None
         self._folder.finish_position()  # before processes are forked to evaluate
