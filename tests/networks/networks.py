@@ -23,14 +23,11 @@ class Network:
         make: builds it, with random weights.
         share: of its channels that can be pruned, at least.
         size: side in pixels of the square images that it is run on.
-        proved: whether its cut is carried out and proved; not of a network of many weights whose
-            layers a smaller one has too.
     """
 
     make: Callable[[], nn.Module]
     share: float
     size: int = 64
-    proved: bool = True
 
 
 class RawPredictions(nn.Module):
@@ -92,9 +89,9 @@ NETWORKS = {
     "yolox-nano": Network(ours("yolox-nano"), 0.967),
     "yolox-tiny": Network(ours("yolox-tiny"), 0.97),
     "yolox-s": Network(ours("yolox-s"), 0.97),
-    "yolox-m": Network(ours("yolox-m"), 0.98, proved=False),
-    "yolox-l": Network(ours("yolox-l"), 0.98, proved=False),
-    "yolox-x": Network(ours("yolox-x"), 0.98, proved=False),
+    "yolox-m": Network(ours("yolox-m"), 0.98),
+    "yolox-l": Network(ours("yolox-l"), 0.98),
+    "yolox-x": Network(ours("yolox-x"), 0.98),
     "yolov3": Network(ours("yolov3"), 0.98),
     # Classifiers.
     "resnet18": Network(timm("resnet18"), 0.82),
