@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from yolox.bench.layers import (
-    _NcnnNet,
-    _weights,
+    NcnnNet,
     conv_graph,
     layer_timer,
+    layer_weights,
     ncnn_text,
 )
 from yolox.export.runtimes import LAYER_RUNTIMES
@@ -43,7 +43,7 @@ def conv_kind(act: str = "silu", *, depthwise: bool = False, stride: int = 1) ->
 
 def by_torch(kind: ConvKind, pair: Pair, x: Any) -> Any:
     """What a layer makes of an image, by PyTorch."""
-    weight, bias = (torch.from_numpy(array) for array in _weights(kind, pair))
+    weight, bias = (torch.from_numpy(array) for array in layer_weights(kind, pair))
     groups = pair[0] if kind.depthwise else 1
     out = nn.functional.conv2d(
         torch.from_numpy(x), weight, bias, kind.stride, kind.padding, groups=groups
@@ -88,9 +88,9 @@ def test_the_ncnn_network_is_the_layer(kind: ConvKind) -> None:
     import ncnn
 
     for pair in OWN_PAIRS if kind.depthwise else PAIRS:
-        weight, bias = _weights(kind, pair)
+        weight, bias = layer_weights(kind, pair)
         content = bytes(4) + weight.tobytes() + bias.tobytes()
-        net = _NcnnNet(ncnn, ncnn_text(kind, pair), content, threads=1)
+        net = NcnnNet(ncnn, ncnn_text(kind, pair), content, threads=1)
         image = np.random.default_rng(0).standard_normal((pair[0], *kind.size), dtype=np.float32)
         status, mean = net.run(ncnn.Mat(image).clone())
         assert status == 0
@@ -134,13 +134,13 @@ def test_images_of_ncnn_outlive_the_arrays_that_they_were_made_of(
 
     seen: list[Any] = []
 
-    def run(self: _NcnnNet, image: Any) -> None:
+    def run(self: NcnnNet, image: Any) -> None:
         gc.collect()
         _ = np.full((8, 12, 20), np.nan, np.float32)  # takes the place of what was freed
         seen.append(np.array(image))
 
     monkeypatch.setattr(layers, "TIMED_RUNS", 1)
-    monkeypatch.setattr(_NcnnNet, "run", run)
+    monkeypatch.setattr(NcnnNet, "run", run)
     kind = conv_kind()
     layer_timer("ncnn", threads=1)(kind, [(8, 16)])
     assert seen

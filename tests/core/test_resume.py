@@ -170,7 +170,7 @@ def test_a_killed_run_continues_from_where_it_was_saved_last(
         nonlocal calls
         calls += trainer.model.training
         if calls == 2:  # within the first epoch
-            trainer._folder.finish_position()
+            trainer.folder.finish_position()
             raise _Stopped
 
     trainer.model.register_forward_pre_hook(kill)

@@ -153,7 +153,7 @@ def test_a_scaled_loss_does_not_scale_it_away(
 ) -> None:
     _fp16_on_the_cpu(monkeypatch)
     plain, before = _run(tiny_exp, tmp_path, accumulate=4, **ONE_STEP)
-    scaler: Any = plain.fabric._precision.scaler  # type: ignore[attr-defined]
+    scaler: Any = plain.fabric.strategy.precision.scaler  # type: ignore[attr-defined]
     assert scaler.get_scale() == 256
     assert differences(before, _scales(plain))
     change, lr = _moved_by_penalty(
@@ -177,7 +177,7 @@ def test_a_step_that_the_scaler_leaves_out_moves_no_scale(
     bias.register_hook(lambda gradient: gradient * float("inf"))
     before = _scales(trainer)
     trainer.train()
-    assert trainer.fabric._precision.scaler.get_scale() == 128  # type: ignore[attr-defined]
+    assert trainer.fabric.strategy.precision.scaler.get_scale() == 128  # type: ignore[attr-defined]
     assert differences(before, _scales(trainer)) == []
     left = [state["momentum_buffer"] for state in trainer.optimizer.state.values()]
     assert left

@@ -442,14 +442,14 @@ def test_faults_of_a_list_that_is_not_taken_and_copies_are_told(tmp_path, log):
 def cached(monkeypatch, tmp_path) -> Path:
     """The folder of what was read of large files, which all are here."""
     monkeypatch.setenv("YOLOX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(coco_content, "_LARGE", 1)
+    monkeypatch.setattr(coco_content, "LARGE_FILE", 1)
     return tmp_path / "cache" / "annotations"
 
 
 def streamed(monkeypatch) -> list[Path]:
     """The files that are read from now on."""
-    read_whole, files = coco_content._streamed, []
-    monkeypatch.setattr(coco_content, "_streamed", lambda p: (files.append(p), read_whole(p))[1])
+    read, files = coco_content.stream_content, []
+    monkeypatch.setattr(coco_content, "stream_content", lambda p: (files.append(p), read(p))[1])
     return files
 
 

@@ -145,7 +145,7 @@ def test_every_path_shows_the_same_pixels(kind, tmp_path):
     np.testing.assert_array_equal(plain.load_image(0), img)
     for factor in FACTORS:
         np.testing.assert_array_equal(
-            cached._cache.get(path, factor), plain.load_reduced(0, factor)
+            cached.image_cache.get(path, factor), plain.load_reduced(0, factor)
         )
     np.testing.assert_array_equal(record_tile(record_set(path).records[0]).image, img)
     np.testing.assert_array_equal(tile_of(path, img.shape[:2], tmp_path), img)

@@ -192,9 +192,9 @@ def test_other_processes_map_the_same_pages(folder, cache_type, method):
     worker.start()
     theirs = queue.get()
     worker.join()
-    assert cached._cache is not None
+    assert cached.image_cache is not None
     # shared (s), read-only, of the same file, with no page of its own
-    assert theirs == (os.fstat(cached._cache._fd).st_ino, "r--s", 0)
+    assert theirs == (os.fstat(cached.image_cache.fd).st_ino, "r--s", 0)
 
 
 @pytest.mark.parametrize("cache_type", ["ram", "disk"])

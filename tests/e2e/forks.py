@@ -71,7 +71,7 @@ def free_port() -> int:
 
 def at_step(number: int, action: Callable[[Trainer], None]) -> None:
     """Make this process's trainer do something before one of its steps, counted from 1."""
-    step, count = Trainer._step, 0
+    step, count = Trainer.train_step, 0
 
     def counted(trainer: Trainer, *args: Any) -> Any:
         nonlocal count
@@ -80,7 +80,7 @@ def at_step(number: int, action: Callable[[Trainer], None]) -> None:
             action(trainer)
         return step(trainer, *args)
 
-    Trainer._step = counted  # type: ignore[method-assign]
+    Trainer.train_step = counted  # type: ignore[method-assign]
 
 
 def _main(

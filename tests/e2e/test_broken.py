@@ -28,7 +28,7 @@ Before = Callable[[int, Callable[[], None]], None]
 @pytest.fixture
 def before_step(monkeypatch: pytest.MonkeyPatch) -> Before:
     """Do something before a step of the trainer, counted from 1; an epoch has three."""
-    step, actions, count = Trainer._step, dict[int, Callable[[], None]](), 0
+    step, actions, count = Trainer.train_step, dict[int, Callable[[], None]](), 0
 
     def counted(trainer: Trainer, *args: Any) -> Any:
         nonlocal count
@@ -37,7 +37,7 @@ def before_step(monkeypatch: pytest.MonkeyPatch) -> Before:
             actions[count]()
         return step(trainer, *args)
 
-    monkeypatch.setattr(Trainer, "_step", counted)
+    monkeypatch.setattr(Trainer, "train_step", counted)
     return actions.__setitem__
 
 
@@ -285,13 +285,13 @@ def test_a_signal_before_the_first_checkpoint_says_so(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    evaluate = Trainer._finish_epoch
+    evaluate = Trainer.finish_epoch
 
     def stopped(*args: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(*args)
 
-    monkeypatch.setattr(Trainer, "_finish_epoch", stopped)
+    monkeypatch.setattr(Trainer, "finish_epoch", stopped)
     assert _train(tmp_path) == 143
     error = _only_error(capsys)
     assert "stopped in epoch 1 of 2: there is no checkpoint of this run" in error

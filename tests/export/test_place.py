@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from yolox.bench.layers import _onnxruntime_on
+from yolox.bench.layers import time_onnxruntime_on
 from yolox.export.place import open_session, place_of, providers_of
 from yolox.export.settings import ExportError
 from yolox.utils.conv_kind import ConvKind
@@ -84,6 +84,6 @@ def test_layers_of_a_session_each_are_timed_less_one_that_does_nothing() -> None
     kind = ConvKind(
         kernel=(3, 3), stride=(1, 1), padding=(1, 1), depthwise=False, size=(16, 16), act="silu"
     )
-    times = _onnxruntime_on(kind, [(4, 8), (64, 128)], 1, place=CPU)
+    times = time_onnxruntime_on(kind, [(4, 8), (64, 128)], 1, place=CPU)
     assert len(times) == 2
     assert 0 < times[0] < times[1]

@@ -123,7 +123,7 @@ def openvino_float_convolutions(path: Path, quantizer: Any) -> set[str]:
     """Layers whose weight comes from no 8-bit constant, and whose input is not rounded."""
     import openvino
 
-    layers = {node.get_friendly_name(): layer for layer, node in quantizer._nodes}
+    layers = {node.get_friendly_name(): layer for layer, node in quantizer.nodes}
     found = set()
     for node in openvino.Core().read_model(path).get_ordered_ops():
         if node.get_type_name() not in ("Convolution", "GroupConvolution"):

@@ -77,13 +77,13 @@ def _unproved() -> Iterator[None]:
     from yolox.pruning import pruner
     from yolox.pruning.tracing import trace
 
-    own = pruner.verify_plan, trace._on_trial
+    own = pruner.verify_plan, trace.cut_on_trial
     pruner.verify_plan = lambda *_, **__: 0.0
-    trace._on_trial = lambda _, groups, __: groups
+    trace.cut_on_trial = lambda _, groups, __: groups
     try:
         yield
     finally:
-        pruner.verify_plan, trace._on_trial = own
+        pruner.verify_plan, trace.cut_on_trial = own
 
 
 def _model_there(path: Path) -> Any:
@@ -103,7 +103,7 @@ def _counted() -> Iterator[list[Counter[str]]]:
     from yolox.core.trainer import Trainer
 
     steps: list[Counter[str]] = []
-    own_step, own_add = Trainer._step, Meter.add
+    own_step, own_add = Trainer.train_step, Meter.add
 
     def count(self: Trainer, *args: Any, **kwargs: Any) -> Any:
         STATE.waits.clear()
@@ -113,11 +113,11 @@ def _counted() -> Iterator[list[Counter[str]]]:
         own_add(self, *args, **kwargs)
         steps.append(Counter(STATE.waits))
 
-    Trainer._step, Meter.add = count, add  # type: ignore[method-assign]
+    Trainer.train_step, Meter.add = count, add  # type: ignore[method-assign]
     try:
         yield steps
     finally:
-        Trainer._step, Meter.add = own_step, own_add  # type: ignore[method-assign]
+        Trainer.train_step, Meter.add = own_step, own_add  # type: ignore[method-assign]
 
 
 # ---------------------------------------------------------------------------------- training

@@ -26,7 +26,7 @@ from yolox.pruning.sensitivity import (
     SensitivityLog,
     SensitivityPoint,
     SensitivityResult,
-    _mark_parts,
+    mark_parts,
     measure_sensitivity,
     pending,
     prune_ratios,
@@ -228,7 +228,7 @@ def test_the_picture_grows_with_the_layers(tmp_path: Path) -> None:
 def test_the_picture_names_the_parts_of_the_network() -> None:
     axes = Figure().add_subplot()
     layers = ["backbone.backbone.dark2.0.conv", "backbone.backbone.dark2.1.conv1.conv"]
-    _mark_parts(axes, [*layers, "backbone.C3_p4.conv1.conv", "head.stems.0.conv"])
+    mark_parts(axes, [*layers, "backbone.C3_p4.conv1.conv", "head.stems.0.conv"])
     assert [text.get_text() for text in axes.texts] == ["dark2", "C3_p4", "stems"]
     assert [text.get_position()[1] for text in axes.texts] == [0.5, 2, 3]
     assert [line.get_ydata()[0] for line in axes.lines] == [1.5, 2.5]

@@ -209,7 +209,7 @@ def test_plans_and_ratios(tmp_path: Path) -> None:
 def test_latency_tables_begin_anew(tmp_path: Path) -> None:
     def read(path: Path) -> None:
         table = LatencyTable(path, {"cpu": "x"})
-        values = [ms for row in table._ms.values() for ms in row.values()]
+        values = [ms for row in table.ms.values() for ms in row.values()]
         assert all(type(ms) is float and 0 < ms < float("inf") for ms in values)
 
     survive(read, tmp_path / "table.json", TABLE)

@@ -118,7 +118,7 @@ def test_sparsity_brings_scales_to_0_in_the_average_once_a_step(
 
 @pytest.mark.parametrize(("fused", "proximal"), [(False, True), (True, True), (True, False)])
 def test_a_skipped_step_leaves_the_scales_alone(fused: bool, proximal: bool) -> None:
-    from yolox.ultralytics.sparsity import _Penalty
+    from yolox.ultralytics.sparsity import Penalty
 
     model = make_detector().train()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=fused)
@@ -126,7 +126,7 @@ def test_a_skipped_step_leaves_the_scales_alone(fused: bool, proximal: bool) -> 
         group["initial_lr"] = group["lr"]
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     trainer = _Run(model, optimizer)
-    penalty = _Penalty(SparsityConfig(strength=0.1, proximal=proximal))
+    penalty = Penalty(SparsityConfig(strength=0.1, proximal=proximal))
     penalty.on_train_start(trainer)
     for broken in (True, False):
         before = scales(model).clone()
@@ -142,13 +142,13 @@ def test_a_skipped_step_leaves_the_scales_alone(fused: bool, proximal: bool) -> 
 
 
 def test_the_average_gets_zeros_and_the_statistics_that_it_has(tmp_path: Path) -> None:
-    from yolox.ultralytics.sparsity import _Penalty
+    from yolox.ultralytics.sparsity import Penalty
 
     model = make_detector().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer.param_groups[0]["initial_lr"] = 0.1
     run = _Run(model, optimizer)
-    penalty = _Penalty(SparsityConfig(strength=0.1))
+    penalty = Penalty(SparsityConfig(strength=0.1))
     penalty.on_train_start(run)
     # As after a recovery from values that are not finite.
     run.ema = type("Average", (), {"ema": copy.deepcopy(model).eval()})()

@@ -23,9 +23,9 @@ OLD_DRIVER = "The NVIDIA driver on your system is too old (found version 11040).
 
 @pytest.fixture(autouse=True)
 def _told_anew() -> Iterator[None]:
-    devices._tell_unusable.cache_clear()
+    devices.warn_of_unusable.cache_clear()
     yield
-    devices._tell_unusable.cache_clear()
+    devices.warn_of_unusable.cache_clear()
 
 
 def _machine(

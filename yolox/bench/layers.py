@@ -71,7 +71,7 @@ def layer_timer(
     timers: dict[str, Callable[[ConvKind, Sequence[Pair], int], list[float]]] = {
         "onnxruntime": _onnxruntime
         if place.type == "cpu"
-        else partial(_onnxruntime_on, place=place),
+        else partial(time_onnxruntime_on, place=place),
         "openvino": partial(_openvino, precision=openvino_precision),
         "ncnn": _ncnn,
         "torch": partial(_torch, place=place),
@@ -110,7 +110,7 @@ def _portions(kind: ConvKind, pairs: Sequence[Pair]) -> Iterable[list[Pair]]:
         yield [pair for _, pair in part]
 
 
-def _weights(kind: ConvKind, pair: Pair) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def layer_weights(kind: ConvKind, pair: Pair) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Weight (outputs, inputs or 1, kh, kw) and bias (outputs,) that keep values in range."""
     inputs, outputs = (1, pair[1]) if kind.depthwise else pair
     rng = np.random.default_rng(0)
@@ -140,7 +140,7 @@ def conv_graph(kind: ConvKind, pairs: Sequence[Pair], *, plain_mish: bool = True
     nodes, constants, outputs = [], [], []
     for number, pair in enumerate(pairs):
         stem = f"layer{number}_"
-        weight, bias = _weights(kind, pair)
+        weight, bias = layer_weights(kind, pair)
         constants += [tensor(weight, f"{stem}w"), tensor(bias, f"{stem}b")]
         nodes.append(
             make.make_node(
@@ -316,7 +316,7 @@ def _torch(
     return [statistics.median(record) for record in times]
 
 
-def _onnxruntime_on(
+def time_onnxruntime_on(
     kind: ConvKind, pairs: Sequence[Pair], threads: int, *, place: torch.device
 ) -> list[float]:
     """Layers on a GPU, each a session of its own, less a session that does nothing there.
@@ -393,20 +393,20 @@ def _ncnn(kind: ConvKind, pairs: Sequence[Pair], threads: int) -> list[float]:
     # Copies: a Mat of an array points into it without keeping it alive.
     arrays = {width: layer_image(kind, width)[0] for width in {i for i, _ in pairs}}
     images = {width: ncnn.Mat(array).clone() for width, array in arrays.items()}
-    empty = _NcnnNet(ncnn, ncnn_text(kind, None), b"", threads)
+    empty = NcnnNet(ncnn, ncnn_text(kind, None), b"", threads)
     works: list[Callable[[], object]] = []
     nets = []
     for pair in pairs:
-        weight, bias = _weights(kind, pair)
+        weight, bias = layer_weights(kind, pair)
         # A tag of four zero bytes: the weights are float32, as they are.
         content = bytes(4) + weight.tobytes() + bias.tobytes()
-        nets.append(_NcnnNet(ncnn, ncnn_text(kind, pair), content, threads))
+        nets.append(NcnnNet(ncnn, ncnn_text(kind, pair), content, threads))
         works += [partial(nets[-1].run, images[pair[0]]), partial(empty.run, images[pair[0]])]
     times = interleave(works, runs=TIMED_RUNS, warmup=WARMUP, at_most=NETWORK_SECONDS)
     return _less_empty([statistics.median(record) for record in times])
 
 
-class _NcnnNet:
+class NcnnNet:
     """A network from text and weights in memory; ends in a mean a channel, which is little."""
 
     def __init__(self, ncnn: Any, text: str, weights: bytes, threads: int) -> None:
@@ -422,6 +422,7 @@ class _NcnnNet:
                 raise UserError(f"ncnn does not take this layer:\n{text}")
 
     def run(self, image: Any) -> Any:
+        """The means of the last layer, of an image as `layer_image` makes it."""
         extractor = self._net.create_extractor()
         extractor.input("x", image)
         return extractor.extract("mean")
@@ -432,7 +433,7 @@ def ncnn_text(kind: ConvKind, pair: Pair | None) -> str:
     layers = ["Input input 0 1 x"]
     top = "x"
     if pair is not None:
-        weight, _ = _weights(kind, pair)
+        weight, _ = layer_weights(kind, pair)
         fields = {
             0: pair[1],  # output channels
             1: kind.kernel[1],  # width first

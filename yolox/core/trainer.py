@@ -112,7 +112,7 @@ class Trainer:
             PeerLostError: another process raises one of these.
             Interrupted: by Ctrl-C or SIGTERM; the message says where a resumed run starts.
         """
-        self._folder = CheckpointFolder(self.settings.output_dir, self.settings.goes_on)
+        self.folder = CheckpointFolder(self.settings.output_dir, self.settings.goes_on)
         self._epoch = 0
         self._start: float | None = None  # AP50-95 before the first step
         self._last: float | None = None
@@ -132,18 +132,18 @@ class Trainer:
                 except torch.OutOfMemoryError as error:
                     full = str(error).splitlines()[0]
                 # Only here, where nothing holds what the step had made.
-                self._folder.finish_position()
+                self.folder.finish_position()
                 raise self._out_of_memory(full)
         except Interrupted as stop:
-            self._folder.finish_position()
+            self.folder.finish_position()
             where = f"stopped in epoch {self._epoch + 1} of {self.settings.max_epoch}"
-            message = f"{where}: {self._folder.resume_hint()}"
+            message = f"{where}: {self.folder.resume_hint()}"
             raise Interrupted(stop.number, message if self.fabric.is_global_zero else "") from None
         except Exception as error:
             if not is_device_failure(error):
                 raise
-            self._folder.finish_position()
-            raise ResourceError(f"{explain(error)}: {self._folder.resume_hint()}") from error
+            self.folder.finish_position()
+            raise ResourceError(f"{explain(error)}: {self.folder.resume_hint()}") from error
 
     def _out_of_memory(self, said: str) -> ResourceError:
         """What would fit, where the accelerator tells, measured on the batch that did not."""
@@ -151,7 +151,7 @@ class Trainer:
         if batch is None:
             return ResourceError(
                 f"out of memory on {device} ({said}): lower the batch size or input_size; "
-                f"{self._folder.resume_hint()}"
+                f"{self.folder.resume_hint()}"
             )
         objective = self.model if self.objective is None else self.objective
 
@@ -175,13 +175,13 @@ class Trainer:
             )
         return ResourceError(
             f"out of memory on {device} with {len(batch[0])} images of {height}×{width} ({said}): "
-            f"{advice}; {self._folder.resume_hint()}"
+            f"{advice}; {self.folder.resume_hint()}"
         )
 
     def _train(self) -> TrainResult:
         settings = self.settings
         if self.fabric.is_global_zero:
-            self._folder.prepare()
+            self.folder.prepare()
         self._set_up()
         best = TrainResult(
             ap50_95=-1.0,
@@ -201,7 +201,7 @@ class Trainer:
             )
             self._resumed_at = self._position_to_resume(position_of(self.resume["train"]))
             self._random_state = self.resume["train"]["torch_rng"] if self._resumed_at else None
-            self._folder.saved, self._folder.position = self._epoch, self._resumed_at
+            self.folder.saved, self.folder.position = self._epoch, self._resumed_at
             self._start = self.resume["train"].get("start")
             best = dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50)
             self._report_resume(self._epoch, self.resume["recipe"])
@@ -212,7 +212,7 @@ class Trainer:
                 best = self._evaluate_start(best, loggers)
             while self._epoch < settings.max_epoch:
                 losses = self._train_epoch(self._epoch, best, loggers)
-                best = self._finish_epoch(self._epoch, losses, best, loggers)
+                best = self.finish_epoch(self._epoch, losses, best, loggers)
                 self._epoch += 1
             if best.best_checkpoint.is_file():
                 loggers.best_checkpoint(best.best_checkpoint)
@@ -236,7 +236,7 @@ class Trainer:
                 )
             loggers.scalars(0, {"val/AP50-95": ap50_95, "val/AP50": ap50})
             payload = checkpoint_payload(model, spec, self.pruning) | {"recipe": self.recipe}
-            self._folder.write_start(payload)
+            self.folder.write_start(payload)
         self._start = from_first_process(ap50_95)
         return from_first_process(dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50))
 
@@ -345,7 +345,7 @@ class Trainer:
                 lr = self.schedule(iteration)
                 names = [self.image_names.get(index, f"id {index}") for index in ids]
                 self._batch = images, targets
-                losses = self._step(images, targets, names, lr, number, steps)
+                losses = self.train_step(images, targets, names, lr, number, steps)
                 for each in meters:
                     each.add(losses, len(images) * self.fabric.world_size)
                 if number % self.settings.print_interval == 0 or number == steps:
@@ -362,7 +362,7 @@ class Trainer:
                 was_asked = bool(stop())
             self._restore_random_state()
         self._batch = None
-        self._folder.finish_position()  # before processes are forked to evaluate
+        self.folder.finish_position()  # before processes are forked to evaluate
         return whole.read()[0] if self.regularizer else {}
 
     def _restore_random_state(self) -> None:
@@ -390,7 +390,7 @@ class Trainer:
                 torch.as_tensor(ids).ravel().tolist(),
             )
 
-    def _step(
+    def train_step(
         self,
         images: Tensor,
         targets: Tensor,
@@ -449,7 +449,7 @@ class Trainer:
             | (self.regularizer.scalars() if self.regularizer else {}),
         )
 
-    def _finish_epoch(
+    def finish_epoch(
         self, epoch: int, losses: Mapping[str, float], best: TrainResult, loggers: RunLoggers
     ) -> TrainResult:
         """Evaluate where it is due, and save; the best evaluation so far, on every process."""
@@ -503,7 +503,7 @@ class Trainer:
             if ap50_95 > best.ap50_95:
                 new = dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50)
         state = self._state(done, new)
-        written = self._folder.write(
+        written = self.folder.write(
             done,
             self._payload(),
             state,
@@ -516,7 +516,7 @@ class Trainer:
     def _save_position(self, position: Position, best: TrainResult) -> None:
         """Let a resumed run continue inside the epoch."""
         state = self._state(self._epoch, best, position)
-        self._folder.write_position(self._epoch, position, self._payload(), state)
+        self.folder.write_position(self._epoch, position, self._payload(), state)
 
     def _state(
         self, done: int, best: TrainResult, position: Position | None = None

@@ -57,12 +57,12 @@ class OnnxQuantizer:
                 source, self._prepared, skip_optimization=True, skip_symbolic_shape=True
             )
         graph = onnx.load(self._prepared, load_external_data=False).graph
-        self._nodes = convolutions(graph)
+        self.nodes = convolutions(graph)
         self._calibrate([image.numpy() for image in images], input_name, folder)
 
     @property
     def layers(self) -> tuple[str, ...]:
-        return quantizable(self._nodes.values())
+        return quantizable(self.nodes.values())
 
     def write_float(self, output: Path) -> None:
         output.write_bytes(self._source.read_bytes())
@@ -87,7 +87,7 @@ class OnnxQuantizer:
 
     def _quantize(self, output: Path, reader: Any, kept: Collection[str] = ()) -> None:
         excluded = [
-            node for node, layer in self._nodes.items() if layer in kept or is_prediction(layer)
+            node for node, layer in self.nodes.items() if layer in kept or is_prediction(layer)
         ]
         kinds = self._quantization.QuantType
         with silent():

@@ -53,7 +53,7 @@ class OpenvinoQuantizer:
         facts = {entry.key: entry.value for entry in proto.metadata_props}
         stamp(self._model, facts)
         layers = convolutions(proto.graph)
-        self._nodes = [
+        self.nodes = [
             (layers[node.get_friendly_name().removesuffix(_BIASLESS)], node)
             for node in self._model.get_ordered_ops()
             if node.get_type_name() in _CONVOLUTIONS
@@ -61,7 +61,7 @@ class OpenvinoQuantizer:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        return quantizable(layer for layer, _ in self._nodes)
+        return quantizable(layer for layer, _ in self.nodes)
 
     def write_float(self, output: Path) -> None:
         save(self._model, output)
@@ -97,8 +97,8 @@ class OpenvinoQuantizer:
 
     def _float_nodes(self, kept: Collection[str]) -> list[str]:
         """Names of the layers to keep, the prediction convolutions, and all that follows these."""
-        predictions = [node for layer, node in self._nodes if is_prediction(layer)]
-        nodes = [node for layer, node in self._nodes if layer in kept]
+        predictions = [node for layer, node in self.nodes if is_prediction(layer)]
+        nodes = [node for layer, node in self.nodes if layer in kept]
         return sorted({node.get_friendly_name() for node in [*nodes, *_downstream(predictions)]})
 
 

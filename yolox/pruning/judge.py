@@ -100,7 +100,7 @@ def keep_what_helps(
     for layer in track(order[::-1], "Judging refits"):
         _copy(old, now, parts[layer])
         after = replay.after([layer, *dropped])
-        if _is_lower(after, best):
+        if is_lower(after, best):
             best = after
             dropped.append(layer)
         else:
@@ -110,7 +110,7 @@ def keep_what_helps(
     for layer in track(again, "Judging once more"):
         _copy(new, now, parts[layer])
         after = replay.after(dropped)
-        if _is_lower(best, after):
+        if is_lower(best, after):
             _copy(old, now, parts[layer])
         else:
             best = after
@@ -131,7 +131,7 @@ def keep_what_helps(
     return kept, judgement
 
 
-def _is_lower(losses: Sequence[float], than: Sequence[float]) -> bool:
+def is_lower(losses: Sequence[float], than: Sequence[float]) -> bool:
     """Whether losses are lower than others on the same batches, by more than chance would have it.
 
     That is by more than `ERRORS` standard errors of the mean difference; of one batch, at all.

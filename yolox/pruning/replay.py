@@ -91,6 +91,11 @@ class Replay:
             self._made[number] = self._unchanged()
         return losses
 
+    @property
+    def kept_bytes(self) -> int:
+        """Of the outputs that are kept, at most `KEPT_BYTES`."""
+        return sum(_size(output) for kept in self._kept for output in kept.values())
+
     def keep(self) -> None:
         """Count changes from the model of the last `after` on."""
         for kept, made in zip(self._kept, self._made, strict=True):

@@ -384,7 +384,7 @@ class SensitivityResult:
                     colour = "white" if dark else "black"
                     text = _signed(row[ratio])
                     axes.text(x, y, text, ha="center", va="center", fontsize=6, color=colour)
-        _mark_parts(axes, list(changes))
+        mark_parts(axes, list(changes))
         word = "loss of" if self.higher_is_better else "rise of"
         figure.colorbar(image, ax=axes, label=f"{word} {self.metric}")
         figure.suptitle(
@@ -394,7 +394,7 @@ class SensitivityResult:
             figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
 
 
-def _mark_parts(axes: Axes, layers: Sequence[str]) -> None:
+def mark_parts(axes: Axes, layers: Sequence[str]) -> None:
     """Lines between the parts of the network that follow one another, and their names."""
     first = 0
     for part, members in itertools.groupby(layers, key=part_of):

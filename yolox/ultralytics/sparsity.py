@@ -35,7 +35,7 @@ def add_sparsity(yolo: Any, config: SparsityConfig | None) -> None:
 
     Its files tell which penalty they were trained with.
     """
-    penalty = _Penalty(config)
+    penalty = Penalty(config)
     for event in (
         "on_train_start",
         "on_train_epoch_start",
@@ -54,7 +54,7 @@ def sparsity_of(model: Any) -> SparsityConfig | None:
     return SparsityConfig(**{**values, "drops": tuple(values["drops"])})
 
 
-class _Penalty:
+class Penalty:
     """The callbacks. Until training starts they hold the settings alone: processes get a copy."""
 
     def __init__(self, config: SparsityConfig | None) -> None:
@@ -171,7 +171,7 @@ class _Penalty:
 def _without_hook(average: Any) -> None:
     """An average that was copied from the model in the run must not take the hook into a file."""
     for key, hook in list(average._forward_pre_hooks.items()):
-        if getattr(hook, "__func__", None) is _Penalty._look:
+        if getattr(hook, "__func__", None) is Penalty._look:
             del average._forward_pre_hooks[key]
 
 

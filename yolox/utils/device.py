@@ -44,7 +44,7 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         UserError: no such device here, and why.
     """
     if name == "auto":
-        _tell_unusable()
+        warn_of_unusable()
         return accelerator() or CPU
     if name == "gpu":
         found = accelerator()
@@ -117,7 +117,7 @@ def _broken(kind: str) -> str:
 
 
 @functools.cache
-def _tell_unusable() -> None:
+def warn_of_unusable() -> None:
     """Say once that a GPU is left idle, as with a driver that is too old."""
     built = torch.accelerator.current_accelerator()
     if built is not None and accelerator() is None and (cause := _broken(built.type)):

@@ -37,7 +37,7 @@ from yolox.utils.progress import track
 Column = Any  # `array.array` while it grows; of the cache, an array of NumPy's
 
 LISTS = ("images", "annotations", "categories")
-_LARGE = 32 * MEGABYTE  # of a file that takes seconds to read
+LARGE_FILE = 32 * MEGABYTE  # of a file that takes seconds to read
 _VERSION = 1  # of what the cache holds
 _ARRAYS = (
     *("ids", "sizes", "image_at"),
@@ -199,8 +199,8 @@ def read_content(path: Path) -> CocoContent:
         DocumentError, OSError: as `read_data_json`.
     """
     status = path.stat()
-    if status.st_size < _LARGE:
-        return _streamed(path)
+    if status.st_size < LARGE_FILE:
+        return stream_content(path)
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
     place = cache_folder() / "annotations" / f"{name}.pt"
     stamp = [_VERSION, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
@@ -209,11 +209,11 @@ def read_content(path: Path) -> CocoContent:
             place.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(place.with_suffix(".lock")))
         except OSError:
-            return _streamed(path)
+            return stream_content(path)
         if (content := _cached(place, stamp)) is not None:
             logger.info(f"annotations of {path.name} are those read before, in {place}")
             return content
-        content = _streamed(path)
+        content = stream_content(path)
         if not content.odd and not content.image_faults:
             with suppress(UserError), replacing(place) as temporary:
                 torch.save({"stamp": stamp, **content.columns()}, temporary)
@@ -231,12 +231,13 @@ def _cached(place: Path, stamp: list[int]) -> CocoContent | None:
         return None
 
 
-def _streamed(path: Path) -> CocoContent:
+def stream_content(path: Path) -> CocoContent:
+    """What a file says that detection needs, read piece by piece."""
     content = CocoContent()
     found = set()
     with open_bounded(path, MAX_DATA_BYTES) as file:
         size = path.stat().st_size
-        if size >= _LARGE:
+        if size >= LARGE_FILE:
             logger.info(f"reading annotations of {path.name} ({size / MEGABYTE:.0f} MB)")
         chunks: Iterator[bytes] = iter(lambda: file.read(MEGABYTE), b"")
         parts = track(chunks, "Reading annotations, MB", -(-size // MEGABYTE))

@@ -93,7 +93,7 @@ class ImageCache:
     """
 
     def __init__(self, fd: int, paths: Sequence[Path], name: str) -> None:
-        self._fd = fd
+        self.fd = fd
         self._paths = paths
         self._name = name
         self._rows = {path: row for row, path in enumerate(paths)}
@@ -125,7 +125,7 @@ class ImageCache:
         # a descriptor goes to a process being spawned, and nowhere else
         if context.get_spawning_popen() is None or not hasattr(reduction, "DupFd"):
             return _without_cache, ()
-        return _attach, (reduction.DupFd(self._fd), self._paths, self._name)
+        return _attach, (reduction.DupFd(self.fd), self._paths, self._name)
 
 
 def _attach(handle: Any, paths: Sequence[Path], name: str) -> ImageCache:

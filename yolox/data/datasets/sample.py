@@ -92,7 +92,7 @@ class DetectionDataset(Dataset[Item]):
         self.preproc = preproc
         self.train_difficult = train_difficult
         wanted = cache and len(self.samples) > 0
-        self._cache = build_cache(self.samples, self.img_size, cache_type) if wanted else None
+        self.image_cache = build_cache(self.samples, self.img_size, cache_type) if wanted else None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -109,7 +109,7 @@ class DetectionDataset(Dataset[Item]):
         not of the sample's size.
         """
         sample = self.samples[index]
-        cached = None if self._cache is None else self._cache.get(sample.path, factor)
+        cached = None if self.image_cache is None else self.image_cache.get(sample.path, factor)
         if cached is not None:
             return cached
         size = (sample.height, sample.width)

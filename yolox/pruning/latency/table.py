@@ -150,7 +150,7 @@ class LatencyTable:
         """Args: `stamp`: what the figures hold for; a file with another is begun anew."""
         self.path = path
         self._stamp = dict(stamp)
-        self._ms = self._read()
+        self.ms = self._read()
 
     def _read(self) -> dict[str, dict[str, float]]:
         if not self.path.exists():
@@ -200,15 +200,15 @@ class LatencyTable:
                 again = measure(kind, doubtful) if doubtful else []
                 for pair, ms in zip(doubtful, again, strict=True):
                     row[_key(pair)] = min(row[_key(pair)], ms)
-            self._ms[kind.label] = row
+            self.ms[kind.label] = row
             self._save()
 
     def get(self, kind: ConvKind, pair: Pair) -> float:
         """Milliseconds of a layer that was measured."""
-        return self._ms[kind.label][_key(pair)]
+        return self.ms[kind.label][_key(pair)]
 
     def _row(self, kind: ConvKind) -> dict[str, float]:
-        return self._ms.setdefault(kind.label, {})
+        return self.ms.setdefault(kind.label, {})
 
     def _is_doubtful(self, kind: ConvKind, pair: Pair) -> bool:
         row = self._row(kind)
@@ -221,7 +221,7 @@ class LatencyTable:
         return bool(wider) and row[_key(pair)] > REMEASURE_RATIO * min(wider)
 
     def _save(self) -> None:
-        content = {"format": TABLE_FORMAT, "stamp": self._stamp, "ms": self._ms}
+        content = {"format": TABLE_FORMAT, "stamp": self._stamp, "ms": self.ms}
         with replacing(self.path) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

@@ -83,7 +83,7 @@ def trace_groups(model: nn.Module, example_input: Tensor) -> list[Group]:
         why = "; ".join(f"{name} {reason}" for name, reason in fixed.items())
         logger.warning(f"these layers keep their channels: {why}")
     if groups:
-        groups = _on_trial(model, groups, example_input)
+        groups = cut_on_trial(model, groups, example_input)
     if not groups:
         ops = ", ".join(_mixing_ops(channels))
         raise PruningError(
@@ -334,7 +334,7 @@ def _kind(size: int, producers: list[Any]) -> str:
     return f"{size} × {' + '.join(sorted(shapes))}"
 
 
-def _on_trial(model: nn.Module, groups: list[Group], example_input: Tensor) -> list[Group]:
+def cut_on_trial(model: nn.Module, groups: list[Group], example_input: Tensor) -> list[Group]:
     """The groups without those whose channels an operation counts that does not follow a cut."""
     bundles: dict[str, list[Group]] = {}
     for group in groups:
