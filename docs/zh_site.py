@@ -27,5 +27,6 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         path = re.sub(r"(index)?\.md$", "/", found["path"]).removeprefix("/")
         return f"]({up}{path}{found['anchor'] or ''})"
 
+    markdown = markdown.replace("](../../benchmarks/log.md", "](../log.md")  # see log_page.py
     markdown = _PICTURE.sub(rf'<img alt="\g<text>" src="{up}\g<path>">', markdown)
     return _ENGLISH.sub(link, markdown)

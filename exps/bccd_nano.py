@@ -1,4 +1,4 @@
-"""YOLOX-nano on BCCD (blood cells) at 320 × 320, from the COCO weights; see docs/log.md."""
+"""YOLOX-nano on BCCD (blood cells) at 320 × 320, from the COCO weights; see benchmarks/log.md."""
 
 from yolox.exp import VOCExp, use_model
 
@@ -12,4 +12,4 @@ class Exp(VOCExp):
         self.multiscale_range, self.random_size = 0, ()
         self.batch_size = 16
         self.max_epoch, self.no_aug_epochs, self.warmup_epochs = 40, 8, 1
-        self.finetune_act = ""  # Mish takes what a cut leaves, see docs/log.md
+        self.finetune_act = ""  # Mish takes what a cut leaves, see benchmarks/log.md

@@ -1,4 +1,4 @@
-"""YOLOX-s on BCCD (blood cells) at 320 × 320, from scratch; see docs/log.md."""
+"""YOLOX-s on BCCD (blood cells) at 320 × 320, from scratch; see benchmarks/log.md."""
 
 from yolox.exp import VOCExp, use_model
 

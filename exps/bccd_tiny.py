@@ -1,4 +1,4 @@
-"""YOLOX-tiny on BCCD (blood cells) at 320 × 320, from scratch; see docs/log.md."""
+"""YOLOX-tiny on BCCD (blood cells) at 320 × 320, from scratch; see benchmarks/log.md."""
 
 from yolox.exp import VOCExp, use_model
 
@@ -13,4 +13,4 @@ class Exp(VOCExp):
         self.batch_size = 16
         self.basic_lr_per_img = 0.02 / 64
         self.max_epoch, self.no_aug_epochs, self.warmup_epochs = 60, 10, 3
-        self.finetune_act = ""  # Mish takes what a cut leaves, see docs/log.md
+        self.finetune_act = ""  # Mish takes what a cut leaves, see benchmarks/log.md

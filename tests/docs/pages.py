@@ -11,7 +11,8 @@ from pathlib import Path
 from tests.runs import REPO
 from yolox.tools.door import COMMANDS
 
-PAGES = (*sorted(REPO.glob("README*.md")), *sorted((REPO / "docs").glob("**/*.md")))
+LOG = REPO / "benchmarks" / "log.md"
+PAGES = (*sorted(REPO.glob("README*.md")), *sorted((REPO / "docs").glob("**/*.md")), LOG)
 _FENCE = re.compile(
     r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```",
     re.S | re.M,

@@ -29,7 +29,7 @@ class Criterion:
     Attributes:
         needs_data: whether it is measured on images with the model's loss.
         aggregate, normalize, per: defaults of `PruneConfig`'s fields of that name; see
-            docs/log.md.
+            benchmarks/log.md.
         looks_ahead: whether its scores are of channels that go one after the other already, so
             that scoring again after each part of the way adds nothing.
         per_of_small: default of ``per`` where less than a third of the MACs shall remain.
