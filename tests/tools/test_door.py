@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -111,12 +112,23 @@ def test_help_groups_what_gained_nothing_as_experimental() -> None:
         assert set(re.findall(r"^  (--[\w-]+)", own, re.MULTILINE)) == set(flags)
 
 
-def test_import_yolox_is_instant() -> None:
-    code = f"import sys, yolox; print([n for n in {HEAVY} if n in sys.modules], yolox.__version__)"
-    done = subprocess.run(
+def imported_by(code: str, names: Sequence[str]) -> str:
+    """What a new process prints after some code: which of the modules are there then."""
+    code = f"import sys; {code}; print([n for n in {names} if n in sys.modules])"
+    return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout == f"[] {yolox.__version__}\n"
+    ).stdout
+
+
+def test_import_yolox_is_instant() -> None:
+    code = "import yolox; assert yolox.__version__"
+    assert imported_by(code, HEAVY) == "[]\n"
+
+
+def test_commands_that_do_not_train_import_nothing_that_does() -> None:
+    commands = ("demo", "export", "prunmodel", "bench", "check_data", "sensitivity", "compare")
+    code = "import " + ", ".join(f"yolox.tools.{name}" for name in commands)
+    assert imported_by(code, ("lightning_fabric", "torch._dynamo", "tensorboard")) == "[]\n"
 
 
 def test_every_script_is_a_command() -> None:

@@ -11,14 +11,14 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from loguru import logger
 from torch import Tensor, nn
 
-from yolox.core import Trainer, build_sgd, resize_batch
+from yolox.core import build_sgd, resize_batch
 from yolox.data import (
     VOC_CLASSES,
     COCODataset,
@@ -46,6 +46,9 @@ from yolox.models import YOLOX, ModelSpec, build_model
 from yolox.utils.device import pins_memory, resolve_device
 from yolox.utils.dist import get_rank, get_world_size
 from yolox.utils.lr_scheduler import LRScheduler
+
+if TYPE_CHECKING:
+    from yolox.core import Trainer  # and with it what takes a second to import
 
 RESIZE_INTERVAL = 10  # iterations between two input sizes of multi-scale training
 

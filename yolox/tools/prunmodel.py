@@ -13,7 +13,6 @@ from loguru import logger
 from rich.table import Table
 from torch import nn
 
-from yolox.core import make_fabric
 from yolox.exp import Exp
 from yolox.exp.follow import with_names
 from yolox.exp.idle import idle_without_training, tell_idle
@@ -27,7 +26,6 @@ from yolox.jobs.prune import (
     show_hint,
     spare_sensitive,
 )
-from yolox.jobs.prune_steps import prune_in_steps
 from yolox.models import LoadedModel, checkpoint_payload, load_model
 from yolox.pruning import (
     Group,
@@ -172,7 +170,10 @@ def _prune(
     if args.dry_run:
         job.write_plan(show_hint)
         return
-    if args.steps > 1:
+    if args.steps > 1:  # what trains takes a second to import, which one cut does not need
+        from yolox.core import make_fabric
+        from yolox.jobs.prune_steps import prune_in_steps
+
         fabric = make_fabric(devices=1, device=args.device)
         fabric.launch()
         record = prune_in_steps(

@@ -1,15 +1,5 @@
 """From an Exp to a running training: where it starts, what fine-tuning changes, the trainer."""
 
-from yolox.jobs.train.assemble import build_trainer, trainer_of_command
-from yolox.jobs.train.loggers import choose_logger
-from yolox.jobs.train.run import official_args, run_trainer
-from yolox.jobs.train.start import TrainOptions
+import lazy_loader
 
-__all__ = [
-    "TrainOptions",
-    "build_trainer",
-    "choose_logger",
-    "official_args",
-    "run_trainer",
-    "trainer_of_command",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
