@@ -10,13 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from yolox.bench.layers import (
-    NcnnNet,
-    conv_graph,
-    layer_timer,
-    layer_weights,
-    ncnn_text,
-)
+from yolox.bench.layer_graphs import conv_graph, layer_weights, ncnn_text
+from yolox.bench.layers import NcnnNet, layer_timer
 from yolox.export.runtimes import LAYER_RUNTIMES
 from yolox.export.settings import PACKAGES, ExportError
 from yolox.models.network_blocks import get_activation
