@@ -1,5 +1,6 @@
 import dataclasses
 import pickle
+from itertools import pairwise
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
@@ -76,3 +77,18 @@ def test_a_table_goes_to_other_processes_by_shared_memory():
     large = samples()
     large = dataclasses.replace(large, boxes=np.zeros((100_000, 4), np.float32))
     assert len(ForkingPickler.dumps(large)) < 20_000
+
+
+@pytest.mark.parametrize("cuts", [(0, 1, 3), (0, 0, 2, 3), (0, 3), (0, 0)])
+def test_parts_are_joined_to_the_table_of_all(cuts):
+    records = RECORDS[: cuts[-1]]
+    parts = [records[start:end] for start, end in pairwise(cuts)]
+    joined = RecordTable.joined([RecordTable.of(part) for part in parts])
+    whole = RecordTable.of(records)
+    assert joined == whole
+    assert (joined.class_names, joined.sources) == (whole.class_names, whole.sources)
+    for name in ("source", "ids", "sizes", "ends", "classes", "boxes", "difficult", "relative"):
+        found, expected = getattr(joined, name), getattr(whole, name)
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+    assert RecordTable.joined([]) == []

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.data.helpers import voc_xml
+from tests.data.helpers import VocTree, voc_xml
 from yolox.data import (
     AnnotationTransform,
     DataError,
@@ -15,8 +15,12 @@ from yolox.data import (
     read_voc,
     resolve_classes,
 )
+from yolox.data.datasets import voc_splits
 from yolox.data.datasets.records import BAD_ANNOTATION, BAD_CLASS_LIST, BAD_ENTRY, IMAGE_MISSING
+from yolox.data.datasets.voc_xml import read_xml
 from yolox.data.image_size import read_image_size
+from yolox.exp.voc import VOCExp
+from yolox.utils import workers
 
 SETS = (("2007", "trainval"),)
 
@@ -370,7 +374,7 @@ def test_boxes_are_clipped_and_empty_ones_reported_once(voc, log):
     assert "c: dog (9, 9, 9, 20)" in warning
 
 
-@pytest.mark.parametrize("size", [None, (0, 0)])
+@pytest.mark.parametrize("size", [None, (0, 0), (10**12, 60)])
 def test_size_missing_in_the_annotation_is_read_from_the_image(voc, size, log):
     voc.annotation("a", voc_xml([("dog", (1, 1, 9, 9), 0)], size))
     assert (read(voc).samples[0].height, read(voc).samples[0].width) == (40, 60)
@@ -414,3 +418,97 @@ def test_size_follows_exif_orientation(tmp_path, orientation):
     path.write_bytes(encoded[:2] + app1 + encoded[2:])
     assert read_image_size(path) == cv2.imread(str(path)).shape[:2]
     assert read_image_size(path) == ((20, 50) if orientation < 5 else (50, 20))
+
+
+# --------------------------------------------------------------------------------------- many files
+
+
+def make_many(voc, count):
+    """Annotations of which some are faulty, and names without image."""
+    voc.image("p.jpg")
+    names = [f"n{i}" for i in range(count)]
+    for i, name in enumerate(names):
+        if i % 7 != 3:
+            (voc.voc / "JPEGImages" / f"{name}.jpg").hardlink_to(voc.voc / "JPEGImages" / "p.jpg")
+        objects = [(f"class {i % 5}", (1 + i, 2, 30, 20.5), i % 2)] * (i % 3)
+        voc.annotation(name, "<annotation>" if i % 11 == 5 else voc_xml(objects))
+    points = "".join(
+        f"<x{i}>{x}</x{i}><y{i}>{y}</y{i}>" for i, x, y in [(1, 1, 1), (2, 9, 5), (3, 2, 8)]
+    )
+    outlined = f"<object><name>dog</name><polygon>{points}</polygon></object>"
+    voc.annotation("n0", f"<annotation>{outlined}</annotation>")
+    voc.split("many", *names[: count // 2], "../out", *names[count // 2 :])
+    return (("2007", "many"), *SETS)
+
+
+def test_several_processes_read_what_one_reads(voc, monkeypatch):
+    sets = make_many(voc, 40)
+    alone = read_voc(voc.devkit, sets)
+    started = []
+
+    def spied(function, items, processes):
+        started.append((len(items), processes))
+        return workers.in_processes(function, items, processes)
+
+    monkeypatch.setattr(voc_splits, "in_processes", spied)
+    monkeypatch.setattr(voc_splits, "PART", 7)
+    monkeypatch.setattr(voc_splits, "MANY", 20)
+    monkeypatch.setattr(voc_splits, "processes_to_use", lambda: 3)
+    together = read_voc(voc.devkit, sets)
+    assert started == [(5, 3), (1, 1)]
+    assert together == alone
+    assert together.records.class_names == alone.records.class_names
+    assert len(alone.problems) > 5
+    kinds = [problem.kind for problem in alone.problems]
+    assert kinds != sorted(kinds)  # in the order of the names, not of the kinds
+    assert [len(found.cases) for found in alone.remarks] == [1]
+
+
+def test_progress_is_told_in_images(voc, monkeypatch):
+    told = []
+
+    def counted(iterable, description, total):
+        told.append((description, total, 0))
+        for item in iterable:
+            told[-1] = (description, total, told[-1][2] + 1)
+            yield item
+
+    sets = make_many(voc, 10)[:1]
+    monkeypatch.setattr(voc_splits, "PART", 4)
+    monkeypatch.setattr(voc_splits, "track", counted)
+    found = len(read_voc(voc.devkit, sets).records)
+    assert told == [("Reading annotations", found, found)]
+
+
+def test_an_exp_reads_annotations_once(voc, monkeypatch):
+    voc.add("c", [("cow", (5, 5, 20, 20), 0)])
+    voc.split("test", "c")
+    files = []
+
+    def counted(source, image):
+        files.append(source.stem)
+        return read_xml(source, image)
+
+    monkeypatch.setattr(voc_splits, "read_xml", counted)
+    exp = VOCExp()
+    exp.give(data_dir=str(voc.devkit))
+    exp.resolve_classes()
+    assert exp.class_names == ("cat", "cow", "dog")
+    train, test = exp.get_dataset(), exp.get_eval_dataset()
+    assert files == ["a", "b", "c"]
+    assert ([s.name for s in train.samples], [s.name for s in test.samples]) == (["a", "b"], ["c"])
+    voc.add("b", [("cow", (5, 5, 20, 20), 0)])
+    again = exp.get_dataset()  # as the files are by then
+    assert again.samples[1].classes.tolist() == [1]
+    assert files == ["a", "b", "c", "a", "b"]
+
+
+def test_other_data_are_not_those_read_before(voc, tmp_path):
+    exp = VOCExp()
+    exp.give(data_dir=str(voc.devkit), val_sets=("2007/trainval",))
+    exp.resolve_classes()
+    other = VocTree(tmp_path / "other")
+    other.add("z", [("dog", (5, 5, 20, 20), 0)])
+    other.split("trainval", "z")
+    exp.give(data_dir=str(other.devkit))
+    assert [sample.name for sample in exp.get_dataset().samples] == ["z"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from yolox.data import RecordSet, VOCDetection, get_yolox_datadir, read_voc, resolve_classes
+from yolox.data.datasets.voc_splits import Split, SplitContent
 from yolox.exp.fields import ExpError
 from yolox.exp.yolox_base import Exp
 
@@ -23,6 +24,9 @@ class VOCExp(Exp):
     # activation for fine-tuning a pruned model; empty keeps the one that it has
     finetune_act: str = "mish"
 
+    # Splits that `find_classes` had to read, until the data sets take them.
+    _read: dict[Split, SplitContent] | None = None
+
     def devkit(self) -> Path:
         """The folder that holds the VOC<year> folders."""
         return Path(self.data_dir) if self.data_dir else Path(get_yolox_datadir()) / "VOCdevkit"
@@ -31,7 +35,11 @@ class VOCExp(Exp):
         """The class names of the data; see the class."""
         if type(self).get_dataset is not VOCExp.get_dataset:
             return super().find_classes()
-        return resolve_classes(self.devkit(), _pairs(self.train_sets) + _pairs(self.val_sets))
+        read: dict[Split, SplitContent] = {}
+        sets = _pairs(self.train_sets) + _pairs(self.val_sets)
+        names = resolve_classes(self.devkit(), sets, read=read)
+        self.put(_read=read)
+        return names
 
     def train_records(self) -> RecordSet:
         return read_voc(self.devkit(), _pairs(self.train_sets))
@@ -48,6 +56,7 @@ class VOCExp(Exp):
             cache=cache,
             cache_type=cache_type,
             classes=self.class_names or None,
+            read=self._read,
         )
 
     def get_eval_dataset(self, **kwargs: Any) -> VOCDetection:
@@ -57,6 +66,7 @@ class VOCExp(Exp):
             img_size=self.test_size,
             preproc=self.val_transform(kwargs.get("legacy", False)),
             classes=self.class_names or None,
+            read=self._read,
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from yolox.data import DetectionDataset, RecordSet, YOLODataset, get_yolox_datadir, read_yolo
+from yolox.data.datasets.yolo_txt import yolo_classes
 from yolox.exp.yolox_base import Exp
 
 
@@ -28,7 +29,7 @@ class YOLOExp(Exp):
 
     def find_classes(self) -> tuple[str, ...]:
         if type(self).get_dataset is YOLOExp.get_dataset:
-            names = self.train_records().classes
+            names = yolo_classes(self.data_file(), self.train_split)
             if names:
                 return names
         return super().find_classes()

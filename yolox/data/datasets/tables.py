@@ -87,6 +87,12 @@ class Strings(_Columns, _Table[str]):
         ends = np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), dtype=np.int64)
         return cls(np.frombuffer(bytearray(b"".join(parts)), np.uint8), ends)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Strings]) -> Strings:
+        """The strings of all parts."""
+        text = np.concatenate([np.zeros(0, np.uint8), *(part.text for part in parts)])
+        return cls(text, _joined_ends(part.ends for part in parts))
+
     def __len__(self) -> int:
         return len(self.ends)
 
@@ -153,6 +159,33 @@ class RecordTable(_Columns, _Table[Record]):
             boxes=np.array([box for r in records for box in r.boxes], np.float64).reshape(-1, 4),
             difficult=np.array([flag for r in records for flag in r.difficult], np.bool_),
             relative=np.array([r.relative for r in records], np.bool_),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[RecordTable]) -> RecordTable:
+        """The records of all parts, whose ``folder`` must be one."""
+        if len(parts) == 1:
+            return parts[0]
+        table = cls.of([])
+        columns: dict[str, Any] = {
+            name: np.concatenate([value, *(getattr(part, name) for part in parts)])
+            for name, value in vars(table).items()
+            if isinstance(value, np.ndarray)
+        }
+        sources, source = _joined_codes([(part.sources, part.source) for part in parts])
+        class_names, classes = _joined_codes([(part.class_names, part.classes) for part in parts])
+        return cls(
+            **columns
+            | {
+                "names": Strings.joined([part.names for part in parts]),
+                "images": Strings.joined([part.images for part in parts]),
+                "folder": parts[0].folder if parts else "",
+                "sources": sources,
+                "source": source.astype(np.int64),
+                "ends": _joined_ends(part.ends for part in parts),
+                "class_names": class_names,
+                "classes": classes.astype(np.int32),
+            }
         )
 
     def __len__(self) -> int:
@@ -230,6 +263,25 @@ class SampleTable(_Columns, _Table[Sample]):
             classes=self.classes[start:end].astype(np.int64),
             difficult=self.difficult[start:end],
         )
+
+
+def _joined_ends(parts: Iterable[Ints]) -> Ints:
+    """Where things end, of parts one behind the other."""
+    joined, start = [np.zeros(0, np.int64)], 0
+    for ends in parts:
+        joined.append(ends + start)
+        start += int(ends[-1]) if len(ends) else 0
+    return np.concatenate(joined)
+
+
+def _joined_codes(
+    parts: Sequence[tuple[Sequence[str], npt.NDArray[Any]]],
+) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+    """Texts of parts, each once in the order of first sight, and the codes by which they go."""
+    codes = {text: i for i, text in enumerate(dict.fromkeys(t for ts, _ in parts for t in ts))}
+    joined = [np.zeros(0, np.int64)]
+    joined += [np.array([codes[t] for t in texts], np.int64)[of] for texts, of in parts if len(of)]
+    return tuple(codes), np.concatenate(joined)
 
 
 class _NamesById(Mapping[int, str]):

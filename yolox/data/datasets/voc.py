@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,38 +12,37 @@ from yolox.data.datasets.build import (
     class_list_fault,
     resolve_class_list,
 )
-from yolox.data.datasets.files import IMAGE_EXTENSIONS, names_in, path_inside, read_lines
-from yolox.data.datasets.records import (
-    BAD_ANNOTATION,
-    BAD_CLASS_LIST,
-    BAD_ENTRY,
-    IMAGE_MISSING,
-    Problem,
-    Record,
-    RecordSet,
-    Remark,
-    remark,
-)
+from yolox.data.datasets.files import names_in, read_lines
+from yolox.data.datasets.records import BAD_CLASS_LIST, Problem, RecordSet
 from yolox.data.datasets.sample import DetectionDataset, Transform
-from yolox.data.datasets.voc_xml import read_xml
+from yolox.data.datasets.tables import RecordTable
+from yolox.data.datasets.voc_splits import SETS_FOLDER, Split, SplitContent, read_split
 from yolox.data.errors import DataError
-from yolox.utils.progress import track
 
 ImageSets = Sequence[tuple[str, str]]
 
 DEFAULT_IMAGE_SETS: ImageSets = (("2007", "trainval"), ("2012", "trainval"))
 CLASSES_FILE = "classes.txt"
-_SETS_FOLDER = Path("ImageSets") / "Main"
 _SPLIT_HINT = " (a split is named with its year, year/split)"
 
 
 def resolve_classes(
-    data_dir: str | Path, image_sets: ImageSets, classes: Sequence[str] | None = None
+    data_dir: str | Path,
+    image_sets: ImageSets,
+    classes: Sequence[str] | None = None,
+    *,
+    read: dict[Split, SplitContent] | None = None,
 ) -> tuple[str, ...]:
     """The class names of a VOC data set, in the order of the class indices.
 
     ``classes`` if given; else ``classes.txt`` in the data folder or in a VOC<year> folder, one
     name a line; else every name found in the annotations of the given splits, sorted.
+
+    Args:
+        data_dir: as for `VOCDetection`.
+        image_sets: as for `VOCDetection`.
+        classes: see above.
+        read: where to put the splits that had to be read, for `read_voc`.
 
     Raises DataError if the list is empty or has a name twice, or where the data cannot be read.
     """
@@ -54,31 +51,56 @@ def resolve_classes(
     root, folders = _folders(Path(data_dir), image_sets)
     listed, faults = _listed_classes([Path(data_dir), root, *folders])
     if listed is None and not faults:
-        return resolve_class_list(read_voc(data_dir, image_sets))
+        contents = {split: read_split(split) for split in _splits(folders, image_sets)}
+        names = resolve_class_list(_record_set(data_dir, image_sets, contents))
+        if read is not None:
+            read.update(contents)
+        return names
     title = _title(folders, image_sets)
     alone = RecordSet(title=title, records=(), classes=listed, problems=tuple(faults))
     return resolve_class_list(alone)
 
 
-def read_voc(data_dir: str | Path, image_sets: ImageSets) -> RecordSet:
-    """All annotations of some splits; ``data_dir`` and ``image_sets`` as for `VOCDetection`.
+def read_voc(
+    data_dir: str | Path,
+    image_sets: ImageSets,
+    *,
+    read: dict[Split, SplitContent] | None = None,
+) -> RecordSet:
+    """All annotations of some splits.
+
+    Args:
+        data_dir: as for `VOCDetection`.
+        image_sets: as for `VOCDetection`.
+        read: splits that `resolve_classes` read; those that are asked for are taken out of it, and
+            not read again.
 
     Raises DataError for folders or split files that are not there; everything else that is wrong
     is among the problems.
     """
+    _, folders = _folders(Path(data_dir), image_sets)
+    known = {} if read is None else read
+    splits = dict.fromkeys(_splits(folders, image_sets))
+    contents = {split: known.pop(split, None) or read_split(split) for split in splits}
+    return _record_set(data_dir, image_sets, contents)
+
+
+def _splits(folders: Sequence[Path], image_sets: ImageSets) -> list[Split]:
+    return [(folder, split) for folder, (_, split) in zip(folders, image_sets, strict=True)]
+
+
+def _record_set(
+    data_dir: str | Path, image_sets: ImageSets, contents: Mapping[Split, SplitContent]
+) -> RecordSet:
     root, folders = _folders(Path(data_dir), image_sets)
-    records: list[Record] = []
-    problems: list[Problem] = []
-    remarks: list[Remark] = []
-    for folder, (_, split) in zip(folders, image_sets, strict=True):
-        remarks += _read_split(folder, split, records, problems)
+    parts = [contents[split] for split in _splits(folders, image_sets)]
     listed, faults = _listed_classes([Path(data_dir), root, *folders])
     return RecordSet(
         title=_title(folders, image_sets),
-        records=tuple(records),
+        records=RecordTable.joined([part.records for part in parts]),
         classes=listed,
-        problems=(*problems, *faults),
-        remarks=tuple(remarks),
+        problems=(*(problem for part in parts for problem in part.problems), *faults),
+        remarks=tuple(found for part in parts for found in part.remarks),
         first_pixel=1,
     )
 
@@ -128,6 +150,7 @@ class VOCDetection(DetectionDataset):
         cache, cache_type: see ``DetectionDataset``.
         classes: see ``resolve_classes``.
         keep_difficult: False to leave out objects marked difficult.
+        read: see ``read_voc``.
 
     Boxes are the file's less 1, clipped to the image; those without area there are dropped, with
     one warning. Raises DataError for what cannot be used, listing all cases of a kind.
@@ -146,12 +169,13 @@ class VOCDetection(DetectionDataset):
         *,
         classes: Sequence[str] | None = None,
         keep_difficult: bool = True,
+        read: dict[Split, SplitContent] | None = None,
     ) -> None:
         classes, keep = _settle(target_transform or AnnotationTransform(), classes, keep_difficult)
         self.name = dataset_name
         self.data_dir, _ = _folders(Path(data_dir), image_sets)
         self.image_sets = tuple((str(year), str(split)) for year, split in image_sets)
-        self.records = read_voc(data_dir, image_sets)
+        self.records = read_voc(data_dir, image_sets, read=read)
         names = resolve_class_list(self.records, classes)
         samples = build_samples(self.records, names, keep)
         super().__init__(samples, names, img_size, preproc, cache, cache_type)
@@ -195,7 +219,7 @@ def _folders(data_dir: Path, image_sets: ImageSets) -> tuple[Path, list[Path]]:
                     f"or leave it out of the image sets{_SPLIT_HINT if '' in missing else ''}"
                 )
             return root, [folder for folder in folders if folder is not None]
-    wanted = [f"VOC{year}" if year else str(_SETS_FOLDER) for year in years]
+    wanted = [f"VOC{year}" if year else str(SETS_FOLDER) for year in years]
     if not data_dir.is_dir():
         problem = f"the data folder {data_dir} is not there"
     else:
@@ -218,109 +242,12 @@ def _year_folder(root: Path, year: str) -> Path | None:
     if year and (root / f"VOC{year}").is_dir():
         return root / f"VOC{year}"
     other_year = re.fullmatch(r"VOC\d{4}", root.name) and root.name != f"VOC{year}"
-    return root if (root / _SETS_FOLDER).is_dir() and not (year and other_year) else None
+    return root if (root / SETS_FOLDER).is_dir() and not (year and other_year) else None
 
 
 def _title(folders: Sequence[Path], image_sets: ImageSets) -> str:
     pairs = zip(folders, image_sets, strict=True)
     return ", ".join(f"{folder.name}/{split}" for folder, (_, split) in pairs)
-
-
-def _read_split(
-    folder: Path, split: str, records: list[Record], problems: list[Problem]
-) -> list[Remark]:
-    """Append what one split names, in its order, and what is wrong with it."""
-    images = _Images(folder / "JPEGImages")
-    path = folder / _SETS_FOLDER / f"{split}.txt"
-    lines = [images.name_of(line) for line in _split_lines(path)]
-    names = dict.fromkeys(lines)
-    outlined: list[str] = []
-    for name in track(names, "Reading annotations"):
-        place = path_inside(Path(), name)
-        if place is None:
-            what = f"{name} is a path: expected the plain name of a file in JPEGImages"
-            problems.append(Problem(kind=BAD_ENTRY, where=str(path), what=what))
-            continue
-        image = images.find(place.as_posix())
-        if image is None:
-            what = f"not in {images.folder} (looked for {', '.join(IMAGE_EXTENSIONS)})"
-            where = f"{name} ({folder.name}/{split})"
-            problems.append(Problem(kind=IMAGE_MISSING, where=where, what=what))
-            continue
-        own = image.relative_to(images.folder).with_suffix("").as_posix()
-        source = folder / "Annotations" / f"{own}.xml"
-        try:
-            record, numbers = read_xml(source, image)
-            outlined += [f"{source}: object {number}" for number in numbers]
-        except DataError as error:
-            problems.append(Problem(kind=BAD_ANNOTATION, where=str(source), what=str(error)))
-            record = Record(name=own, image=image, source=source)
-        records.append(dataclasses.replace(record, name=own))
-    title = f"{folder.name}/{split}"
-    twice = [f"{name} in {title}" for name, count in Counter(lines).items() if count > 1]
-    return [
-        *remark("warning", "images named more than once", twice, "Each is read once."),
-        *remark(
-            "note",
-            "objects without a <bndbox>",
-            outlined,
-            "They have the box around their outline; nothing to do.",
-        ),
-    ]
-
-
-def _split_lines(path: Path) -> list[str]:
-    """The lines of a split file, stripped, blank ones left out."""
-    if not path.is_file():
-        raise DataError(
-            f"split file {path} is not there. Splits in that folder: "
-            f"{names_in(path.parent, '*.txt')}. Name one of them in the image sets, or write "
-            f"the file: one image name a line, without extension"
-        )
-    lines = read_lines(path)
-    if not lines:
-        raise DataError(f"split file {path} names no image: write one image name a line")
-    return lines
-
-
-class _Images:
-    """The images of a folder by stem; extensions in any case, ``.jpg`` before others."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        rank = {ext: i for i, ext in enumerate(IMAGE_EXTENSIONS)}
-        paths = folder.iterdir() if folder.is_dir() else iter(())
-        images = [path for path in paths if path.suffix.lower() in rank]
-        # last wins in a dict: the preferred extension, and the exact spelling, come last
-        images.sort(key=lambda path: (-rank[path.suffix.lower()], path.name))
-        self._exact = {path.stem: path for path in images}
-        self._folded = {path.stem.lower(): path for path in images}
-        self._below: dict[str, _Images] = {}
-
-    def find(self, name: str) -> Path | None:
-        """The image of a stem, which may be in a folder below."""
-        below, slash, name = name.rpartition("/")
-        if slash:
-            folder = path_inside(self.folder, below)
-            if folder is None:
-                return None
-            if below not in self._below:
-                self._below[below] = _Images(folder)
-            return self._below[below].find(name)
-        return self._exact.get(name) or self._folded.get(name.lower())
-
-    def name_of(self, line: str) -> str:
-        """The image name in a split's line: all of it, or without a flag, folder or extension."""
-        if self.find(line) is not None:
-            return line
-        name = re.sub(r"\s+(-1|0|1)$", "", line)  # the class splits of VOC: "name 1"
-        whole = name.replace("\\", "/")
-        if f"/{self.folder.name}/" in whole:  # a path to the image, from wherever
-            name = whole.rpartition(f"/{self.folder.name}/")[2]
-        stem, dot, extension = name.rpartition(".")
-        if self.find(name) is None and f"{dot}{extension}".lower() in IMAGE_EXTENSIONS:
-            return stem
-        return name
 
 
 # ------------------------------------------------------------------------------------------ classes

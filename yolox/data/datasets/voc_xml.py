@@ -18,6 +18,7 @@ from yolox.data.errors import DataError
 from yolox.utils.documents import MAX_XML_BYTES, DocumentError, read_bounded
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_MOST = 2**31 - 1  # pixels of a side
 _ROTATED_FIELDS = ("cx", "cy", "w", "h", "angle")
 
 
@@ -192,8 +193,8 @@ def _outline(obj: Element, number: int) -> Box:
 
 
 def _size(root: Element) -> tuple[int, int] | None:
-    """(height, width) as the file says, None if it does not."""
+    """(height, width) as the file says, None if it does not, or says what no image has."""
     height, width = (as_number(root.findtext(f"size/{side}")) for side in ("height", "width"))
-    if height is None or width is None or height < 1 or width < 1:
+    if height is None or width is None or not (1 <= height <= _MOST and 1 <= width <= _MOST):
         return None
     return int(height), int(width)

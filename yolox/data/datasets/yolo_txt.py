@@ -105,6 +105,14 @@ def read_yolo(data_yaml: str | Path, split: str) -> RecordSet:
     )
 
 
+def yolo_classes(data_yaml: str | Path, split: str) -> tuple[str, ...]:
+    """The class names that a data.yaml states, without reading labels; arguments as `YOLODataset`.
+
+    Raises DataError for a data.yaml that says too little.
+    """
+    return _config(Path(data_yaml), split).names
+
+
 class YOLODataset(DetectionDataset):
     """A data set of images with one text file of labels each.
 
