@@ -104,10 +104,10 @@ def test_no_word_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_precisions_that_a_device_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="precision fp16 needs a GPU"):
+    with pytest.raises(UserError, match="`precision='fp16'` needs a GPU"):
         resolve_precision("fp16", CPU)
     monkeypatch.setattr(torch.amp, "is_autocast_available", lambda kind: kind != "xpu")
-    with pytest.raises(UserError, match="precision fp16 is none that xpu has"):
+    with pytest.raises(UserError, match="`precision='fp16'` is none that xpu has"):
         resolve_precision("fp16", torch.device("xpu"))
     assert half_precision(CPU) == "bf16"
     assert half_precision(torch.device("xpu")) == "fp16"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from yolox.core.failures import PeerLostError, ResourceError, explain, is_device_failure
 from yolox.core.loggers import Pictures, RunInfo, RunLogger, RunLoggers, TensorBoard
-from yolox.core.memory import batch_that_fits
+from yolox.core.memory import out_of_memory
 from yolox.core.optim import start_momentum
 from yolox.core.penalty import PenaltyWatch, take_step
 from yolox.core.record import Meter, duration_text
@@ -133,7 +133,10 @@ class Trainer:
                     full = str(error).splitlines()[0]
                 # Only here, where nothing holds what the step had made.
                 self.folder.finish_position()
-                raise self._out_of_memory(full)
+                raise ResourceError(
+                    out_of_memory(full, self.fabric, self._trained, self.optimizer, self._batch)
+                    + f"; {self.folder.resume_hint()}"
+                )
         except Interrupted as stop:
             self.folder.finish_position()
             where = f"stopped in epoch {self._epoch + 1} of {self.settings.max_epoch}"
@@ -144,39 +147,6 @@ class Trainer:
                 raise
             self.folder.finish_position()
             raise ResourceError(f"{explain(error)}: {self.folder.resume_hint()}") from error
-
-    def _out_of_memory(self, said: str) -> ResourceError:
-        """What would fit, where the accelerator tells, measured on the batch that did not."""
-        device, batch = self.fabric.device, self._batch
-        if batch is None:
-            return ResourceError(
-                f"out of memory on {device} ({said}): lower the batch size or input_size; "
-                f"{self.folder.resume_hint()}"
-            )
-        objective = self.model if self.objective is None else self.objective
-
-        def step(count: int) -> None:
-            self.optimizer.zero_grad()
-            with self.fabric.autocast():
-                losses = objective(*(part[:count] for part in batch))
-            losses["total_loss"].backward()
-
-        # Of several processes some have not run out of memory, and wait for this one.
-        alone = self.fabric.world_size == 1
-        fits = batch_that_fits(step, device) if alone else None
-        height, width = batch[0].shape[-2:]
-        advice = "lower the batch size or input_size"
-        if fits == 0:
-            advice = "not even one fits: lower input_size, or take a smaller model"
-        elif fits:
-            advice = (
-                f"a batch size of {fits} fits, by what one and two images take, and accumulate "
-                "keeps the effective batch"
-            )
-        return ResourceError(
-            f"out of memory on {device} with {len(batch[0])} images of {height}×{width} ({said}): "
-            f"{advice}; {self.folder.resume_hint()}"
-        )
 
     def _train(self) -> TrainResult:
         settings = self.settings
@@ -261,12 +231,16 @@ class Trainer:
 
     def _set_up(self) -> None:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        trained = self.model if self.objective is None else self.objective
-        self._wrapped, self._optimizer = self.fabric.setup(trained, self.optimizer)
+        self._wrapped, self._optimizer = self.fabric.setup(self._trained, self.optimizer)
         start_momentum(self.optimizer)
         if self.ema:
             # In the same layout as the model, or every update would walk memory crosswise.
             self.ema.ema.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def _trained(self) -> nn.Module:
+        """What computes the losses."""
+        return self.model if self.objective is None else self.objective
 
     def _watch_penalty(self) -> PenaltyWatch | None:
         """On the first process, where there is a penalty; tells at once what cannot work."""

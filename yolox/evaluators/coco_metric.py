@@ -11,8 +11,9 @@ Shape suffixes: T IoU thresholds; R recalls; C classes; S size ranges.
 """
 
 import contextlib
+import gc
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -111,9 +112,11 @@ def evaluate_coco(
     params = tools.evaluation(iouType="bbox").params
     shape = (len(params.iouThrs), len(params.recThrs), num_classes, len(params.areaRng))
     precision_TRCS, recall_TC = np.full(shape, -1.0), np.full((shape[0], num_classes), -1.0)
-    for c in range(num_classes):
-        objects, hits = truth.of_class(c), found.of_class(c)
-        if len(objects) or len(hits):
+    with _without_collection():
+        for c in range(num_classes):
+            objects, hits = truth.of_class(c), found.of_class(c)
+            if not len(objects) and not len(hits):
+                continue
             run = _run(tools, samples, truth.annotations(objects, c), found.annotations(hits, c))
             precision_TRCS[:, :, c] = run.eval["precision"][:, :, 0, :, -1]  # last: at most 100
             recall_TC[:, c] = run.eval["recall"][:, 0, 0, -1]
@@ -145,6 +148,22 @@ def evaluate_coco(
         tools=tools.name,
         per_class=per_class,
     )
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Leave reference cycles alone for a while.
+
+    The libraries take dicts, hundreds of thousands of them, which have no cycles; looking for some
+    again and again takes as long as all the rest.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def objects_beyond_limit(samples: Sequence[EvalSample]) -> int:

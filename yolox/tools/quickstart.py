@@ -11,6 +11,7 @@ from yolox.data import generate_demo_dataset
 from yolox.tools import cli, compare, demo, prunmodel, train
 from yolox.tools.flags.quickstart import make_parser
 from yolox.tools.words import command_line
+from yolox.utils.device import resolve_device
 
 EXP = "exps/yolox_demo.py"
 DATA = Path("datasets/demo")
@@ -28,6 +29,7 @@ def _step(command: Callable[[Sequence[str] | None], None], name: str, *args: obj
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the road and say what to do next."""
     args = make_parser().parse_args(argv)
+    resolve_device(args.device)  # before anything is written
     devkit = generate_demo_dataset(DATA)
     trained, pruned, tuned = (
         OUTPUT / "best_ckpt.pth",

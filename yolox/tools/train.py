@@ -11,6 +11,7 @@ from yolox.jobs.train import choose_logger, run_trainer
 from yolox.tools import cli
 from yolox.tools.flags.train import make_parser
 from yolox.tools.processes import join_machines, start_processes
+from yolox.utils.device import resolve_device, resolve_precision
 from yolox.utils.dist import get_rank
 from yolox.utils.logger import remembering, setup_logger
 
@@ -20,6 +21,7 @@ def _check_flags(args: argparse.Namespace) -> None:
         args, ("--act", "act"), ("--act", "finetune_act"), ("--batch-size", "batch_size")
     )
     cli.one_precision(args, "auto")
+    resolve_precision(args.precision, resolve_device(args.device))  # before data are looked at
 
 
 def main(argv: Sequence[str] | None = None) -> None:

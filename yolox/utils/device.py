@@ -141,9 +141,9 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if precision == "auto":
         return "bf16" if _multiplies_bf16(device) else "fp32"
     if precision == "fp16" and device.type == "cpu":
-        raise UserError("precision fp16 needs a GPU: use bf16 or auto on a CPU")
+        raise UserError("`precision='fp16'` needs a GPU: use bf16 or auto on a CPU")
     if precision != "fp32" and not _has_autocast(device, HALVES[precision]):
-        raise UserError(f"precision {precision} is none that {device} has: use fp32 or auto")
+        raise UserError(f"`precision={precision!r}` is none that {device} has: use fp32 or auto")
     return precision
 
 

@@ -79,9 +79,11 @@ def read_voc(
     is among the problems.
     """
     _, folders = _folders(Path(data_dir), image_sets)
-    known = {} if read is None else read
+    known: dict[Split, SplitContent] = {} if read is None else read
     splits = dict.fromkeys(_splits(folders, image_sets))
-    contents = {split: known.pop(split, None) or read_split(split) for split in splits}
+    contents = {
+        split: known.pop(split) if split in known else read_split(split) for split in splits
+    }
     return _record_set(data_dir, image_sets, contents)
 
 
