@@ -15,6 +15,7 @@ from rich.padding import Padding
 
 from yolox.data import DataError, MosaicDetection, RecordSet, label_cap
 from yolox.data.contact_sheet import augmented_tiles, draw_sheet, record_tiles, save_sheet
+from yolox.data.datasets.tables import RecordTable
 from yolox.data.doctor import Finding, Report, check, find_splits, inspect_images
 from yolox.exp import Exp
 from yolox.tools import cli
@@ -45,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, read everything once, print, write; an error at the end if the data has any."""
     args = _parse(argv)
     patient = _from_path(args) if _is_path(args) else _from_exp(args)
-    paths = [r.image for records in patient.splits.values() for r in records.records]
+    tables = [RecordTable.of(records.records) for records in patient.splits.values()]
+    paths = (table.image(i) for table in tables for i in range(len(table)))
     facts = inspect_images(paths, args.workers)
     report = check(
         patient.splits,

@@ -199,12 +199,8 @@ def _list_remarks(records: RecordSet) -> list[Remark]:
 
 def _copies(table: RecordTable) -> list[Remark]:
     """Objects that an image has twice, by class and corners."""
-    # Equal objects have equal sums of products with odd numbers; the few that have are compared.
     image_N = np.repeat(np.arange(len(table)), table.counts())
-    parts_N6 = np.column_stack([image_N, table.classes, (table.boxes + 0.0).view(np.int64)])
-    sums_N = parts_N6 @ _ODD_NUMBERS
-    sums, counts = np.unique(sums_N, return_counts=True)
-    suspects = np.isin(sums_N, sums[counts > 1])
+    suspects = alike(image_N, table.classes, table.boxes)
     cases = []
     for index in np.unique(image_N[suspects]):
         row = table[int(index)]
@@ -212,6 +208,25 @@ def _copies(table: RecordTable) -> list[Remark]:
             cases.append(f"{row.name}: {copies}")
     advice = "each of them counts, so one detection leaves the other missed: remove the copies"
     return remark("warning", "images with objects that are there twice", cases, advice)
+
+
+def alike(
+    image_N: npt.NDArray[np.int64],
+    classes_N: npt.NDArray[np.int32],
+    boxes_N4: npt.NDArray[np.float64],
+) -> npt.NDArray[np.bool_]:
+    """Objects that may be there twice, bool (N,): all that are, and hardly any other.
+
+    Args:
+        image_N: the image of each.
+        classes_N: its class.
+        boxes_N4: its corners.
+    """
+    # Equal objects have equal sums of products with odd numbers.
+    parts_N6 = np.column_stack([image_N, classes_N, (boxes_N4 + 0.0).view(np.int64)])
+    sums_N = parts_N6 @ _ODD_NUMBERS
+    sums, counts = np.unique(sums_N, return_counts=True)
+    return np.isin(sums_N, sums[counts > 1])
 
 
 def _true_sizes(records: RecordSet, table: RecordTable) -> npt.NDArray[np.int32]:

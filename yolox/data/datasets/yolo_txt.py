@@ -21,6 +21,7 @@ from yolox.data.datasets.records import (
     remark,
 )
 from yolox.data.datasets.sample import DetectionDataset, Transform
+from yolox.data.datasets.tables import RecordTable
 from yolox.data.datasets.values import as_whole
 from yolox.data.datasets.yolo_labels import (
     OTHER_LISTS,
@@ -91,7 +92,7 @@ def read_yolo(data_yaml: str | Path, split: str) -> RecordSet:
         problems.append(Problem(kind=BAD_CLASS_LIST, where=f"{config.path}: names", what=fault))
     return RecordSet(
         title=f"{config.path.name}/{split}",
-        records=records,
+        records=RecordTable.of(records),
         classes=config.names,
         problems=tuple(problems),
         remarks=(

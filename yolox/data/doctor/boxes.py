@@ -5,7 +5,6 @@ Shape suffixes: N objects of one split.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from yolox.data.data_augment import fit_size
-from yolox.data.datasets.records import Record, RecordSet
+from yolox.data.datasets.build import alike
+from yolox.data.datasets.records import RecordSet
+from yolox.data.datasets.tables import RecordTable
 from yolox.data.doctor.facts import Facts
 from yolox.data.doctor.report import QUANTILES, ClassStats, Finding, SplitStats, finding
 
@@ -33,11 +34,10 @@ class BoxTable:
     """All objects of a split side by side.
 
     Attributes:
-        records: the images.
+        table: the images.
         first_pixel: see `RecordSet`; messages give boxes as the files do.
-        image: int64 (N,), index into `records`.
+        image: int64 (N,), index into `table`.
         ordinal: int64 (N,), of the object in its annotation, from 1.
-        names: class name of each.
         boxes: float64 (N, 4), x1 y1 x2 y2 as written, in pixels, 0-based; NaN where they are
             fractions of an image whose size is not known.
         limits: float64 (N, 4), width, height, width, height of the image; NaN where not known.
@@ -46,11 +46,10 @@ class BoxTable:
         ratio: float64 (N,), pixels at the network's input size a pixel; NaN likewise.
     """
 
-    records: Sequence[Record]
+    table: RecordTable
     first_pixel: int
     image: npt.NDArray[np.int64]
     ordinal: npt.NDArray[np.int64]
-    names: Sequence[str]
     boxes: Floats
     limits: Floats
     inside: Floats
@@ -60,38 +59,34 @@ class BoxTable:
     def where(self, i: int) -> str:
         """An object's image, place in the annotation, class and corners."""
         corners = ", ".join(f"{value:.6g}" for value in self.boxes[i] + self.first_pixel)
-        record = self.records[self.image[i]]
-        return f"{record.name}, object {self.ordinal[i]}: {self.names[i]} ({corners})"
+        image = self.table.names[int(self.image[i])]
+        name = self.table.class_names[self.table.classes[i]]
+        return f"{image}, object {self.ordinal[i]}: {name} ({corners})"
 
 
 def tabulate(split: RecordSet, facts: Facts, input_size: tuple[int, int]) -> BoxTable:
     """The objects of all records; an image's size is its file's where known, else as written."""
-    records = split.records
-    sizes: list[tuple[float, float, float]] = []
-    for record in records:
-        found = facts.get(record.image)
-        size = (found.size if found else None) or record.size
-        ratio = fit_size(size, input_size)[1] if size else np.nan
-        sizes.append((*size, ratio) if size else (np.nan, np.nan, ratio))
-    counts = [len(record.boxes) for record in records]
-    image = np.repeat(np.arange(len(records)), counts)
-    height, width, ratio_N = np.array(sizes, dtype=float).reshape(-1, 3)[image].T
-    boxes = np.array([box for r in records for box in r.boxes], dtype=float).reshape(-1, 4)
-    relative = np.array([r.relative for r in records], dtype=bool)[image]
-    full = np.stack([width, height, width, height], axis=1)
-    boxes = np.where(relative[:, None], boxes * full, boxes)
+    table = RecordTable.of(split.records)
+    sizes = np.full((len(table), 3), np.nan)
+    for i, (height, width) in enumerate(table.sizes.tolist()):
+        found = facts.get(table.image(i)) if facts else None
+        size = (found.size if found else None) or ((height, width) if height else None)
+        if size:
+            sizes[i] = (*size, fit_size(size, input_size)[1])
+    counts = table.counts()
+    image = np.repeat(np.arange(len(table)), counts)
+    height_N, width_N, ratio_N = sizes[image].T
+    full = np.stack([width_N, height_N, width_N, height_N], axis=1)
+    boxes = np.where(table.relative[image][:, None], table.boxes * full, table.boxes)
     return BoxTable(
-        records=records,
+        table=table,
         first_pixel=split.first_pixel,
         image=image,
-        ordinal=np.array([i for n in counts for i in range(1, n + 1)], dtype=np.int64),
-        names=[name for record in records for name in record.names],
+        ordinal=np.arange(1, len(image) + 1) - np.repeat(table.ends - counts, counts),
         boxes=boxes,
         limits=full,
         inside=np.clip(boxes, 0, full),
-        learnable=np.array(
-            [split.learn_difficult or not flag for r in records for flag in r.difficult], dtype=bool
-        ),
+        learnable=split.learn_difficult | ~table.difficult,
         ratio=ratio_N,
     )
 
@@ -108,13 +103,15 @@ def split_stats(records: RecordSet, table: BoxTable, classes: Sequence[str]) -> 
     width, height = _sides(table.inside)
     seen = (width > 0) & (height > 0)
     size = np.sqrt(np.where(seen, width * height, 0)) * table.ratio
-    order = [*classes, *sorted(set(table.names) - set(classes))]
+    named, codes = table.table.class_names, table.table.classes
+    there = {named[code] for code in np.unique(codes)}
+    order = [*classes, *sorted(there - set(classes))]
     index = {name: i for i, name in enumerate(order)}
-    class_N = np.array([index[name] for name in table.names], dtype=np.int64)
+    class_N = np.array([index.get(name, -1) for name in named], dtype=np.int64)[codes]
     return SplitStats(
         title=records.title,
-        images=len(records.records),
-        without_objects=sum(not record.boxes for record in records.records),
+        images=len(table.table),
+        without_objects=int((table.table.counts() == 0).sum()),
         objects=len(class_N),
         classes={
             name: _class_stats(size[seen & mine], table.image[mine])
@@ -241,12 +238,10 @@ def _faults(table: BoxTable) -> dict[str, Mask]:
 
 def _copies(table: BoxTable) -> Mask:
     """Bool (N,): all but the first of the same class and corners in an image."""
-    rows: list[tuple[Any, ...]] = list(
-        zip(table.image.tolist(), table.names, *table.boxes.T.tolist(), strict=True)
-    )
-    seen: Counter[tuple[Any, ...]] = Counter()
-    copies = np.zeros(len(rows), dtype=bool)
-    for i, row in enumerate(rows):
-        copies[i] = seen[row] > 0
-        seen[row] += 1
+    copies = np.zeros(len(table.image), dtype=bool)
+    seen: set[tuple[Any, ...]] = set()
+    for i in np.flatnonzero(alike(table.image, table.table.classes, table.boxes)).tolist():
+        row = (int(table.image[i]), int(table.table.classes[i]), *table.boxes[i].tolist())
+        copies[i] = row in seen
+        seen.add(row)
     return copies

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,11 +29,12 @@ from yolox.utils.progress import track
 Flaw = Literal[
     "missing", "unreadable", "empty", "truncated", "undecodable", "oversized", "missized"
 ]
+_AHEAD = 1024  # images that are inspected or wait for it
 _FILL_VALUE = 128  # what a JPEG decoder shows where the file has no more to say
 _MIN_BLOCK_ROWS = 8  # rows: less than that of one grey is no block that the file left out
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFacts:
     """One image file.
 
@@ -70,11 +72,22 @@ def inspect_images(paths: Iterable[Path], workers: int | None = None) -> dict[Pa
     cv2.setNumThreads(0)  # images are the parallelism
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     try:
-        found = track(pool.map(inspect_image, unique), "Images", total=len(unique))
+        found = track(_in_turn(pool, unique), "Images", total=len(unique))
         return dict(zip(unique, found, strict=True))
     finally:
         pool.shutdown(cancel_futures=True)  # when stopped by hand: the rest need not be read
         cv2.setNumThreads(threads)
+
+
+def _in_turn(pool: ThreadPoolExecutor, paths: Iterable[Path]) -> Iterator[ImageFacts]:
+    """The facts of each image, a few of them found ahead: `map` would queue all at once."""
+    ahead: deque[Future[ImageFacts]] = deque()
+    for path in paths:
+        ahead.append(pool.submit(inspect_image, path))
+        if len(ahead) > _AHEAD:
+            yield ahead.popleft().result()
+    for future in ahead:
+        yield future.result()
 
 
 def inspect_image(path: Path) -> ImageFacts:

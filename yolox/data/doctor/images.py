@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
 
 from yolox.data.datasets.decoding import DARK_BITS
 from yolox.data.datasets.records import (
@@ -15,6 +18,7 @@ from yolox.data.datasets.records import (
     Record,
     RecordSet,
 )
+from yolox.data.datasets.tables import RecordTable
 from yolox.data.doctor.facts import Facts, Flaw, ImageFacts
 from yolox.data.doctor.report import Finding, finding
 
@@ -71,16 +75,12 @@ def problem_findings(splits: Splits, classes: Sequence[str] | None) -> list[Find
 
 def emptiness_findings(splits: Splits) -> list[Finding]:
     """Splits and images with nothing in them."""
-    bare = [
-        (split, split)
-        for split, records in splits.items()
-        if not any(record.boxes for record in records.records)
-    ]
+    tables = {split: RecordTable.of(records.records) for split, records in splits.items()}
+    bare = [(split, split) for split, table in tables.items() if not table.counts().any()]
     background = [
-        (split, record.name)
-        for split, records in splits.items()
-        for record in records.records
-        if not record.boxes
+        (split, table.names[int(i)])
+        for split, table in tables.items()
+        for i in np.flatnonzero(table.counts() == 0)
     ]
     return [
         *finding(
@@ -100,14 +100,10 @@ def emptiness_findings(splits: Splits) -> list[Finding]:
 
 def file_findings(splits: Splits, facts: Facts) -> list[Finding]:
     """Files without pixels, with some of them only, or of another size than annotated."""
+    odd = list(_odd(splits, facts))
 
     def cases(example: Callable[[Record, ImageFacts], str]) -> Cases:
-        every = (
-            (split, example(record, facts[record.image]))
-            for split, records in splits.items()
-            for record in records.records
-            if record.image in facts
-        )
+        every = ((split, example(record, found)) for split, record, found in odd)
         return [(split, text) for split, text in every if text]
 
     flawed = [
@@ -152,6 +148,19 @@ def file_findings(splits: Splits, facts: Facts) -> list[Finding]:
     ]
 
 
+def _odd(splits: Splits, facts: Facts) -> Iterator[tuple[str, Record, ImageFacts]]:
+    """The images of which something has to be told."""
+    for split, records in splits.items():
+        table = RecordTable.of(records.records)
+        for i, said in enumerate(table.sizes.tolist()):
+            found = facts.get(table.image(i))
+            if found is None:
+                continue
+            other = tuple(said) not in ((0, 0), found.size)
+            if found.flaw or other or found.grey or not found.complete or found.bits is not None:
+                yield split, table[i], found
+
+
 def _flawed(record: Record, facts: ImageFacts) -> str:
     return f"{record.image} {facts.why}".rstrip()
 
@@ -185,22 +194,24 @@ def copy_findings(splits: Splits, facts: Facts | None = None) -> list[Finding]:
 
     With facts, images are the same if their files are, byte by byte; without, if it is one file.
     """
-    groups: defaultdict[Hashable, list[tuple[str, Record]]] = defaultdict(list)
-    for split, records in splits.items():
-        for record in records.records:
-            groups[_identity(record, facts)].append((split, record))
+    tables = {split: RecordTable.of(records.records) for split, records in splits.items()}
+    groups: defaultdict[Hashable, list[tuple[str, int]]] = defaultdict(list)
+    for split, table in tables.items():
+        for i in range(len(table)):
+            groups[_identity(table.image(i), facts)].append((split, i))
     shared: Cases = []
     repeated: Cases = []
     for group in groups.values():
         if len(group) == 1:
             continue
-        first: dict[str, Record] = {}
-        for split, record in group:
-            first.setdefault(split, record)
-            if record is not first[split]:
-                repeated.append((split, _repeat(split, record, first[split])))
+        first: dict[str, int] = {}
+        for split, i in group:
+            first.setdefault(split, i)
+            if i != first[split]:
+                table = tables[split]
+                repeated.append((split, _repeat(split, table[i], table[first[split]])))
         if len(first) > 1:
-            places = [f"{record.name} in {split}" for split, record in first.items()]
+            places = [f"{tables[split].names[i]} in {split}" for split, i in first.items()]
             shared.append((" and ".join(first), " = ".join(places)))
     return [
         *finding(
@@ -218,9 +229,9 @@ def copy_findings(splits: Splits, facts: Facts | None = None) -> list[Finding]:
     ]
 
 
-def _identity(record: Record, facts: Facts | None) -> Hashable:
-    found = facts.get(record.image) if facts else None
-    return (found.digest if found else "") or str(record.image)
+def _identity(image: Path, facts: Facts | None) -> Hashable:
+    found = facts.get(image) if facts else None
+    return (found.digest if found else "") or str(image)
 
 
 def _repeat(split: str, record: Record, first: Record) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from yolox.data.datasets.records import RecordSet
+from yolox.data.datasets.tables import RecordTable
 from yolox.data.doctor.report import Finding, finding
 from yolox.data.doctor.spelling import fold_name, nearest, pairs_alike
 
@@ -24,10 +27,14 @@ def listed_classes(
 
 def count_objects(records_by_split: Mapping[str, RecordSet]) -> dict[str, Counter[str]]:
     """Objects of each class by split."""
-    return {
-        split: Counter(name for record in records.records for name in record.names)
-        for split, records in records_by_split.items()
-    }
+    counts: dict[str, Counter[str]] = {}
+    for split, records in records_by_split.items():
+        table = RecordTable.of(records.records)
+        codes, first, numbers = np.unique(table.classes, return_index=True, return_counts=True)
+        counts[split] = Counter(
+            {table.class_names[codes[i]]: int(numbers[i]) for i in np.argsort(first)}
+        )
+    return counts
 
 
 def label_findings(counts: Counts, listed: Sequence[str] | None) -> list[Finding]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from yolox.data.datasets.records import RecordSet
+import numpy as np
+
+from yolox.data.datasets.records import Record, RecordSet
+from yolox.data.datasets.tables import RecordTable
 from yolox.data.doctor.report import Finding, finding
 
 _COCO_LIMIT = 100  # detections of a class in an image
@@ -24,7 +27,7 @@ def number_findings(
     crowded = [
         (split, f"{record.name}: {number:,} {name!r}")
         for split in others or [train]
-        for record in records_by_split[split].records
+        for record in _full(records_by_split[split])
         for name, number in Counter(record.names).items()
         if number > _COCO_LIMIT
     ]
@@ -40,8 +43,15 @@ def number_findings(
     ]
 
 
+def _full(records: RecordSet) -> Iterator[Record]:
+    """The images that can have more objects of a class than COCO's rule looks at."""
+    table = RecordTable.of(records.records)
+    return (table[int(i)] for i in np.flatnonzero(table.counts() > _COCO_LIMIT))
+
+
 def _cut(split: str, records: RecordSet, max_labels: int) -> list[Finding]:
-    numbers = {record.name: len(record.names) for record in records.records}
+    table = RecordTable.of(records.records)
+    numbers = dict(zip(table.names, table.counts().tolist(), strict=True))
     cut = sum(max(number - max_labels, 0) for number in numbers.values())
     return finding(
         "warning",
