@@ -18,7 +18,7 @@ from tests.ultralytics.helpers import NAMES, SIDE
 from yolox.bench.guest import Guest
 from yolox.export import open_exported
 from yolox.jobs.report.collect import ReportSettings, gather_report
-from yolox.tools import bench, compare, report
+from yolox.tools import bench, compare, demo, report
 from yolox.tools.guests import read_guests
 from yolox.ultralytics.exported import ExportedDetector, file_of, metadata_of, predictions
 from yolox.utils.errors import UserError
@@ -186,5 +186,15 @@ def test_exports_that_cannot_be_measured_are_told(
             copy.writestr(name, content)
     with pytest.raises(UserError, match="was not run"):
         read(evil).network()
-    with pytest.raises(UserError, match="does not say how it is to be run"):
-        open_exported(exported["torchscript"])
+
+
+def test_other_commands_say_what_takes_an_export_of_theirs(
+    exported: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in map(file_of, exported.values()):
+        with pytest.raises(UserError, match=r"by Ultralytics: .* `yolox\.jobs\.report`"):
+            open_exported(path)
+    assert command(demo.main, "-c", exported["onnx"], "photos") == 1
+    err = capsys.readouterr().err
+    assert "bench.py measures its speed" in err
+    assert "report.py its AP" in err

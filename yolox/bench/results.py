@@ -11,6 +11,7 @@ from rich.table import Table
 
 from yolox.bench.memory import Memory
 from yolox.bench.run import Measurement
+from yolox.utils.printable import threads_of
 from yolox.utils.timing import spread
 
 
@@ -58,7 +59,7 @@ class Result:
     def case(self) -> str:
         """Runtime, device or threads, and batch as a person says it."""
         m = self.measurement
-        threads = f"{m.threads} thread{'' if m.threads == 1 else 's'}"
+        threads = threads_of(m.threads)
         return f"{self.runtime}, {f'{threads}, ' if m.device == 'cpu' else ''}batch {m.batch}"
 
     @property

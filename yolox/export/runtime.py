@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from yolox.utils.documents import DocumentError, parse_json
 from yolox.utils.errors import UserError
 
 FILE_SUFFIXES = tuple(suffixes[0] for suffixes in SUFFIXES.values())
+# What Ultralytics' exporter writes into a file or beside it, in protobuf, JSON and YAML.
+_ULTRALYTICS = re.compile(rb"author\W{1,4}Ultralytics")
 
 
 def tell_program(path: Path) -> None:
@@ -71,6 +74,7 @@ def open_exported(
     path = Path(path)
     if not is_exported(path):
         raise ExportError(f"{path}: expected an exported file, {' or '.join(FILE_SUFFIXES)}")
+    _refuse_ultralytics(path)
     require_parts(path)
     able = runtimes_of(path.suffix)
     runtime = runtime or able[0]
@@ -107,6 +111,17 @@ def _reason(error: Exception, path: Path) -> str:
         (onnx,) = optional_packages("onnx")
         return f"it lacks {with_layers(ops, onnx.load(path).graph)}"
     return cause_of(error)
+
+
+def _refuse_ultralytics(path: Path) -> None:
+    beside = [path.with_name("metadata.yaml")] if path.suffix in (".xml", ".param") else []
+    for file in (path, *beside):
+        if file.is_file() and _ULTRALYTICS.search(file.read_bytes()):
+            raise ExportError(
+                f"{path} was exported by Ultralytics: `yolox.jobs.measure` measures its speed, "
+                "`yolox.jobs.report` its AP; to detect with it, use their own program (yolo "
+                "predict)"
+            )
 
 
 def _open_ncnn(path: Path, threads: int | None) -> Session:

@@ -25,6 +25,7 @@ from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import short_names
 from yolox.utils.model_utils import count_macs, count_params
+from yolox.utils.printable import threads_of
 
 _NO_GUESTS: Mapping[Path, Guest] = MappingProxyType({})
 
@@ -139,7 +140,7 @@ def compare(
             names, models, times, results or [None] * len(models), strict=True
         )
     ]
-    where = f"{torch.get_num_threads()} threads" if place.type == "cpu" else device_name(place)
+    where = threads_of(torch.get_num_threads()) if place.type == "cpu" else device_name(place)
     return Comparison(
         rows=tuple(rows),
         differences=tuple(paired_differences(found, paired)) if paired else (),

@@ -50,6 +50,7 @@ from yolox.utils.device import CPU, device_name, driver_version
 from yolox.utils.errors import UserError
 from yolox.utils.files import require_writable
 from yolox.utils.model_utils import fuse_model
+from yolox.utils.printable import threads_of
 from yolox.utils.scratch import scratch_folder
 from yolox.utils.threads import own_threads, set_threads
 from yolox.utils.timing import interleave
@@ -274,7 +275,7 @@ def plan_for_clock(
     chosen = select_groups(groups, config)
     with scratch_folder() as folder:
         clock = make_clock(folder)
-        where = _shown(settings) or f"{settings.threads} threads"
+        where = _shown(settings) or threads_of(settings.threads)
         logger.info(f"measuring the model in {version}, {where}")
         parent = clock.open(model)
         (today,) = clock.time([parent])

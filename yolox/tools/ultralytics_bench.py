@@ -11,6 +11,7 @@ from yolox.tools.flags.ultralytics_bench import make_parser
 from yolox.ultralytics.installed import begin_safely
 from yolox.utils.errors import UserError
 from yolox.utils.files import short_names
+from yolox.utils.printable import threads_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     labels = short_names(args.files)
     rows = compare_files(models, args.files, labels, (side, side), settings, args.data)
-    title = f"{side} × {side}, latency in {settings.version}, {settings.threads} threads"
+    title = f"{side} × {side}, latency in {settings.version}, {threads_of(settings.threads)}"
     cli.console().print(comparison_table(rows, title))
 
 

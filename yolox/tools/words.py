@@ -23,6 +23,7 @@ FUNCTIONS = {
     "yolox.data.convert": "convert_dota",
     "yolox.exp.follow.with_names": "prunmodel --mode save -o named.pth class_names NAME,NAME,…",
     "yolox.jobs.measure": "bench",
+    "yolox.jobs.report": "report",
     "yolox.pruning.trace_groups": "prunmodel --mode list",
     "yolox.prune": "prunmodel",
     "yolox.ultralytics.PrunedTrainer": "ultralytics_train",

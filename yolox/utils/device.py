@@ -20,6 +20,7 @@ from loguru import logger
 from yolox.utils.choices import PRECISIONS
 from yolox.utils.cores import processor
 from yolox.utils.errors import UserError
+from yolox.utils.printable import threads_of
 
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _NVIDIA_FILE = Path("/proc/driver/nvidia/version")
@@ -233,7 +234,7 @@ def _text_of(path: Path) -> str:
 
 def machine(device: torch.device = CPU) -> str:
     """What a time was measured on: processor, threads, versions; the accelerator before them."""
-    own = f"{processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+    own = f"{processor()}, {threads_of(torch.get_num_threads())}, PyTorch {torch.__version__}"
     return own if device.type == "cpu" else f"{device_name(device)}, {own}"
 
 

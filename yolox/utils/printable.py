@@ -28,6 +28,11 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+def threads_of(number: int) -> str:
+    """How many threads, in words: ``1 thread``, ``2 threads``."""
+    return f"{number} thread{'' if number == 1 else 's'}"
+
+
 def _is_hidden(char: str, keep: str) -> bool:
     return (
         char not in keep

@@ -13,6 +13,7 @@ from yolox.bench.plan import files_digest
 from yolox.jobs.report.commands import read_object, text_of
 from yolox.report import Latency, ModelRow
 from yolox.utils.errors import UserError
+from yolox.utils.printable import threads_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ def _setting(row: dict[str, Any]) -> str:
     arithmetic = str(row["precision"]).partition(", run in ")[2]
     runtime = f"{row['runtime']} in {arithmetic}" if arithmetic else str(row["runtime"])
     place = str(row.get("device", "cpu"))
-    words = [runtime, f"{threads} thread{'' if threads == 1 else 's'}"]
+    words = [runtime, threads_of(threads)]
     if place != "cpu":
         words = [f"{runtime} on {place}"]
     return ", ".join(words + ([f"batch {batch}"] if batch > 1 else []))

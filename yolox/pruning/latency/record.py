@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from yolox.pruning.config import LatencyTarget
 from yolox.pruning.latency.plan import LATENCY_TOLERANCE, Attempt
+from yolox.utils.printable import threads_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +37,7 @@ class LatencyRecord:
     @property
     def setting(self) -> str:
         """What it was measured in."""
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"{self.runtime}, {self.place or threads}"
+        return f"{self.runtime}, {self.place or threads_of(self.threads)}"
 
     @property
     def met(self) -> bool:
