@@ -139,7 +139,8 @@ def prune(
         output: file to write; ``pruned.pth`` beside the checkpoint by default.
         plan: a plan, or its file, to carry out instead of making a new one.
         images: number of training images used for scores.
-        overwrite: whether to replace a file that was pruned from another checkpoint.
+        overwrite: whether to replace a file that was pruned from another checkpoint, or with
+            other settings.
         evaluate: whether to measure AP before and after, on the Exp's evaluation images.
         time_it: whether to measure the latency before and after.
         runtime: runtime to measure in: onnxruntime, openvino, ncnn or torch.
@@ -199,6 +200,8 @@ def prune(
             latency=latency,
             device=device,
         )
+    if not overwrite:
+        job.require_own_request()
     with claimed(target.parent, PruningError, name=target.name):
         return job.run()
 

@@ -227,14 +227,14 @@ def test_a_compiler_that_fails_is_told_in_one_line(
     assert "No working C++ compiler found in any of: g++" in str(error.value)
 
 
-@pytest.mark.skipif(not can_measure(), reason="only Linux tells a process's peak memory")
+@pytest.mark.skipif(not can_measure(), reason="only Linux reports a process's peak memory")
 def test_memory_of_a_case_holds_its_input_but_not_what_was_there_before(checkpoint: Path) -> None:
     memory = measure_memory(case(checkpoint, "torch", batch=16, size=(256, 256)))
     assert memory.added > 16 * 3 * 256 * 256 * 4
     assert memory.peak > memory.added + 50e6  # Python and PyTorch
 
 
-@pytest.mark.skipif(not can_measure(), reason="only Linux tells a process's peak memory")
+@pytest.mark.skipif(not can_measure(), reason="only Linux reports a process's peak memory")
 def test_memory_of_what_cannot_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"memory of gone\.pth on torch: no checkpoint at"):
         measure_memory(case(tmp_path / "gone.pth", "torch"))

@@ -12,7 +12,7 @@ from tests.runs import command, error_lines, read, tree
 from yolox.exp import Exp, get_exp
 from yolox.jobs.prune import require_own
 from yolox.models import load_model
-from yolox.pruning import PruningError
+from yolox.pruning import PruningError, PruningPlan
 from yolox.tools import prunmodel, train
 from yolox.utils.checkpoint import save_checkpoint
 
@@ -33,7 +33,7 @@ def test_a_pruned_file_of_another_source_is_kept(
     line = (*CUT, "-f", own_exp, "-c", latest, "-o", output)
     assert command(prunmodel.main, *line) == 1
     (error,) = error_lines(capsys.readouterr().err)
-    assert f"{output} is there, pruned from {best}, not from {latest} as it is now" in error
+    assert f"{output} already exists, pruned from {best}, not from {latest} as it is now" in error
     assert "as -o, or replace it with --overwrite" in error
     assert tree(tmp_path) == before
     # A second cut of what was pruned already is of the pruned file, not of the first.
@@ -41,6 +41,32 @@ def test_a_pruned_file_of_another_source_is_kept(
         require_own(output, output, load_model(output))
     assert command(prunmodel.main, *line, "--overwrite") == 0
     assert read(output)["pruning"][-1]["source"] == str(latest)
+
+
+def test_a_pruned_file_of_other_settings_is_kept(
+    own_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best, output = trained / "best_ckpt.pth", tmp_path / "pruned.pth"
+    line = (*CUT, "-f", own_exp, "-c", best, "-o", output)
+    for _ in range(2):  # the very same may be repeated
+        assert command(prunmodel.main, *line, "--target", "macs=0.8") == 0
+    before = tree(tmp_path)
+    capsys.readouterr()
+    assert command(prunmodel.main, *line, "--target", "macs=0.7", "--ignore", "head.*") == 1
+    (error,) = error_lines(capsys.readouterr().err)
+    assert f"{output} already exists, pruned from {best} with another --target, --ignore: " in error
+    options = {"importance": "l1", "time_it": False, "target": "macs=0.7"}
+    with pytest.raises(PruningError, match=r"with another `target`.* `overwrite=True`"):
+        yolox.prune(best, output=output, **options)
+    assert tree(tmp_path) == before
+    plan = output.with_name("other.plan.json")
+    other = PruningPlan.load(output.with_suffix(".plan.json"))
+    other.removed.popitem()
+    other.save(plan)
+    assert command(prunmodel.main, *line, "--plan", plan) == 1
+    assert "with another --plan: " in capsys.readouterr().err
+    assert command(prunmodel.main, *line, "--target", "macs=0.7", "--overwrite") == 0
+    assert read(output)["pruning"][0]["plan"]["config"]["target"] == "macs=0.7"
 
 
 def test_a_file_that_is_no_pruned_one_is_kept(trained: Path, tmp_path: Path) -> None:

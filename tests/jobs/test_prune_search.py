@@ -38,7 +38,7 @@ def test_a_search_meets_the_budget_and_goes_on_where_it_stopped(
     record = tmp_path / "a.search.json"
     assert json.loads(record.read_text())["progress"]["tried"] == 3
     assert prune(tiny_exp, best, outputs[0], *budget, "--search", 5) == 0
-    assert "the search goes on after 3 moves" in capsys.readouterr().err
+    assert "the search continues after 3 moves" in capsys.readouterr().err
     assert prune(tiny_exp, best, outputs[1], *budget, "--search", 5) == 0
     assert record.read_text() == (tmp_path / "b.search.json").read_text()
     plans = [PruningPlan.load(path.with_suffix(".plan.json")) for path in outputs]

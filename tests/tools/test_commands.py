@@ -270,7 +270,7 @@ def test_compare_says_which_differences_are_real(
     assert "95 % of 20 draws of the evaluation images" in log
     assert command(compare.main, *args, "--paired", "-f", tiny_exp) == 1
     (error,) = error_lines(capsys.readouterr().err)
-    assert "--paired draws the evaluation images anew, and 3 of them tell next to nothing" in error
+    assert "--paired resamples the evaluation images, and 3 are too few" in error
 
 
 def test_demo_draws_and_leaves_its_input_alone(

@@ -171,8 +171,8 @@ def test_exports_that_cannot_be_measured_are_told(
     for wrong, text in (
         ({"task": "segment"}, "is for segment"),
         ({"channels": 1}, "in 1 channels"),
-        ({"names": {0: "a", "b": "c"}}, "says of itself is wrong"),
-        ({"imgsz": [640]}, "says of itself is wrong"),
+        ({"names": {0: "a", "b": "c"}}, "metadata are wrong"),
+        ({"imgsz": [640]}, "metadata are wrong"),
     ):
         with pytest.raises(UserError, match=text):
             ExportedDetector(path, {**facts, **wrong})

@@ -194,18 +194,27 @@ def test_prune_replaces_only_what_it_cut_from_the_same_model(
         assert command(ultralytics_prune.main, *args, "-o", output) == 0
     cut = torch.load(output, weights_only=False)
     trained, other = tmp_path / "trained.pt", tmp_path / "other.pt"
-    torch.save(cut | {"train_results": {}}, trained)
+    del cut["pruned_from_sha256"]  # which their trainer does not write
+    torch.save(cut, trained)
     shutil.copy(whole, other)
     for path in (trained, other):
         before = path.read_bytes()
         capsys.readouterr()
         assert command(ultralytics_prune.main, *args, "-o", path) == 1
         (line,) = error_lines(capsys.readouterr().err)
-        assert f"{path} is there" in line
+        assert f"{path} already exists" in line
         assert "--overwrite" in line
         assert path.read_bytes() == before
     assert command(ultralytics_prune.main, *args, "-o", other, "--overwrite") == 0
     assert adapter.is_pruned(adapter.read_detector(other))
+    less = (whole, "--target", "macs=0.9", *FAST, "-o", output)
+    assert command(ultralytics_prune.main, *less) == 1
+    (line,) = error_lines(capsys.readouterr().err)
+    assert f"{output} already exists, pruned from {whole} with another --target" in line
+    assert command(ultralytics_prune.main, *less, "--overwrite") == 0
+    adapter.save_detector(adapter.read_detector(whole), tmp_path / "base.pt")  # of another date
+    assert command(ultralytics_prune.main, tmp_path / "base.pt", *less[1:]) == 1
+    assert f"was not pruned from {tmp_path / 'base.pt'} as it is" in capsys.readouterr().err
 
 
 def test_flags_in_place_of_their_settings_are_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -146,7 +146,7 @@ class ExportInfo:
             info = cls(**facts)
             problems = info._problems()
         if problems:
-            raise ExportError(f"{where}: what it says of itself is wrong: {'; '.join(problems)}")
+            raise ExportError(f"{where}: its metadata are wrong: {'; '.join(problems)}")
         return info
 
     def _problems(self) -> list[str]:

@@ -144,6 +144,6 @@ def _facts(document: bytes, path: Path) -> dict[str, str]:
         value = parse_json(document)
     except DocumentError as error:
         raise ExportError(
-            f"{path}: what it says of itself cannot be read ({error}): export the checkpoint again"
+            f"{path}: its metadata cannot be read ({error}): export the checkpoint again"
         ) from None
     return value if isinstance(value, dict) else {}

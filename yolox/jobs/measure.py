@@ -190,7 +190,7 @@ def _with_memory(
     results: Sequence[Result], ready: Sequence[tuple[Subject, Case]], notes: list[str]
 ) -> list[Result]:
     if not can_measure():
-        notes.append("memory was not measured: only Linux tells a process's peak")
+        notes.append("memory was not measured: only Linux reports a process's peak")
         return list(results)
     measured = []
     for result, (subject, case) in track(list(zip(results, ready, strict=True)), "Memory"):

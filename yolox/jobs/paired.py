@@ -84,8 +84,8 @@ def paired_differences(found: Sequence[Found], draws: int, *, seed: int = 0) -> 
     samples = first.evaluator.dataset.samples
     if len(samples) < FEWEST_IMAGES:
         raise UserError(
-            f"`paired` draws the evaluation images anew, and {len(samples)} of them tell next to "
-            f"nothing: it takes {FEWEST_IMAGES} images or more"
+            f"`paired` resamples the evaluation images, and {len(samples)} are too few: it needs "
+            f"{FEWEST_IMAGES} or more"
         )
     names = first.evaluator.dataset.class_names
     aps_MR = ap_draws(

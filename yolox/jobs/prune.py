@@ -186,6 +186,16 @@ class PruneJob(PruneRun):
         """See `PruneRun`."""
         return time_models(self.loaded, pruned, settings)
 
+    def require_own_request(self) -> None:
+        """Refuse to replace a file that this source was pruned to with other settings.
+
+        Raises:
+            PruningError: see `PruneRun.require_repeat`.
+        """
+        if self.output.exists():
+            entry = load_model(self.output).pruning[-1]
+            self.require_repeat(PruningPlan.from_dict(entry["plan"]))
+
     def file_of(
         self, result: PruneResult, record: PruneRecord
     ) -> tuple[int, Callable[[Path], object]]:
@@ -297,8 +307,8 @@ def require_own(output: Path, source: Path, loaded: LoadedModel, *, steps: int =
     if origin != file_digest(source):
         what = f"pruned from {entries[-1].get('source')}" if entries else "another file"
         raise PruningError(
-            f"{output} is there, {what}, not from {source} as it is now: name another file as "
-            "`output`, or replace it with `overwrite=True`"
+            f"{output} already exists, {what}, not from {source} as it is now: name another file "
+            "as `output`, or replace it with `overwrite=True`"
         )
 
 

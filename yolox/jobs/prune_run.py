@@ -167,6 +167,30 @@ class PruneRun(ABC):
         )
         return self._write(result, record)
 
+    def require_repeat(self, carried_out: PruningPlan) -> None:
+        """Refuse to replace what this source was pruned to by another request.
+
+        Args:
+            carried_out: the plan of the file that is to be replaced.
+
+        Raises:
+            PruningError: it was made with other settings, or is another one than `plan`.
+        """
+        if self.plan is not None:
+            differ = ["plan"] if carried_out.removed != self.plan.removed else []
+        else:
+            free = {"search"}  # more moves are added to those that were tried
+            if self.config.target_kind() == "latency":
+                free.add("round_to")  # as the runtime has it
+            asked, made = self.config.to_dict(), carried_out.config
+            differ = [key for key in asked if key not in free and asked[key] != made.get(key)]
+        if differ:
+            names = ", ".join(f"`{name}`" for name in differ)
+            raise PruningError(
+                f"{self.output} already exists, pruned from {self.source} with another {names}: "
+                "name another file as `output`, or replace it with `overwrite=True`"
+            )
+
     def write_plan(self, on_hint: OnHint | None = None) -> None:
         """Write the plan alone, beside where the result would go."""
         plan, timing = self.make_plan(on_hint)

@@ -107,8 +107,6 @@ def _earlier(record: Path, mark: str) -> Progress | None:
             return None
         progress = Progress.from_dict(content["progress"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PruningError(
-            f"{record} is no record of a search that can go on: delete it"
-        ) from error
-    logger.info(f"the search goes on after {progress.tried} moves, by {record}")
+        raise PruningError(f"{record} is not the record of such a search: delete it") from error
+    logger.info(f"the search continues after {progress.tried} moves, by {record}")
     return progress

@@ -104,7 +104,7 @@ def load_model(path: str | Path) -> LoadedModel:
     """
     content = load_checkpoint(path)
     for check in (_PLAIN, _CONTENT):  # first whether it can be walked through at all
-        require(content, check, f"{path}: what it says of its model is wrong", CheckpointError)
+        require(content, check, f"{path}: its description of the model is wrong", CheckpointError)
     state = content["model"]
     try:
         spec = ModelSpec.from_dict(content["spec"]) if "spec" in content else infer_spec(state)
@@ -115,7 +115,7 @@ def load_model(path: str | Path) -> LoadedModel:
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: what it says of its model is wrong: {error}") from error
+        raise CheckpointError(f"{path}: its description of the model is wrong: {error}") from error
     problems = _differences(model, state)
     if problems:
         raise CheckpointError(

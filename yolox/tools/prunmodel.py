@@ -134,8 +134,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         output = args.output or folder / "whole_model.pth"
         if output.is_file() and not (args.overwrite or _is_saved(output, loaded)):
             raise PruningError(
-                f"{output} is there, and does not hold this model: name another file as `output`, "
-                "or replace it with `overwrite=True`"
+                f"{output} already exists, and does not hold this model: name another file as "
+                "`output`, or replace it with `overwrite=True`"
             )
         save_whole_model(loaded, output)
         logger.info(f"whole model ({count_params(loaded.model):,} parameters) in {output}")
@@ -170,6 +170,8 @@ def _prune(
     if args.dry_run:
         job.write_plan(show_hint)
         return
+    if args.steps == 1 and not args.overwrite:  # steps record in their folder what was asked for
+        job.require_own_request()
     if args.steps > 1:  # what trains takes a second to import, which one cut does not need
         from yolox.core import make_fabric
         from yolox.jobs.prune_steps import prune_in_steps

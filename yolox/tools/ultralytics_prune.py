@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Only now: all of these import Ultralytics.
     from yolox.ultralytics.data import average_precision, calibrate
     from yolox.ultralytics.detector import Detector, trained_side
-    from yolox.ultralytics.files import is_cut_of, read_detector
+    from yolox.ultralytics.files import plan_from, read_detector
     from yolox.ultralytics.job import DetectorJob
 
     model = read_detector(args.model)
@@ -46,11 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     output = args.output or args.model.with_name(f"{args.model.stem}_pruned.pt")
     _require_output(output, args.model)
-    if not (args.overwrite or args.dry_run) and output.exists() and not is_cut_of(output, model):
-        raise PruningError(
-            f"{output} is there, and was not pruned from {args.model}, or trained since: name "
-            "another file as `output`, or replace it with `overwrite=True`"
-        )
+    there = None
+    if output.exists() and not (args.overwrite or args.dry_run):
+        there = plan_from(output, args.model)
+        if there is None:
+            raise PruningError(
+                f"{output} already exists, and was not pruned from {args.model} as it is now, or "
+                "trained since: name another file as `output`, or replace it with `overwrite=True`"
+            )
     with claimed(output.parent, PruningError, name=output.name):
         config, calibration = calibrate(
             model, args.data, config, args.images, side, scores=args.plan is None
@@ -78,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.dry_run:
             job.write_plan(show_hint)
             return
+        if there:
+            job.require_repeat(there)
         show(job.run(show_hint))
     _tell_next(args, output)
 

@@ -128,8 +128,7 @@ class ExportedDetector(Guest):
             quantized = arguments.get("quantize")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ExportError(
-                f"{path}: what it says of itself is wrong ({printable(repr(error))}): export the "
-                "model again"
+                f"{path}: its metadata are wrong ({printable(repr(error))}): export the model again"
             ) from error
         self.precision = {"16": "fp16", "8": "int8"}.get(str(quantized), "fp32")
 

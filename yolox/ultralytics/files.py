@@ -25,7 +25,7 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from yolox.pruning import PruningError, PruningPlan
 from yolox.ultralytics.messages import cause_of
-from yolox.utils.checkpoint import allowed_globals_aside
+from yolox.utils.checkpoint import allowed_globals_aside, file_digest
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
 from yolox.utils.printable import printable
@@ -38,8 +38,9 @@ PLANS = "pruned"  # key of a pruned model's YAML: the plans, the first cut first
 SPARSITY = "sparsity"  # key of a YAML: the settings of the run that wrote the file
 _BUILT = ("backbone", "head")
 _SHOWN = 3  # names in a message
-# What is in a file that was pruned and not trained since; their trainer adds more.
-_CUT = {"epoch", "model", "train_args", "date", "version", "license"}
+# Key of a file that was pruned and not trained since, which their trainer leaves out: the digest
+# of the file that it was pruned from.
+SOURCE = "pruned_from_sha256"
 # What their loader takes beside their own classes and PyTorch's.
 _PLAIN = ("torch.", "ultralytics.", "numpy.", "pathlib.", "builtins.getattr", "collections.")
 _ACTIVATION = re.compile(r"(torch\.)?nn\.\w+\([\w\s=.,+-]*\)")
@@ -107,14 +108,20 @@ def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, Any]]:
     return model, checkpoint
 
 
-def is_cut_of(path: str | Path, model: Any) -> bool:
-    """Whether a file holds what a model was pruned to, and was not trained since."""
+def plan_from(path: str | Path, source: str | Path) -> PruningPlan | None:
+    """The plan that turned `source` into a file; None of a file that was made or changed otherwise.
+
+    Args:
+        path: of a file that is there.
+        source: of the model that it may have been pruned from.
+    """
     try:
         there, content = read_checkpoint(path)
     except UserError:
-        return False
-    before, after = ([p.to_dict() for p in plans_of(found)] for found in (model, there))
-    return after[:-1] == before and len(after) > len(before) and content.keys() == _CUT
+        return None
+    if not is_pruned(there) or content.get(SOURCE) != file_digest(Path(source)):
+        return None
+    return plans_of(there)[-1]
 
 
 def save_detector(model: Any, path: str | Path) -> None:

@@ -18,7 +18,8 @@ from yolox.pruning.importance import Scorer
 from yolox.ultralytics.clock import DetectorClock, layers_of
 from yolox.ultralytics.data import CalibrationImages
 from yolox.ultralytics.detector import Detector, detector_scorer
-from yolox.ultralytics.files import content_of
+from yolox.ultralytics.files import SOURCE, content_of
+from yolox.utils.checkpoint import file_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ class DetectorJob(PruneRun):
         self, result: PruneResult, record: PruneRecord
     ) -> tuple[int, Callable[[Path], object]]:
         """See `PruneRun`."""
-        content = content_of(result.model)
+        content = content_of(result.model) | {SOURCE: file_digest(self.source)}
         return 2 * record.report.params[1], partial(torch.save, content)  # half precision
 
     def _scorer(self) -> Scorer:

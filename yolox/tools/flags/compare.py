@@ -44,8 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
         const=PAIRED_DRAWS,
         metavar="DRAWS",
         help=(
-            "say which differences in AP from the first are real: draw the evaluation images anew "
-            f"this often, {PAIRED_DRAWS} without a number (default: do not)"
+            "say which differences in AP from the first are real: resample the evaluation images "
+            f"this many times, {PAIRED_DRAWS} times if no number is given (default: do not)"
         ),
     )
     parts.add_device(parser)

@@ -46,7 +46,10 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--overwrite",
         action="store_true",
-        help="replace a file that holds another model or was pruned from one (default: refuse)",
+        help=(
+            "replace a file that was pruned with other settings or from another model, or that "
+            "holds another one (default: refuse)"
+        ),
     )
 
     add = add_pruning(parser).add_argument

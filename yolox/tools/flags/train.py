@@ -41,8 +41,8 @@ def make_parser() -> argparse.ArgumentParser:
         default=SAVE_EVERY,
         metavar="MINUTES",
         help=(
-            "save inside an epoch as often, so that a killed run loses no more than that; 0 saves "
-            "after each epoch and where the run is told to stop (default: %(default)g)"
+            "minutes between two saves inside an epoch, the most that a killed run loses; 0 saves "
+            "only after each epoch and when the run is stopped (default: %(default)g)"
         ),
     )
     parser.add_argument(
@@ -71,7 +71,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="write over a finished fine-tuning of another model or with other settings",
+        help=(
+            "write over a finished fine-tuning of another model or with other settings (default: "
+            "refuse)"
+        ),
     )
     parser.add_argument(
         "--control",

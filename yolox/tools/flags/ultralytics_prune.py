@@ -52,7 +52,10 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--overwrite",
         action="store_true",
-        help="replace a file that was not pruned from this model, or trained since",
+        help=(
+            "replace a file that was pruned with other settings or from another model, or trained "
+            "since (default: refuse)"
+        ),
     )
     add("--seed", type=parts.seed, default=0, help="seed of all random choices")
     add_pruning(parser)
