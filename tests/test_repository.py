@@ -52,6 +52,11 @@ def test_tests_run_on_the_oldest_python_that_is_supported() -> None:
     assert versions["python"] == [required[1], "3.13"]
 
 
+def test_the_example_in_cpp_is_compiled_there() -> None:
+    runs = [step.get("run", "") for step in steps(REPO / ".github/workflows/tests.yml")]
+    assert any("libopencv-dev" in run for run in runs)
+
+
 @pytest.mark.parametrize("form", [form for form in FORMS if form.stem != "config"], ids=str)
 def test_forms_have_what_a_form_needs(form: Path) -> None:
     content = read(form)
