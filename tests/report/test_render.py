@@ -83,6 +83,31 @@ def test_without_latency_there_is_neither_column_nor_diagram() -> None:
     assert len(_svgs(html)) == 1 + 4 + 2 + 2 + 1 + 1
 
 
+def test_times_of_other_models_are_not_taken_for_those_of_the_two() -> None:
+    report = full_report()
+    rows = tuple(
+        dataclasses.replace(row, latencies=() if row.role else row.latencies)
+        for row in report.models
+    )
+    assert any(row.latencies for row in rows)
+    html = render(dataclasses.replace(report, models=rows))
+    assert "Not measured: the times are not of" in html
+    assert "give the report the JSON file" not in html
+
+
+def test_the_line_of_a_diagram_is_explained_where_there_is_one() -> None:
+    report = full_report()
+    assert "The dashed line joins" in render(report)
+    (best, *_), costs = report.models, (3, 2, 1)
+    rows = tuple(
+        dataclasses.replace(
+            best, label=str(macs), role=role, macs=macs, ap50_95=0.1 * (4 - macs), latencies=()
+        )
+        for role, macs in zip(("before", "", "after"), costs, strict=True)
+    )
+    assert "The dashed line joins" not in render(dataclasses.replace(report, models=rows))
+
+
 def test_hostile_names_are_text() -> None:
     page = Page(render(full_report(HOSTILE)))
     assert [tag for tag, _ in page.tags].count("script") == 1
@@ -228,7 +253,7 @@ def test_a_box_beyond_the_picture_is_framed_within_it() -> None:
     pictures = (dataclasses.replace(first, marks=marks), *pair.pictures[1:])
     pairs = (dataclasses.replace(pair, pictures=pictures),)
     html = render(dataclasses.replace(report, pairs=pairs))
-    frame = f'class="dash" x="2" y="2" width="{first.width - 4}" height="21"'
+    frame = f'class="dash" x="2" y="2" width="{first.width - 4}" height="15.5"'
     assert frame in html
 
 

@@ -39,7 +39,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     compared = report.after is not None
-    curves = chosen_curves(report.curves)
+    curves, tradeoffs = chosen_curves(report.curves), _tradeoffs(report)
     content: dict[str, Any] = {
         "report": report,
         "verdict": judge(report),
@@ -50,7 +50,8 @@ def render(report: Report) -> str:
         "ap": ap,
         "marks": _marks,
         "models": model_table(report),
-        "tradeoffs": _tradeoffs(report),
+        "tradeoffs": tradeoffs,
+        "joined": any('class="front"' in chart for chart in tradeoffs),
         "classes": class_table(report.classes, compared=compared),
         "curves": [_drawn(draw_curve(curve)) for curve in curves],
         "left_out": len(report.curves) - len(curves),
@@ -146,9 +147,12 @@ def _marks(shown: Picture, other: str) -> Markup | None:
         return None
     frames = []
     for mark in shown.marks:
+        x1, y1, x2, y2 = mark.box
+        # Inside the box, whose name stands above it; around one that is too small for that.
+        inset = 2.5 if min(x2 - x1, y2 - y1) > 16 else -3
         # A model may put boxes beyond its image.
-        x1, y1 = (max(low - 3, 2) for low in mark.box[:2])
-        x2, y2 = min(mark.box[2] + 3, shown.width - 2), min(mark.box[3] + 3, shown.height - 2)
+        x1, y1 = max(x1 + inset, 2), max(y1 + inset, 2)
+        x2, y2 = min(x2 - inset, shown.width - 2), min(y2 - inset, shown.height - 2)
         width, height = max(x2 - x1, 0), max(y2 - y1, 0)
         for layer in ("halo", "dash"):
             frames.append(element("rect", class_=layer, x=x1, y=y1, width=width, height=height))

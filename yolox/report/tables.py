@@ -98,12 +98,15 @@ def answers(report: Report) -> list[Answer]:
     if report.after is None:
         return []
     sizes, times, accuracies = _sizes(), _times(report), _accuracies()
+    untimed = "give the report the JSON file that yolox bench writes"
+    if report.settings:
+        untimed = f"the times are not of {report.before.label} and {report.after.label}"
     return [
         Answer(question="How much smaller?", tiles=_tiles(report, sizes, "of the {}")),
         Answer(
             question="How much faster?",
             tiles=_tiles(report, times, "{}"),
-            absent="Not measured: give the report the JSON file that yolox bench writes.",
+            absent=f"Not measured: {untimed}.",
         ),
         Answer(
             question="What did it cost?",
