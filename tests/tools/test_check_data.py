@@ -153,3 +153,10 @@ def test_check_data_door_exits_with_its_findings(broken: Path, tmp_path: Path) -
     done = launch("check_data", broken, cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+def test_a_path_beside_a_recipe_is_named_with_a_flag(
+    devkit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(check_data.main, devkit, "-n", "yolox-nano") == 1
+    assert f"with -n or -f the data set is named as --data {devkit}" in _error(capsys)

@@ -95,6 +95,8 @@ def _from_path(args: argparse.Namespace) -> _Patient:
 def _from_exp(args: argparse.Namespace) -> _Patient:
     if args.size:
         raise UserError("--size goes with a PATH: an Exp says its own input_size")
+    if args.opts and Path(args.opts[0]).exists():
+        raise UserError(f"with -n or -f the data set is named as --data {args.opts[0]}")
     exp = cli.load_exp(args)
     return _Patient(
         splits={"train": _records(exp, "train"), "val": _records(exp, "eval")},
