@@ -87,8 +87,8 @@ def make_parser() -> argparse.ArgumentParser:
         const="",
         metavar="DIR",
         help=(
-            "write curves, the confusion matrix and metrics.json into DIR (default: "
-            "eval/CHECKPOINT in the output folder)"
+            "write curves, the confusion matrix and metrics.json into DIR, or into "
+            "eval/CHECKPOINT in the output folder if none is named (default: write none)"
         ),
     )
     output.add_argument(
