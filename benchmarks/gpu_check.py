@@ -185,7 +185,7 @@ class Check:
             seconds=seconds - (time.monotonic() - start),
         )  # fmt: skip
         lines = [line for line in told.splitlines() if "verified:" in line or "latency" in line]
-        return "\n".join(line.partition(" - ")[2] or line for line in lines)
+        return "\n".join(line.partition("INFO")[2].strip() or line for line in lines)
 
     def bench(self, seconds: float) -> str:
         out, target = self.folder / "out", self.folder / "bench.json"

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from yolox.utils import nms as module
+from yolox.utils import nms_cpu
 from yolox.utils.boxes import postprocess
 from yolox.utils.nms import batched_nms
 
@@ -83,10 +84,12 @@ def on_an_accelerator(suppress, boxes, scores, classes, threshold):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_every_way_keeps_the_same_boxes(monkeypatch, seed, dtype):
-    for name, small in {
-        "_FIRST_BLOCK": 32, "_PAIRS": 100, "_BLOCK": 48, "_ACCELERATOR_PAIRS": 500,
-    }.items():  # fmt: skip
+    for name, small in {"_BLOCK": 48, "_ACCELERATOR_PAIRS": 500}.items():
         monkeypatch.setattr(module, name, small)
+    for name, small in {
+        "_FIRST_BLOCK": 32, "_PAIRS": 100, "_DENSE_BLOCK": 16, "_MOST_DENSE": 32,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(nms_cpu, name, small)
     boxes, scores, classes = crowd(seed, dtype=dtype)
     for threshold in (0.0, 0.45, 1.0, an_iou(boxes)):
         for labels in (classes, np.zeros_like(classes), classes * 1.5 - 2):
@@ -95,6 +98,47 @@ def test_every_way_keeps_the_same_boxes(monkeypatch, seed, dtype):
             assert batched_nms(*case, threshold).tolist() == expected
             case = [boxes, scores, labels, threshold]
             assert on_an_accelerator(module._kept_on_device, *case) == sorted(expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("more", [[], [np.nan, -np.nan], [np.inf, -np.inf, -0.0, 0.0, 1e-40]])
+def test_ranks_are_those_of_a_stable_sort(dtype, more):
+    values = np.round(np.random.default_rng(0).normal(0, 2, 300), 1)
+    with np.errstate(invalid="ignore"):
+        values = np.concatenate([more, values, more, values[:50], [-0.0, 0.0]]).astype(dtype)
+    expected = np.argsort(-values, kind="stable")
+    np.testing.assert_array_equal(nms_cpu.ranked(values), expected)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize("spread", [1, 20], ids=["crowded", "spread"])
+def test_crowds_and_spread_boxes_of_any_number(monkeypatch, spread, odd):
+    used = set()
+    for name in ("_kept_of_crowds", "_kept_by_pairs"):
+        own = getattr(nms_cpu, name)
+
+        def spied(*args, own=own, name=name):
+            used.add(name)
+            return own(*args)
+
+        monkeypatch.setattr(nms_cpu, name, spied)
+    boxes, scores, classes = crowd(5, 700)
+    boxes[:, 2:] += 40  # of which few are kept
+    boxes += spread * np.random.default_rng(1).uniform(0, 100, (700, 1)).astype(np.float32)
+    boxes[7], boxes[50, 2], boxes[90, 1:3] = odd, odd, -odd
+    with np.errstate(all="ignore"):
+        expected = by_the_book(boxes, scores, classes, 0.3)
+    case = [torch.from_numpy(array) for array in (boxes, scores, classes)]
+    assert batched_nms(*case, 0.3).tolist() == expected
+    assert ("_kept_by_pairs" in used) == (spread > 1)
+
+
+def test_classes_of_very_different_sizes():
+    boxes, scores, classes = crowd(6, 600)
+    classes[:] = np.where(np.arange(600) < 60, np.arange(600), 60)
+    expected = by_the_book(boxes, scores, classes, 0.45)
+    case = [torch.from_numpy(array) for array in (boxes, scores, classes)]
+    assert batched_nms(*case, 0.45).tolist() == expected
 
 
 def test_the_kernel_decides_only_what_rounding_cannot():

@@ -3,10 +3,10 @@
 Which boxes are kept is the same to the bit everywhere: each way computes the same float operations,
 one after the other, and compares ``inter > threshold × union`` without a division.
 
-On a CPU only pairs that meet along x are looked at. They are found by sorting, of all classes at
-once. On an accelerator all pairs of a block are. What greedy suppression keeps is the fixed point
-of "kept unless a kept one before it overlaps" (Cluster-NMS, Zheng et al. 2020,
-https://arxiv.org/abs/2005.03572). On CUDA torchvision's kernel is asked first where it is there.
+What greedy suppression keeps is the fixed point of "kept unless a kept one before it overlaps"
+(Cluster-NMS, Zheng et al. 2020, https://arxiv.org/abs/2005.03572). On an accelerator all pairs of a
+block are looked at; on CUDA torchvision's kernel is asked first where it is there. For CPUs see
+`nms_cpu`.
 
 Shape suffixes: N boxes; K kept boxes; M boxes compared with them; P pairs.
 """
@@ -15,21 +15,16 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from yolox.utils.nms_cpu import Numbers, kept_on_cpu, ranked
+
 __all__ = ["batched_nms", "nms"]
 
-Floats = npt.NDArray[Any]
-Numbers = npt.NDArray[np.intp]
-
-_FIRST_BLOCK = 384  # boxes settled at once on a CPU, twice as many each time
-_PAIRS = 1 << 15  # looked at at once: they stay in the cache
 _BLOCK = 2048  # boxes settled at once on an accelerator
 _ACCELERATOR_PAIRS = 1 << 24
 _ROUNDING = 2e-6  # of an IoU in float32, relative, twice what its operations can add up to
@@ -78,10 +73,10 @@ def batched_nms(boxes: Tensor, scores: Tensor, classes: Tensor, iou_threshold: f
     _check_arguments(boxes, scores, classes, iou_threshold)
     boxes, scores = (t.detach().float() if _is_half(t) else t.detach() for t in (boxes, scores))
     if boxes.device.type == "cpu":
-        rank_N = np.argsort(-scores.cpu().numpy(), kind="stable")
+        rank_N = ranked(scores.cpu().numpy())
         boxes_N4 = boxes.numpy()[rank_N]
         classes_N = _numbered(classes.detach().cpu())[rank_N]
-        return torch.from_numpy(rank_N[_kept(boxes_N4, classes_N, iou_threshold)])
+        return torch.from_numpy(rank_N[kept_on_cpu(boxes_N4, classes_N, iou_threshold)])
     rank = torch.argsort(-scores.to(boxes.device), stable=True)
     classes = classes.detach().to(boxes.device)[rank]
     # Stable again: within each class the order by score survives.
@@ -120,124 +115,6 @@ def _numbered(classes: Tensor) -> Numbers:
         return classes.to(torch.int64).numpy()
     values = (classes.float() if _is_half(classes) else classes).numpy()
     return np.unique(values, return_inverse=True)[1].reshape(-1)
-
-
-# ------------------------------------------------------------------------------------------ on CPUs
-
-
-def _kept(boxes_N4: Floats, classes_N: Numbers, iou_threshold: float) -> Numbers:
-    """Which boxes are kept, rising, for boxes by falling score."""
-    # Sides are exponentials. Where an area overflows, a box counts as overlapping nothing.
-    with np.errstate(over="ignore", invalid="ignore"):
-        scene = _Scene(boxes_N4, classes_N, iou_threshold)
-        kept: list[Numbers] = []
-        left, block = np.arange(len(boxes_N4)), _FIRST_BLOCK
-        while len(left):
-            index, left, block = left[:block], left[block:], 2 * block
-            index = index[_settled(len(index), *scene.pairs_within(index))]
-            kept.append(index)
-            if len(left):
-                left = left[~scene.beaten(left, index)]
-    return np.concatenate(kept) if kept else left
-
-
-class _Scene:
-    """Boxes by falling score, and which of them overlap."""
-
-    def __init__(self, boxes_N4: Floats, classes_N: Numbers, iou_threshold: float) -> None:
-        self.threshold = iou_threshold
-        self.x1, self.y1, self.x2, self.y2 = np.ascontiguousarray(boxes_N4.T)
-        self.area = np.maximum(self.x2 - self.x1, 0) * np.maximum(self.y2 - self.y1, 0)
-        start, end = self.x1, self.x2
-        if boxes_N4.dtype != np.float32:  # rounded outwards
-            start = np.nextafter(start.astype(np.float32), np.float32(-np.inf))
-            end = np.nextafter(end.astype(np.float32), np.float32(np.inf))
-        self.start, self.end = _sortable(start, classes_N), _sortable(end, classes_N)
-
-    def pairs_within(self, index: Numbers) -> tuple[Numbers, Numbers]:
-        """Positions in ``index`` of all overlapping pairs: of the higher score, and the lower."""
-        order = np.argsort(self.start[index])
-        by_start = index[order]
-        starts = self.start[by_start]
-        ends = np.searchsorted(starts, self.end[by_start], side="right")
-        firsts, seconds = [], []
-        for i, j in _runs(np.arange(1, len(index) + 1), ends):
-            over = self._over(by_start, i, by_start, j)
-            firsts.append(order[i.take(over)])
-            seconds.append(order[j.take(over)])
-        first, second = _joined(firsts), _joined(seconds)
-        return np.minimum(first, second), np.maximum(first, second)
-
-    def beaten(self, index: Numbers, kept: Numbers) -> npt.NDArray[np.bool_]:
-        """Whether each box of ``index`` overlaps one of ``kept``."""
-        found = np.zeros(len(index), dtype=np.bool_)
-        order, kept_order = np.argsort(self.start[index]), np.argsort(self.start[kept])
-        index, kept = index[order], kept[kept_order]
-        starts, kept_starts = self.start[index], self.start[kept]
-        # Of two that meet along x, one begins within the other.
-        left = np.searchsorted(starts, kept_starts, side="left")
-        right = np.searchsorted(starts, self.end[kept], side="right")
-        for i, j in _runs(left, right):
-            found[j[self._over(kept, i, index, j)]] = True
-        left = np.searchsorted(kept_starts, starts, side="right")
-        right = np.searchsorted(kept_starts, self.end[index], side="right")
-        right[found] = 0
-        for i, j in _runs(left, right):
-            found[i[self._over(index, i, kept, j)]] = True
-        unsorted = np.empty_like(found)
-        unsorted[order] = found
-        return unsorted
-
-    def _over(self, first: Numbers, i: Numbers, second: Numbers, j: Numbers) -> Numbers:
-        """Which of the pairs (first[i], second[j]) have an IoU above the threshold; positions."""
-        y1, y2 = self.y1[first].take(i), self.y2[first].take(i)
-        Y1, Y2 = self.y1[second].take(j), self.y2[second].take(j)
-        height = np.minimum(y2, Y2) - np.maximum(y1, Y1)
-        meet = np.flatnonzero(height > 0)
-        a, b = first.take(i.take(meet)), second.take(j.take(meet))
-        width = np.minimum(self.x2.take(a), self.x2.take(b))
-        width -= np.maximum(self.x1.take(a), self.x1.take(b))
-        inter = np.maximum(width, 0) * height.take(meet)
-        union = self.area.take(a) + self.area.take(b) - inter
-        over: Numbers = meet[inter > self.threshold * union]
-        return over
-
-
-def _sortable(values: Floats, classes_N: Numbers) -> npt.NDArray[np.int64]:
-    """int64 that sort by class, then by value: the bits of a float, all turned where negative."""
-    bits = values.view(np.int32)
-    return (classes_N << 32) + (bits ^ ((bits >> 31) & 0x7FFFFFFF))
-
-
-def _runs(left: Numbers, right: Numbers) -> Iterator[tuple[Numbers, Numbers]]:
-    """All (i, j) with left[i] <= j < right[i], some at a time."""
-    counts = np.maximum(right - left, 0)
-    total = np.cumsum(counts)
-    if not len(total) or not total[-1]:
-        return
-    cuts = np.searchsorted(total, np.arange(_PAIRS, total[-1] + _PAIRS, _PAIRS))
-    start = 0
-    for stop in np.unique(np.minimum(cuts + 1, len(total))):
-        count = counts[start:stop]
-        i = np.repeat(np.arange(start, stop), count)
-        offset = left[start:stop] - (total[start:stop] - count) + (total[start] - counts[start])
-        yield i, np.arange(len(i)) + np.repeat(offset, count)
-        start = stop
-
-
-def _joined(parts: list[Numbers]) -> Numbers:
-    return np.concatenate(parts) if parts else np.zeros(0, np.intp)
-
-
-def _settled(count: int, first: Numbers, second: Numbers) -> npt.NDArray[np.bool_]:
-    """Which boxes greedy suppression keeps, by the pairs that overlap, the higher score first."""
-    alive = np.ones(count, dtype=np.bool_)
-    while True:
-        again = np.ones(count, dtype=np.bool_)
-        again[second[alive[first]]] = False
-        if np.array_equal(again, alive):
-            return alive
-        alive = again
 
 
 # ---------------------------------------------------------------------------------- on accelerators

@@ -1,0 +1,296 @@
+"""Which boxes greedy non-maximum suppression keeps, on a CPU.
+
+Where boxes are spread, only pairs that meet along x are looked at. They are found by sorting, of
+all classes at once. Where they crowd, most pairs meet and few boxes are kept: all pairs of a block
+are looked at, and what it keeps is held against all the rest, class by class side by side. Both
+compute the same float operations.
+
+Shape suffixes: N boxes; C classes; M boxes of a class, as many for each: those that are not there
+are NaN, which overlaps nothing; B boxes of a block; K kept boxes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["kept_on_cpu", "ranked"]
+
+Floats = npt.NDArray[Any]
+Numbers = npt.NDArray[np.intp]
+Flags = npt.NDArray[np.bool_]
+
+_FIRST_BLOCK = 384  # boxes settled at once by pairs, twice as many each time
+_DENSE_BLOCK, _MOST_DENSE = 64, 256  # of each class, by all pairs; at first, and later
+_MOST_PADDED = 2.0  # times the boxes: how much of C × M may be empty
+_PAIRS = 1 << 15  # looked at at once: they stay in the cache
+_LATER = np.tri(_MOST_DENSE, dtype=np.bool_).T & ~np.eye(_MOST_DENSE, dtype=np.bool_)
+
+
+def kept_on_cpu(boxes_N4: Floats, classes_N: Numbers, iou_threshold: float) -> Numbers:
+    """Which boxes are kept, rising, for boxes by falling score.
+
+    Args:
+        boxes_N4: xyxy, of any float.
+        classes_N: from 0 on, below 2**31.
+        iou_threshold: in [0, 1].
+    """
+    # Sides are exponentials. Where an area overflows, a box counts as overlapping nothing.
+    with np.errstate(over="ignore", invalid="ignore"):
+        kept, left = _kept_of_crowds(boxes_N4, classes_N, iou_threshold)
+        if len(left):
+            others = _kept_by_pairs(boxes_N4[left], classes_N[left], iou_threshold)
+            kept.append(left[others])
+    return np.sort(np.concatenate(kept)) if kept else left
+
+
+def ranked(scores_N: Floats) -> Numbers:
+    """The order of falling scores, the lower index first among equal ones, NaN last."""
+    falling = 0 - scores_N
+    if falling.dtype != np.float32 or np.isnan(falling).any():
+        return np.argsort(falling, kind="stable")
+    return _stable_order(_bits(falling))
+
+
+def _stable_order(values_N: npt.NDArray[np.integer[Any]]) -> Numbers:
+    """As a stable argsort of whole numbers of 32 bits, and some times as fast."""
+    numbered = (values_N.astype(np.int64) << 32) + np.arange(len(values_N))
+    numbered.sort()
+    return numbered & 0xFFFFFFFF
+
+
+# ---------------------------------------------------------------------------------------- by pairs
+
+
+def _kept_by_pairs(boxes_N4: Floats, classes_N: Numbers, iou_threshold: float) -> Numbers:
+    scene = _Scene(boxes_N4, classes_N, iou_threshold)
+    kept: list[Numbers] = []
+    left, block = np.arange(len(boxes_N4)), _FIRST_BLOCK
+    while len(left):
+        index, left, block = left[:block], left[block:], 2 * block
+        index = index[_settled(len(index), *scene.pairs_within(index))]
+        kept.append(index)
+        if len(left):
+            left = left[~scene.beaten(left, index)]
+    return np.concatenate(kept)
+
+
+class _Scene:
+    """Boxes by falling score, and which of them overlap."""
+
+    def __init__(self, boxes_N4: Floats, classes_N: Numbers, iou_threshold: float) -> None:
+        self.threshold = iou_threshold
+        self.x1, self.y1, self.x2, self.y2 = np.ascontiguousarray(boxes_N4.T)
+        self.area = np.maximum(self.x2 - self.x1, 0) * np.maximum(self.y2 - self.y1, 0)
+        start, end = self.x1, self.x2
+        if boxes_N4.dtype != np.float32:  # rounded outwards
+            start = np.nextafter(start.astype(np.float32), np.float32(-np.inf))
+            end = np.nextafter(end.astype(np.float32), np.float32(np.inf))
+        self.start, self.end = _sortable(start, classes_N), _sortable(end, classes_N)
+
+    def pairs_within(self, index: Numbers) -> tuple[Numbers, Numbers]:
+        """Positions in ``index`` of all overlapping pairs: of the higher score, and the lower."""
+        order = np.argsort(self.start[index])
+        by_start = index[order]
+        starts = self.start[by_start]
+        ends = np.searchsorted(starts, self.end[by_start], side="right")
+        firsts, seconds = [], []
+        for i, j in _runs(np.arange(1, len(index) + 1), ends):
+            over = self._over(by_start, i, by_start, j)
+            firsts.append(order[i.take(over)])
+            seconds.append(order[j.take(over)])
+        first, second = _joined(firsts), _joined(seconds)
+        return np.minimum(first, second), np.maximum(first, second)
+
+    def beaten(self, index: Numbers, kept: Numbers) -> npt.NDArray[np.bool_]:
+        """Whether each box of ``index`` overlaps one of ``kept``."""
+        found = np.zeros(len(index), dtype=np.bool_)
+        order, kept_order = np.argsort(self.start[index]), np.argsort(self.start[kept])
+        index, kept = index[order], kept[kept_order]
+        starts, kept_starts = self.start[index], self.start[kept]
+        # Of two that meet along x, one begins within the other.
+        left = np.searchsorted(starts, kept_starts, side="left")
+        right = np.searchsorted(starts, self.end[kept], side="right")
+        for i, j in _runs(left, right):
+            found[j[self._over(kept, i, index, j)]] = True
+        left = np.searchsorted(kept_starts, starts, side="right")
+        right = np.searchsorted(kept_starts, self.end[index], side="right")
+        right[found] = 0
+        for i, j in _runs(left, right):
+            found[i[self._over(index, i, kept, j)]] = True
+        unsorted = np.empty_like(found)
+        unsorted[order] = found
+        return unsorted
+
+    def _over(self, first: Numbers, i: Numbers, second: Numbers, j: Numbers) -> Numbers:
+        """Which of the pairs (first[i], second[j]) have an IoU above the threshold; positions."""
+        y1, y2 = self.y1[first].take(i), self.y2[first].take(i)
+        Y1, Y2 = self.y1[second].take(j), self.y2[second].take(j)
+        height = np.minimum(y2, Y2) - np.maximum(y1, Y1)
+        meet = np.flatnonzero(height > 0)
+        a, b = first.take(i.take(meet)), second.take(j.take(meet))
+        width = np.minimum(self.x2.take(a), self.x2.take(b))
+        width -= np.maximum(self.x1.take(a), self.x1.take(b))
+        inter = np.maximum(width, 0) * height.take(meet)
+        union = self.area.take(a) + self.area.take(b) - inter
+        over: Numbers = meet[inter > self.threshold * union]
+        return over
+
+
+def _sortable(values: Floats, classes_N: Numbers) -> npt.NDArray[np.int64]:
+    """int64 that sort by class, then by value: the bits of a float, all turned where negative."""
+    return (classes_N << 32) + _bits(values)
+
+
+def _bits(values: Floats) -> npt.NDArray[np.int32]:
+    """int32 that sort as float32 do."""
+    bits = values.view(np.int32)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def _runs(left: Numbers, right: Numbers) -> Iterator[tuple[Numbers, Numbers]]:
+    """All (i, j) with left[i] <= j < right[i], some at a time."""
+    counts = np.maximum(right - left, 0)
+    total = np.cumsum(counts)
+    if not len(total) or not total[-1]:
+        return
+    cuts = np.searchsorted(total, np.arange(_PAIRS, total[-1] + _PAIRS, _PAIRS))
+    start = 0
+    for stop in np.unique(np.minimum(cuts + 1, len(total))):
+        count = counts[start:stop]
+        i = np.repeat(np.arange(start, stop), count)
+        offset = left[start:stop] - (total[start:stop] - count) + (total[start] - counts[start])
+        yield i, np.arange(len(i)) + np.repeat(offset, count)
+        start = stop
+
+
+def _joined(parts: list[Numbers]) -> Numbers:
+    return np.concatenate(parts) if parts else np.zeros(0, np.intp)
+
+
+def _settled(count: int, first: Numbers, second: Numbers) -> npt.NDArray[np.bool_]:
+    """Which boxes greedy suppression keeps, by the pairs that overlap, the higher score first."""
+    alive = np.ones(count, dtype=np.bool_)
+    while True:
+        again = np.ones(count, dtype=np.bool_)
+        again[second[alive[first]]] = False
+        if np.array_equal(again, alive):
+            return alive
+        alive = again
+
+
+# -------------------------------------------------------------------------------------- of crowds
+
+
+def _kept_of_crowds(
+    boxes_N4: Floats, classes_N: Numbers, iou_threshold: float
+) -> tuple[list[Numbers], Numbers]:
+    """Those kept as long as blocks keep few of their boxes, and those that are left to be judged.
+
+    Nothing is done where classes are small, or of such different sizes that most would be padding.
+    """
+    by_class = _stable_order(classes_N)
+    sorted_N = classes_N[by_class]
+    starts = np.flatnonzero(np.diff(sorted_N, prepend=-1))
+    counts = np.diff(starts, append=len(sorted_N))
+    most = int(counts.max(initial=0))
+    if most <= 2 * _DENSE_BLOCK or len(counts) * most > _MOST_PADDED * len(classes_N):
+        return [], np.arange(len(classes_N))
+    kept: list[Numbers] = []
+    block = _DENSE_BLOCK
+    probed = by_class[starts[counts.argmax()] :][:block]
+    probe = _Crowd.of(boxes_N4[probed], probed, np.array([block]))
+    if 2 * len(probe.settle(block, iou_threshold)) > block:
+        return [], np.arange(len(classes_N))
+    crowd = _Crowd.of(boxes_N4[by_class], by_class, counts)
+    while crowd.width:
+        there = int((crowd.index_CM[:, :block] >= 0).sum())
+        kept.append(crowd.settle(block, iou_threshold))
+        if 2 * len(kept[-1]) > there:
+            break
+        block = min(2 * block, _MOST_DENSE)
+    return kept, np.sort(crowd.index_CM[crowd.index_CM >= 0])
+
+
+class _Crowd:
+    """Boxes that are left, each class by falling score.
+
+    Attributes:
+        box_5CM: x1, y1, x2, y2 and area.
+        index_CM: numbers of the boxes, -1 where there is none.
+    """
+
+    def __init__(self, box_5CM: Floats, index_CM: Numbers) -> None:
+        self.box_5CM, self.index_CM = box_5CM, index_CM
+
+    @classmethod
+    def of(cls, boxes_N4: Floats, numbers_N: Numbers, counts: Numbers) -> _Crowd:
+        """Boxes sorted by class, their numbers, and how many of each class there are."""
+        shape = len(counts), int(counts.max())
+        there = np.arange(shape[1]) < counts[:, None]
+        index_CM = np.full(shape, -1)
+        index_CM[there] = numbers_N
+        box_5CM = np.full((5, *shape), np.nan, boxes_N4.dtype)
+        box_5CM[:4, there] = boxes_N4.T
+        x1, y1, x2, y2, area = box_5CM
+        np.multiply(np.maximum(x2 - x1, 0), np.maximum(y2 - y1, 0), out=area)
+        return cls(box_5CM, index_CM)
+
+    @property
+    def width(self) -> int:
+        """M."""
+        return int(self.index_CM.shape[1])
+
+    def settle(self, block: int, iou_threshold: float) -> Numbers:
+        """Take out the first boxes of each class, and what those kept of them beat; the kept."""
+        box_5CB, index_CB = self.box_5CM[..., :block], self.index_CM[:, :block]
+        classes, size = index_CB.shape
+        over = _overlaps(box_5CB, box_5CB, iou_threshold) & _LATER[:size, :size]
+        pairs = np.flatnonzero(over)
+        first, second = pairs // size, pairs // (size * size) * size + pairs % size
+        alive = _settled(classes * size, first, second).reshape(classes, size) & (index_CB >= 0)
+        self.box_5CM, self.index_CM = self.box_5CM[..., block:], self.index_CM[:, block:]
+        if self.width:
+            box_5CK, _ = _packed(box_5CB, index_CB, alive)
+            beaten = np.empty(self.index_CM.shape, np.bool_)
+            step = max(1, _PAIRS // max(1, box_5CK[0].size))
+            for start in range(0, self.width, step):
+                part = slice(start, start + step)
+                over = _overlaps(box_5CK, self.box_5CM[..., part], iou_threshold)
+                over.any(axis=1, out=beaten[:, part])
+            left = ~beaten & (self.index_CM >= 0)
+            self.box_5CM, self.index_CM = _packed(self.box_5CM, self.index_CM, left)
+        return index_CB[alive]
+
+
+def _packed(box_5CM: Floats, index_CM: Numbers, chosen_CM: Flags) -> tuple[Floats, Numbers]:
+    """The chosen boxes, moved to the front of their class."""
+    counts = chosen_CM.sum(axis=1)
+    most = int(counts.max(initial=0))
+    order = np.argsort(~chosen_CM, axis=1, kind="stable")[:, :most]
+    there = np.arange(most) < counts[:, None]
+    packed = np.take_along_axis(box_5CM, order[None], axis=2)
+    packed[:, ~there] = np.nan
+    return packed, np.where(there, np.take_along_axis(index_CM, order, axis=1), -1)
+
+
+def _overlaps(box_5CK: Floats, box_5CM: Floats, iou_threshold: float) -> Flags:
+    """Whether IoU > threshold, (C, K, M)."""
+    X1, Y1, X2, Y2, A = box_5CK[..., None]
+    x1, y1, x2, y2, a = box_5CM[:, :, None]
+    width = np.minimum(X2, x2)
+    held = np.maximum(X1, x1)
+    width -= held
+    np.maximum(width, 0, out=width)
+    height = np.minimum(Y2, y2)
+    np.maximum(Y1, y1, out=held)
+    height -= held  # below 0 where they do not meet: so is the product then, and no overlap
+    inter = np.multiply(width, height, out=width)
+    union = np.add(A, a, out=height)
+    union -= inter
+    union *= iou_threshold
+    over: Flags = inter > union
+    return over
