@@ -1,3 +1,5 @@
+import gc
+
 import numpy as np
 import pytest
 
@@ -143,3 +145,17 @@ def test_objects_beyond_the_limit_of_detections_are_counted():
     assert "50 of 150 objects are beyond that and count as missed" in text
     assert "VOC area: AP50-95 1.0000" in text
     assert "beyond" not in evaluate_detections(SAMPLES[2:], [], **figures).summary()
+
+
+def test_the_garbage_collector_goes_on_afterwards(monkeypatch):
+    on = []
+
+    def run(*args):
+        on.append(gc.isenabled())
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("yolox.evaluators.coco_metric._run", run)
+    with pytest.raises(RuntimeError, match="broken"):
+        evaluate_coco(SAMPLES, perfect(SAMPLES), 2)
+    assert on == [False]
+    assert gc.isenabled()

@@ -87,6 +87,15 @@ def test_data_in_yolo_layout(tmp_path: Path) -> None:
         assert exp.find_classes() == ("dog",)
 
 
+def test_the_classes_of_a_yolo_layout_take_no_reading_of_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exp = exp_of_data(yolo_set(tmp_path, ("train",)))
+    monkeypatch.delattr("yolox.data.datasets.yolo_txt.read_labels")
+    exp.resolve_classes()
+    assert exp.class_names == ("dog",)
+
+
 def test_data_of_tiles(devkit: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(devkit, tmp_path / "VOCdevkit"))
     (folder / "VOC2007" / "Whole").mkdir()

@@ -11,7 +11,7 @@ are NaN, which overlaps nothing; B boxes of a block; K kept boxes of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -40,11 +40,13 @@ def kept_on_cpu(boxes_N4: Floats, classes_N: Numbers, iou_threshold: float) -> N
     """
     # Sides are exponentials. Where an area overflows, a box counts as overlapping nothing.
     with np.errstate(over="ignore", invalid="ignore"):
+        if len(boxes_N4) <= _FIRST_BLOCK:
+            return _kept_by_pairs(boxes_N4, classes_N, iou_threshold)
         kept, left = _kept_of_crowds(boxes_N4, classes_N, iou_threshold)
         if len(left):
             others = _kept_by_pairs(boxes_N4[left], classes_N[left], iou_threshold)
             kept.append(left[others])
-    return np.sort(np.concatenate(kept)) if kept else left
+    return np.sort(np.concatenate(kept))
 
 
 def ranked(scores_N: Floats) -> Numbers:
@@ -75,7 +77,7 @@ def _kept_by_pairs(boxes_N4: Floats, classes_N: Numbers, iou_threshold: float) -
         kept.append(index)
         if len(left):
             left = left[~scene.beaten(left, index)]
-    return np.concatenate(kept)
+    return _joined(kept)
 
 
 class _Scene:
@@ -157,9 +159,12 @@ def _runs(left: Numbers, right: Numbers) -> Iterator[tuple[Numbers, Numbers]]:
     total = np.cumsum(counts)
     if not len(total) or not total[-1]:
         return
-    cuts = np.searchsorted(total, np.arange(_PAIRS, total[-1] + _PAIRS, _PAIRS))
+    stops: Iterable[int] = (len(total),)
+    if total[-1] > _PAIRS:
+        cuts = np.searchsorted(total, np.arange(_PAIRS, total[-1] + _PAIRS, _PAIRS))
+        stops = np.unique(np.minimum(cuts + 1, len(total)))
     start = 0
-    for stop in np.unique(np.minimum(cuts + 1, len(total))):
+    for stop in stops:
         count = counts[start:stop]
         i = np.repeat(np.arange(start, stop), count)
         offset = left[start:stop] - (total[start:stop] - count) + (total[start] - counts[start])
@@ -168,6 +173,8 @@ def _runs(left: Numbers, right: Numbers) -> Iterator[tuple[Numbers, Numbers]]:
 
 
 def _joined(parts: list[Numbers]) -> Numbers:
+    if len(parts) == 1:
+        return parts[0]
     return np.concatenate(parts) if parts else np.zeros(0, np.intp)
 
 
@@ -177,7 +184,7 @@ def _settled(count: int, first: Numbers, second: Numbers) -> npt.NDArray[np.bool
     while True:
         again = np.ones(count, dtype=np.bool_)
         again[second[alive[first]]] = False
-        if np.array_equal(again, alive):
+        if (again == alive).all():
             return alive
         alive = again
 
