@@ -206,82 +206,59 @@ def _kept_of_crowds(
     most = int(counts.max(initial=0))
     if most <= 2 * _DENSE_BLOCK or len(counts) * most > _MOST_PADDED * len(classes_N):
         return [], np.arange(len(classes_N))
+    index_CM = np.full((len(counts), most), -1)
+    index_CM[np.arange(most) < counts[:, None]] = by_class
+    box_5N = _with_areas(boxes_N4)
     kept: list[Numbers] = []
     block = _DENSE_BLOCK
-    probed = by_class[starts[counts.argmax()] :][:block]
-    probe = _Crowd.of(boxes_N4[probed], probed, np.array([block]))
-    if 2 * len(probe.settle(block, iou_threshold)) > block:
-        return [], np.arange(len(classes_N))
-    crowd = _Crowd.of(boxes_N4[by_class], by_class, counts)
-    while crowd.width:
-        there = int((crowd.index_CM[:, :block] >= 0).sum())
-        kept.append(crowd.settle(block, iou_threshold))
-        if 2 * len(kept[-1]) > there:
+    while index_CM.size:
+        index_CB, rest_CM = index_CM[:, :block], index_CM[:, block:]
+        box_5CB = box_5N.take(index_CB, axis=1)
+        alive_CB = _settled_side_by_side(box_5CB, iou_threshold) & (index_CB >= 0)
+        number = int(alive_CB.sum())
+        most_are_kept = 2 * number > int((index_CB >= 0).sum())
+        if most_are_kept and not kept:
+            return [], np.arange(len(classes_N))
+        kept.append(index_CB[alive_CB])
+        box_5CK = box_5N.take(_packed(index_CB, alive_CB), axis=1)
+        left_CM = rest_CM >= 0
+        step = max(1, _PAIRS // max(1, box_5CK[0].size))
+        for start in range(0, rest_CM.shape[1], step):
+            part = slice(start, start + step)
+            box_5CM = box_5N.take(rest_CM[:, part], axis=1)
+            left_CM[:, part] &= ~_overlaps(box_5CK, box_5CM, iou_threshold).any(axis=1)
+        index_CM = _packed(rest_CM, left_CM)
+        if most_are_kept:
             break
         block = min(2 * block, _MOST_DENSE)
-    return kept, np.sort(crowd.index_CM[crowd.index_CM >= 0])
+    return kept, np.sort(index_CM[index_CM >= 0])
 
 
-class _Crowd:
-    """Boxes that are left, each class by falling score.
-
-    Attributes:
-        box_5CM: x1, y1, x2, y2 and area.
-        index_CM: numbers of the boxes, -1 where there is none.
-    """
-
-    def __init__(self, box_5CM: Floats, index_CM: Numbers) -> None:
-        self.box_5CM, self.index_CM = box_5CM, index_CM
-
-    @classmethod
-    def of(cls, boxes_N4: Floats, numbers_N: Numbers, counts: Numbers) -> _Crowd:
-        """Boxes sorted by class, their numbers, and how many of each class there are."""
-        shape = len(counts), int(counts.max())
-        there = np.arange(shape[1]) < counts[:, None]
-        index_CM = np.full(shape, -1)
-        index_CM[there] = numbers_N
-        box_5CM = np.full((5, *shape), np.nan, boxes_N4.dtype)
-        box_5CM[:4, there] = boxes_N4.T
-        x1, y1, x2, y2, area = box_5CM
-        np.multiply(np.maximum(x2 - x1, 0), np.maximum(y2 - y1, 0), out=area)
-        return cls(box_5CM, index_CM)
-
-    @property
-    def width(self) -> int:
-        """M."""
-        return int(self.index_CM.shape[1])
-
-    def settle(self, block: int, iou_threshold: float) -> Numbers:
-        """Take out the first boxes of each class, and what those kept of them beat; the kept."""
-        box_5CB, index_CB = self.box_5CM[..., :block], self.index_CM[:, :block]
-        classes, size = index_CB.shape
-        over = _overlaps(box_5CB, box_5CB, iou_threshold) & _LATER[:size, :size]
-        pairs = np.flatnonzero(over)
-        first, second = pairs // size, pairs // (size * size) * size + pairs % size
-        alive = _settled(classes * size, first, second).reshape(classes, size) & (index_CB >= 0)
-        self.box_5CM, self.index_CM = self.box_5CM[..., block:], self.index_CM[:, block:]
-        if self.width:
-            box_5CK, _ = _packed(box_5CB, index_CB, alive)
-            beaten = np.empty(self.index_CM.shape, np.bool_)
-            step = max(1, _PAIRS // max(1, box_5CK[0].size))
-            for start in range(0, self.width, step):
-                part = slice(start, start + step)
-                over = _overlaps(box_5CK, self.box_5CM[..., part], iou_threshold)
-                over.any(axis=1, out=beaten[:, part])
-            left = ~beaten & (self.index_CM >= 0)
-            self.box_5CM, self.index_CM = _packed(self.box_5CM, self.index_CM, left)
-        return index_CB[alive]
+def _with_areas(boxes_N4: Floats) -> Floats:
+    """x1, y1, x2, y2 and area; one more box at the end, number -1, is NaN."""
+    box_5N = np.full((5, len(boxes_N4) + 1), np.nan, boxes_N4.dtype)
+    box_5N[:4, :-1] = boxes_N4.T
+    x1, y1, x2, y2, area = box_5N
+    np.multiply(np.maximum(x2 - x1, 0), np.maximum(y2 - y1, 0), out=area)
+    return box_5N
 
 
-def _packed(box_5CM: Floats, index_CM: Numbers, chosen_CM: Flags) -> tuple[Floats, Numbers]:
-    """The chosen boxes, moved to the front of their class."""
+def _settled_side_by_side(box_5CB: Floats, iou_threshold: float) -> Flags:
+    """Which boxes of each class greedy suppression keeps, (C, B)."""
+    _, classes, size = box_5CB.shape
+    over = _overlaps(box_5CB, box_5CB, iou_threshold)
+    over &= _LATER[:size, :size]
+    pairs = np.flatnonzero(over)
+    first, second = pairs // size, pairs // (size * size) * size + pairs % size
+    return _settled(classes * size, first, second).reshape(classes, size)
+
+
+def _packed(index_CM: Numbers, chosen_CM: Flags) -> Numbers:
+    """The chosen numbers, moved to the front of their class."""
     counts = chosen_CM.sum(axis=1)
-    most = int(counts.max(initial=0))
-    order = np.argsort(~chosen_CM, axis=1, kind="stable")[:, :most]
-    there = np.arange(most) < counts[:, None]
-    packed = np.take_along_axis(box_5CM, order[None], axis=2)
-    packed[:, ~there] = np.nan
-    return packed, np.where(there, np.take_along_axis(index_CM, order, axis=1), -1)
+    packed = np.full((len(counts), int(counts.max(initial=0))), -1)
+    packed[np.arange(packed.shape[1]) < counts[:, None]] = index_CM[chosen_CM]
+    return packed
 
 
 def _overlaps(box_5CK: Floats, box_5CM: Floats, iou_threshold: float) -> Flags:
