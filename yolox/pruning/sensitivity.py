@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -386,7 +387,9 @@ class SensitivityResult:
                     axes.text(x, y, text, ha="center", va="center", fontsize=6, color=colour)
         mark_parts(axes, list(changes))
         word = "loss of" if self.higher_is_better else "rise of"
-        figure.colorbar(image, ax=axes, label=f"{word} {self.metric}")
+        # One beyond the largest value would be drawn over it.
+        ticks = [tick for tick in MaxNLocator(6).tick_values(0, norm.vmax) if tick <= norm.vmax]
+        figure.colorbar(image, ax=axes, label=f"{word} {self.metric}", ticks=ticks)
         figure.suptitle(
             f"One layer pruned alone; whole model: {self.metric} {self.base:.3f}", fontsize=9
         )

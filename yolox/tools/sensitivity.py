@@ -53,7 +53,7 @@ def show(outcome: SensitivityOutcome, recipe: Sequence[str]) -> None:
     logger.info(
         f"{len(outcome.ratios)} layers cost at most {outcome.tolerance:.4f} of "
         f"{outcome.result.metric}, each alone; all together cost more than each does, so measure "
-        "what comes out:"
+        "the result:"
     )
     words: list[object] = ["-c", outcome.source, "--layer-sparsity", outcome.output]
     words += ["--importance", outcome.importance, "--eval", *recipe]
