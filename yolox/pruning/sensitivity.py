@@ -373,7 +373,8 @@ class SensitivityResult:
         )
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        norm = PowerNorm(0.5, vmin=0, vmax=max(top, ROUNDING_TOLERANCE), clip=True)
+        highest = max(top, ROUNDING_TOLERANCE)
+        norm = PowerNorm(0.5, vmin=0, vmax=highest, clip=True)
         image = axes.imshow(cells, aspect="auto", cmap="YlOrRd", norm=norm, interpolation="nearest")
         axes.set_xticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
         axes.set_yticks(range(len(changes)), list(changes), fontsize=7)
@@ -388,7 +389,7 @@ class SensitivityResult:
         mark_parts(axes, list(changes))
         word = "loss of" if self.higher_is_better else "rise of"
         # One beyond the largest value would be drawn over it.
-        ticks = [tick for tick in MaxNLocator(6).tick_values(0, norm.vmax) if tick <= norm.vmax]
+        ticks = [tick for tick in MaxNLocator(6).tick_values(0, highest) if tick <= highest]
         figure.colorbar(image, ax=axes, label=f"{word} {self.metric}", ticks=ticks)
         figure.suptitle(
             f"One layer pruned alone; whole model: {self.metric} {self.base:.3f}", fontsize=9
