@@ -49,6 +49,13 @@ def stages(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("brief_compression")
+def test_a_field_behind_a_list_is_told_where_to_go(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(compress.main, "--formats", "onnx", "batch_size", 8) == 1
+    (line,) = error_lines(capsys.readouterr().err)
+    assert "'batch_size'" in line
+    assert "a list ends at the next flag, so write fields of the Exp before it" in line
+
+
 def test_the_whole_road_and_only_what_is_left_of_it(
     tiny_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

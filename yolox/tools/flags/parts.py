@@ -39,6 +39,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         hint = f": {self.stray}" if self.stray and message.startswith("unrecognized") else ""
+        for action in self._actions:
+            lists = action.nargs in ("+", "*") and action.choices
+            if lists and message.startswith(f"argument {'/'.join(action.option_strings)}: invalid"):
+                hint = ": a list ends at the next flag, so write fields of the Exp before it"
         raise UserError(f"{message}{hint} (--help lists the flags)")
 
 
