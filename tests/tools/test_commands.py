@@ -91,7 +91,7 @@ def test_save_replaces_only_the_same_model_unless_told_to(
         capsys.readouterr()
         assert _prune(tiny_exp, source, place, "--mode", "save") == 1
         (line,) = error_lines(capsys.readouterr().err)
-        assert f"{place} is there" in line
+        assert f"{place} already exists" in line
         assert line.endswith("name another file as -o, or replace it with --overwrite")
     assert tree(tmp_path) == before
     assert _prune(tiny_exp, pruned, output, "--mode", "save", "--overwrite") == 0
