@@ -34,7 +34,7 @@ def an_abacus(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ConvKind, Pair]]:
         return lambda: model
 
     def time(self: ModelClock, works: Sequence[Work]) -> list[float]:
-        size = self._loaded.spec.input_size
+        size = self.loaded.spec.input_size
         example = latency.torch.zeros(1, 3, *size)
         return [
             1.1

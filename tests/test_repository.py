@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,46 @@ def test_files_and_commands_that_are_named_are_there(page: str) -> None:
     assert [path for path in paths if not (REPO / path).exists()] == []
     assert set(re.findall(r"make ([a-z][\w-]+)`", text)) <= TARGETS
     assert set(re.findall(r"`yolox ([a-z][\w-]+)", text)) <= COMMANDS.keys()
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """Names with a leading underscore that a module gives to functions, classes and values."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+    return {name for name in names if re.fullmatch(r"_[A-Za-z]\w*", name)}
+
+
+def reached_into(tree: ast.AST, private: set[str]) -> set[str]:
+    """Which of the package's private names a test imports, replaces or asks an object for."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("yolox"):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= {node.value.rpartition(".")[2]} if node.value.startswith("yolox.") else set()
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr"):
+            found |= {arg.value for arg in node.args[1:2] if isinstance(arg, ast.Constant)}
+    return (found & private) - private_names(tree)
+
+
+def test_tests_use_public_names_alone() -> None:
+    code = {
+        folder: [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in files]
+        for folder in ("yolox", "tests")
+        for files in [sorted((REPO / folder).rglob("*.py"))]
+    }
+    private = set[str]().union(*(private_names(tree) for _, tree in code["yolox"]))
+    private -= {"_config"}  # of a process of multiprocessing, too
+    found = {
+        str(path.relative_to(REPO)): names
+        for path, tree in code["tests"]
+        if (names := reached_into(tree, private))
+    }
+    assert private
+    assert found == {}

@@ -84,10 +84,10 @@ def on_an_accelerator(suppress, boxes, scores, classes, threshold):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_every_way_keeps_the_same_boxes(monkeypatch, seed, dtype):
-    for name, small in {"_BLOCK": 48, "_ACCELERATOR_PAIRS": 500}.items():
+    for name, small in {"BLOCK": 48, "ACCELERATOR_PAIRS": 500}.items():
         monkeypatch.setattr(module, name, small)
     for name, small in {
-        "_FIRST_BLOCK": 32, "_PAIRS": 100, "_DENSE_BLOCK": 16, "_MOST_DENSE": 32,
+        "FIRST_BLOCK": 32, "PAIRS": 100, "DENSE_BLOCK": 16, "MOST_DENSE": 32,
     }.items():  # fmt: skip
         monkeypatch.setattr(nms_cpu, name, small)
     boxes, scores, classes = crowd(seed, dtype=dtype)
@@ -97,7 +97,7 @@ def test_every_way_keeps_the_same_boxes(monkeypatch, seed, dtype):
             case = [torch.from_numpy(array) for array in (boxes, scores, labels)]
             assert batched_nms(*case, threshold).tolist() == expected
             case = [boxes, scores, labels, threshold]
-            assert on_an_accelerator(module._kept_on_device, *case) == sorted(expected)
+            assert on_an_accelerator(module.kept_on_device, *case) == sorted(expected)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
@@ -114,7 +114,7 @@ def test_ranks_are_those_of_a_stable_sort(dtype, more):
 @pytest.mark.parametrize("spread", [1, 20], ids=["crowded", "spread"])
 def test_crowds_and_spread_boxes_of_any_number(monkeypatch, spread, odd):
     used = set()
-    for name in ("_kept_of_crowds", "_kept_by_pairs"):
+    for name in ("kept_of_crowds", "kept_by_pairs"):
         own = getattr(nms_cpu, name)
 
         def spied(*args, own=own, name=name):
@@ -130,7 +130,7 @@ def test_crowds_and_spread_boxes_of_any_number(monkeypatch, spread, odd):
         expected = by_the_book(boxes, scores, classes, 0.3)
     case = [torch.from_numpy(array) for array in (boxes, scores, classes)]
     assert batched_nms(*case, 0.3).tolist() == expected
-    assert ("_kept_by_pairs" in used) == (spread > 1)
+    assert ("kept_by_pairs" in used) == (spread > 1)
 
 
 def test_classes_of_very_different_sizes():
@@ -148,7 +148,7 @@ def test_the_kernel_decides_only_what_rounding_cannot():
 
     def ask(boxes, threshold):
         def suppress(*arguments):
-            return module._kept_by_kernel(kernel, *arguments)
+            return module.kept_by_kernel(kernel, *arguments)
 
         return on_an_accelerator(suppress, boxes, scores, classes, threshold)
 
@@ -170,9 +170,9 @@ def test_the_kernel_is_torchvisions_where_it_imports(monkeypatch):
     ops = types.ModuleType("torchvision.ops")
     ops.nms = kernel
     monkeypatch.setitem(sys.modules, "torchvision.ops", ops)
-    assert module._torchvision_nms.__wrapped__() is kernel
+    assert module.torchvision_nms.__wrapped__() is kernel
     monkeypatch.setitem(sys.modules, "torchvision.ops", None)
-    assert module._torchvision_nms.__wrapped__() is None
+    assert module.torchvision_nms.__wrapped__() is None
 
 
 def test_a_kernel_without_the_device_is_not_used():
@@ -180,7 +180,7 @@ def test_a_kernel_without_the_device_is_not_used():
         raise NotImplementedError
 
     boxes, classes = torch.tensor([[0.0, 0, 1, 1]]), torch.zeros(1)
-    assert module._kept_by_kernel(missing, boxes, classes, 0.5) is None
+    assert module.kept_by_kernel(missing, boxes, classes, 0.5) is None
 
 
 @pytest.mark.parametrize("class_agnostic", [False, True])

@@ -117,7 +117,9 @@ def evaluate_coco(
             objects, hits = truth.of_class(c), found.of_class(c)
             if not len(objects) and not len(hits):
                 continue
-            run = _run(tools, samples, truth.annotations(objects, c), found.annotations(hits, c))
+            run = evaluate_class(
+                tools, samples, truth.annotations(objects, c), found.annotations(hits, c)
+            )
             precision_TRCS[:, :, c] = run.eval["precision"][:, :, 0, :, -1]  # last: at most 100
             recall_TC[:, c] = run.eval["recall"][:, 0, 0, -1]
     at50, at75 = (int(np.argmin(abs(params.iouThrs - iou))) for iou in (0.5, 0.75))
@@ -260,7 +262,7 @@ def _boxes(entries: list[tuple[int, Any, Any, Any]], key: str) -> _Boxes:
     )
 
 
-def _run(
+def evaluate_class(
     tools: COCOTools,
     samples: Sequence[EvalSample],
     objects: list[dict[str, Any]],

@@ -142,12 +142,12 @@ class ModelClock(Clock):
     def __init__(self, loaded: LoadedModel, settings: LatencySettings, folder: Path) -> None:
         """Args: `folder`: where exported models may lie while the clock is used."""
         super().__init__(settings)
-        self._loaded, self._folder = loaded, folder
+        self.loaded, self._folder = loaded, folder
         self._numbers = itertools.count()
 
     def open(self, model: nn.Module) -> Work:
         """See `Clock`."""
-        size = self._loaded.spec.input_size
+        size = self.loaded.spec.input_size
         rng = np.random.default_rng(0)
         image = rng.uniform(0, 255, (1, 3, *size)).astype(np.float32)
         settings = self._settings
@@ -158,7 +158,7 @@ class ModelClock(Clock):
         form = ExportSettings(format=RUNTIMES[settings.runtime].exported_as, size=size, decode=True)
         path = self._folder / f"model_{next(self._numbers)}{SUFFIXES[form.format][0]}"
         assert isinstance(model, YOLOX)
-        write_model(dataclasses.replace(self._loaded, model=model), path, form)
+        write_model(dataclasses.replace(self.loaded, model=model), path, form)
         opened = open_exported(
             path,
             threads=settings.threads,

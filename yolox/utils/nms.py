@@ -25,8 +25,8 @@ from yolox.utils.nms_cpu import Numbers, kept_on_cpu, ranked
 
 __all__ = ["batched_nms", "nms"]
 
-_BLOCK = 2048  # boxes settled at once on an accelerator
-_ACCELERATOR_PAIRS = 1 << 24
+BLOCK = 2048  # boxes settled at once on an accelerator
+ACCELERATOR_PAIRS = 1 << 24
 _ROUNDING = 2e-6  # of an IoU in float32, relative, twice what its operations can add up to
 _LEAST_AREA, _MOST_AREA = 1e-30, 1e30  # between them float32 neither underflows nor overflows
 
@@ -83,10 +83,10 @@ def batched_nms(boxes: Tensor, scores: Tensor, classes: Tensor, iou_threshold: f
     by_class = torch.argsort(classes, stable=True)
     sorted_boxes, sorted_classes = boxes[rank[by_class]], classes[by_class]
     kept = None
-    if boxes.device.type == "cuda" and (kernel := _torchvision_nms()) is not None:
-        kept = _kept_by_kernel(kernel, sorted_boxes, sorted_classes, iou_threshold)
+    if boxes.device.type == "cuda" and (kernel := torchvision_nms()) is not None:
+        kept = kept_by_kernel(kernel, sorted_boxes, sorted_classes, iou_threshold)
     if kept is None:
-        kept = _kept_on_device(sorted_boxes, sorted_classes, iou_threshold)
+        kept = kept_on_device(sorted_boxes, sorted_classes, iou_threshold)
     return rank[torch.empty_like(kept).index_put_((by_class,), kept)]
 
 
@@ -120,7 +120,7 @@ def _numbered(classes: Tensor) -> Numbers:
 # ---------------------------------------------------------------------------------- on accelerators
 
 
-def _kept_on_device(boxes_N4: Tensor, classes_N: Tensor, iou_threshold: float) -> Tensor:
+def kept_on_device(boxes_N4: Tensor, classes_N: Tensor, iou_threshold: float) -> Tensor:
     """Whether each box is kept, bool (N,), for boxes sorted by class, then by falling score.
 
     A block of boxes is settled; what it keeps then suppresses all that is left of its last class,
@@ -129,7 +129,7 @@ def _kept_on_device(boxes_N4: Tensor, classes_N: Tensor, iou_threshold: float) -
     kept_N = torch.zeros(len(boxes_N4), dtype=torch.bool, device=boxes_N4.device)
     left = torch.arange(len(boxes_N4), device=boxes_N4.device)
     while len(left):
-        index, left = left[:_BLOCK], left[_BLOCK:]
+        index, left = left[:BLOCK], left[BLOCK:]
         boxes, classes = boxes_N4[index], classes_N[index]
         over = _overlaps(boxes, boxes, iou_threshold)
         over = (over & (classes[:, None] == classes)).triu(1)
@@ -140,7 +140,7 @@ def _kept_on_device(boxes_N4: Tensor, classes_N: Tensor, iou_threshold: float) -
         if len(left):
             here = boxes[alive & (classes == classes[-1])]
             same = left[classes_N[left] == classes[-1]]
-            step = max(1, _ACCELERATOR_PAIRS // max(1, len(here)))
+            step = max(1, ACCELERATOR_PAIRS // max(1, len(here)))
             beaten = [
                 _overlaps(here, boxes_N4[same[start : start + step]], iou_threshold).any(dim=0)
                 for start in range(0, len(same), step)
@@ -164,7 +164,7 @@ def _overlaps(boxes_K4: Tensor, boxes_M4: Tensor, iou_threshold: float) -> Tenso
 
 
 @functools.cache
-def _torchvision_nms() -> Callable[[Tensor, Tensor, float], Tensor] | None:
+def torchvision_nms() -> Callable[[Tensor, Tensor, float], Tensor] | None:
     """Its kernel, None where torchvision is not there or does not fit this PyTorch."""
     try:
         kernel: Callable[[Tensor, Tensor, float], Tensor] = importlib.import_module(
@@ -175,13 +175,13 @@ def _torchvision_nms() -> Callable[[Tensor, Tensor, float], Tensor] | None:
     return kernel
 
 
-def _kept_by_kernel(
+def kept_by_kernel(
     kernel: Callable[[Tensor, Tensor, float], Tensor],
     boxes_N4: Tensor,
     classes_N: Tensor,
     iou_threshold: float,
 ) -> Tensor | None:
-    """As `_kept_on_device`, by torchvision's kernel; None where its rounding could decide.
+    """As `kept_on_device`, by torchvision's kernel; None where its rounding could decide.
 
     The kernel rounds otherwise, here in float64. So it is asked twice, with thresholds apart by
     more than the rounding of float32. If both answers are the same, so is that of any rounding

@@ -23,11 +23,11 @@ Floats = npt.NDArray[Any]
 Numbers = npt.NDArray[np.intp]
 Flags = npt.NDArray[np.bool_]
 
-_FIRST_BLOCK = 384  # boxes settled at once by pairs, twice as many each time
-_DENSE_BLOCK, _MOST_DENSE = 64, 256  # of each class, by all pairs; at first, and later
+FIRST_BLOCK = 384  # boxes settled at once by pairs, twice as many each time
+DENSE_BLOCK, MOST_DENSE = 64, 256  # of each class, by all pairs; at first, and later
 _MOST_PADDED = 2.0  # times the boxes: how much of C × M may be empty
-_PAIRS = 1 << 15  # looked at at once: they stay in the cache
-_LATER = np.tri(_MOST_DENSE, dtype=np.bool_).T & ~np.eye(_MOST_DENSE, dtype=np.bool_)
+PAIRS = 1 << 15  # looked at at once: they stay in the cache
+_LATER = np.tri(MOST_DENSE, dtype=np.bool_).T & ~np.eye(MOST_DENSE, dtype=np.bool_)
 
 
 def kept_on_cpu(boxes_N4: Floats, classes_N: Numbers, iou_threshold: float) -> Numbers:
@@ -40,11 +40,11 @@ def kept_on_cpu(boxes_N4: Floats, classes_N: Numbers, iou_threshold: float) -> N
     """
     # Sides are exponentials. Where an area overflows, a box counts as overlapping nothing.
     with np.errstate(over="ignore", invalid="ignore"):
-        if len(boxes_N4) <= _FIRST_BLOCK:
-            return _kept_by_pairs(boxes_N4, classes_N, iou_threshold)
-        kept, left = _kept_of_crowds(boxes_N4, classes_N, iou_threshold)
+        if len(boxes_N4) <= FIRST_BLOCK:
+            return kept_by_pairs(boxes_N4, classes_N, iou_threshold)
+        kept, left = kept_of_crowds(boxes_N4, classes_N, iou_threshold)
         if len(left):
-            others = _kept_by_pairs(boxes_N4[left], classes_N[left], iou_threshold)
+            others = kept_by_pairs(boxes_N4[left], classes_N[left], iou_threshold)
             kept.append(left[others])
     return np.sort(np.concatenate(kept))
 
@@ -67,10 +67,10 @@ def _stable_order(values_N: npt.NDArray[np.integer[Any]]) -> Numbers:
 # ---------------------------------------------------------------------------------------- by pairs
 
 
-def _kept_by_pairs(boxes_N4: Floats, classes_N: Numbers, iou_threshold: float) -> Numbers:
+def kept_by_pairs(boxes_N4: Floats, classes_N: Numbers, iou_threshold: float) -> Numbers:
     scene = _Scene(boxes_N4, classes_N, iou_threshold)
     kept: list[Numbers] = []
-    left, block = np.arange(len(boxes_N4)), _FIRST_BLOCK
+    left, block = np.arange(len(boxes_N4)), FIRST_BLOCK
     while len(left):
         index, left, block = left[:block], left[block:], 2 * block
         index = index[_settled(len(index), *scene.pairs_within(index))]
@@ -160,8 +160,8 @@ def _runs(left: Numbers, right: Numbers) -> Iterator[tuple[Numbers, Numbers]]:
     if not len(total) or not total[-1]:
         return
     stops: Iterable[int] = (len(total),)
-    if total[-1] > _PAIRS:
-        cuts = np.searchsorted(total, np.arange(_PAIRS, total[-1] + _PAIRS, _PAIRS))
+    if total[-1] > PAIRS:
+        cuts = np.searchsorted(total, np.arange(PAIRS, total[-1] + PAIRS, PAIRS))
         stops = np.unique(np.minimum(cuts + 1, len(total)))
     start = 0
     for stop in stops:
@@ -192,7 +192,7 @@ def _settled(count: int, first: Numbers, second: Numbers) -> npt.NDArray[np.bool
 # -------------------------------------------------------------------------------------- of crowds
 
 
-def _kept_of_crowds(
+def kept_of_crowds(
     boxes_N4: Floats, classes_N: Numbers, iou_threshold: float
 ) -> tuple[list[Numbers], Numbers]:
     """Those kept as long as blocks keep few of their boxes, and those that are left to be judged.
@@ -204,13 +204,13 @@ def _kept_of_crowds(
     starts = np.flatnonzero(np.diff(sorted_N, prepend=-1))
     counts = np.diff(starts, append=len(sorted_N))
     most = int(counts.max(initial=0))
-    if most <= 2 * _DENSE_BLOCK or len(counts) * most > _MOST_PADDED * len(classes_N):
+    if most <= 2 * DENSE_BLOCK or len(counts) * most > _MOST_PADDED * len(classes_N):
         return [], np.arange(len(classes_N))
     index_CM = np.full((len(counts), most), -1)
     index_CM[np.arange(most) < counts[:, None]] = by_class
     box_5N = _with_areas(boxes_N4)
     kept: list[Numbers] = []
-    block = _DENSE_BLOCK
+    block = DENSE_BLOCK
     while index_CM.size:
         index_CB, rest_CM = index_CM[:, :block], index_CM[:, block:]
         box_5CB = box_5N.take(index_CB, axis=1)
@@ -222,7 +222,7 @@ def _kept_of_crowds(
         kept.append(index_CB[alive_CB])
         box_5CK = box_5N.take(_packed(index_CB, alive_CB), axis=1)
         left_CM = rest_CM >= 0
-        step = max(1, _PAIRS // max(1, box_5CK[0].size))
+        step = max(1, PAIRS // max(1, box_5CK[0].size))
         for start in range(0, rest_CM.shape[1], step):
             part = slice(start, start + step)
             box_5CM = box_5N.take(rest_CM[:, part], axis=1)
@@ -230,7 +230,7 @@ def _kept_of_crowds(
         index_CM = _packed(rest_CM, left_CM)
         if most_are_kept:
             break
-        block = min(2 * block, _MOST_DENSE)
+        block = min(2 * block, MOST_DENSE)
     return kept, np.sort(index_CM[index_CM >= 0])
 
 
