@@ -3,6 +3,7 @@
     python benchmarks/recipe.py -o s.jsonl --data $BCCD                     # everything, 3 seeds
     python benchmarks/recipe.py -o s.jsonl --data $BCCD --seeds 0 --rows base unpruned macs=0.2
     python benchmarks/recipe.py -o s.jsonl --table
+    python benchmarks/recipe.py -o s.jsonl --table --against default=0.5    # instead of control
 
 The road is the commands of tools/, each printed as it would be typed. A seed's rows share one
 trained model, `base`. Every row ends after as many epochs: those of `base` and `--epochs` more.
@@ -86,12 +87,15 @@ class Variant:
 DEFAULT = Variant(prune=(), tune=(), fields=())
 RECIPE = Variant()
 BARE = ("--no-absorb", "--reconstruct", "0")
+OBS_UNIFORM = ("--importance", "obs", "--scope", "uniform")
 AS_THEY_ARE = ("retake_statistics", "False")
 VARIANTS = {
     "default": DEFAULT,
     "default, cut bare": Variant(prune=BARE, tune=(), fields=()),
     "default, per none": Variant(tune=(), fields=()),
     "default, rate × 1": Variant(prune=(), tune=(), fields=("finetune_lr", "1")),
+    "default, obs uniform": Variant(prune=OBS_UNIFORM, tune=(), fields=()),
+    "default, search": Variant(prune=("--search", "60"), tune=(), fields=()),
     "default, statistics as they are": Variant(prune=(), tune=(), fields=AS_THEY_ARE),
     "no teacher": Variant(tune=()),
     "no refit": Variant(prune=("--per", "none", "--reconstruct", "0")),
@@ -311,15 +315,15 @@ def width_for(name: str, size: int, share: float) -> float:
     return min(steps, key=lambda width: abs(macs(width) / whole - share))
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(lines: Sequence[dict[str, Any]], against: str | None = None) -> str:
     """Means over seeds or folds and their spread, as Markdown; then what differences are real.
 
     A block is of one model, size and length. What rows are held against is `control`, or where
-    there is none `unpruned`.
+    there is none `unpruned`, unless `against` names another row.
     """
     rows = [
         "| model | row | runs | MACs | params | AP after the cut: bare → compensated "
-        "| AP50-95 | AP50 | against the control |",
+        f"| AP50-95 | AP50 | against {against or 'the control'} |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     runs = ("model", "size", "folds", *SETTINGS)
@@ -328,8 +332,8 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         block = [line for line in lines if tuple(line.get(key) for key in runs) == run]
         base = {part_of(line): line for line in block if line["row"] == "base"}
         kinds = {line["row"] for line in block}
-        against = "control" if "control" in kinds else "unpruned"
-        control = {part_of(line): line["ap"] for line in block if line["row"] == against}
+        other = against or ("control" if "control" in kinds else "unpruned")
+        control = {part_of(line): line["ap"] for line in block if line["row"] == other}
         for row in sorted({line["row"] for line in block}, key=order):
             found = sorted(
                 (line for line in block if line["row"] == row),
@@ -355,8 +359,8 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
                 f"| {spread([line['ap50'] for line in found])} "
                 f"| {spread(apart, sign=True) if apart else ''} |"
             )
-            if row not in (against, "base") and (difference := paired(block, against, row)):
-                told.append(f"{run[0]} at {run[1]}, {row} against {against}: {difference.text()}")
+            if row not in (other, "base") and (difference := paired(block, other, row)):
+                told.append(f"{run[0]} at {run[1]}, {row} against {other}: {difference.text()}")
     return "\n".join([*rows, "", *told] if told else rows)
 
 
@@ -440,9 +444,10 @@ def main() -> None:
     add("--threads", type=int, default=2)
     add("--workers", type=int, default=1, help="of the training images (1)")
     add("--table", action="store_true", help="print what the file holds, train nothing")
+    add("--against", type=row_name, metavar="ROW", help="what its rows are held against (control)")
     args = parser.parse_args()
     if args.table:
-        print(table(read(args.output)))
+        print(table(read(args.output), args.against))
         return
     if args.data is None:
         parser.error("--data: which folder holds BCCD?")

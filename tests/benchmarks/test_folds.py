@@ -13,6 +13,8 @@ import pytest
 
 from tests.runs import REPO
 from yolox.data import read_voc
+from yolox.pruning import PruneConfig
+from yolox.tools.flags.prunmodel import make_parser
 from yolox.utils.errors import UserError
 
 
@@ -114,8 +116,31 @@ def test_rows_of_other_images_or_classes_are_not_subtracted(
         recipe.paired(lines, "control", "default=0.5")
 
 
+def test_rows_are_held_against_another_one(recipe: ModuleType) -> None:
+    more = {"model": "m", "size": 64, "ap50": 0.5, "macs": 1, "params": 1, "cut": {}}
+    lines = [
+        _line(row, 0, [ap, ap], ap=ap, **more)
+        for row, ap in (("control", 0.5), ("default=0.5", 0.4), ("default, search=0.5", 0.6))
+    ]
+    text = recipe.table(lines, "default=0.5")
+    assert "against default=0.5 |" in text
+    assert "default, search=0.5 against default=0.5: +20.0 points" in text
+    assert "search=0.5 against control: +10.0 points" in recipe.table(lines)
+
+
 def test_lines_of_earlier_series_are_still_a_table(recipe: ModuleType) -> None:
     lines = recipe.read(REPO / "benchmarks" / "results" / "recipe_s192.jsonl")
     text = recipe.table(lines)
     assert text.count("| yolox-s at 192 |") > 10
     assert " against " not in text.splitlines()[-1]
+
+
+def test_the_flags_of_every_row_are_pruned_by(recipe: ModuleType) -> None:
+    for name, variant in recipe.VARIANTS.items():
+        flags = [flag.format(start="base.pth", between=5) for flag in variant.prune]
+        args = make_parser().parse_args(["--target", "macs=0.5", *flags])
+        config = PruneConfig(target=args.target, importance=args.importance, scope=args.scope)
+        assert (config.scope == "uniform") == ("uniform" in name), name
+        assert (args.search > 0) == ("search" in name), name
+        assert recipe.row_name(f"{name}=0.5") == f"{name}=0.5"
+        assert recipe.order(name) > recipe.order("control")
