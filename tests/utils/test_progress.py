@@ -2,9 +2,16 @@ import io
 import itertools
 import sys
 
+import pytest
 from loguru import logger
 
+from yolox.utils import progress
 from yolox.utils.progress import track
+
+
+@pytest.fixture(autouse=True)
+def log_that_had_a_line(monkeypatch):
+    monkeypatch.setattr(progress, "silence", 0.0)
 
 
 class FakeTerminal(io.StringIO):
@@ -39,11 +46,25 @@ def test_a_log_has_a_line_at_least_every_half_a_minute(monkeypatch):
     try:
         now = itertools.count(step=9)  # seconds between two looks at the clock
         assert list(track(range(10), "scoring batch", clock=lambda: next(now))) == list(range(10))
+        monkeypatch.setattr(progress, "silence", 0.0)
         quick = itertools.count(step=0.5)
         assert list(track(range(10), "reading", clock=lambda: next(quick))) == list(range(10))
     finally:
         logger.remove(handler)
     assert lines == [f"scoring batch: {number} of 10\n" for number in (4, 8)]
+
+
+def test_short_loops_behind_one_another_are_no_silence(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    lines = []
+    handler = logger.add(lines.append, format="{message}")
+    try:
+        now = itertools.count(step=3)
+        for _ in range(4):
+            assert list(track(range(4), "scoring", clock=lambda: next(now))) == list(range(4))
+    finally:
+        logger.remove(handler)
+    assert lines == ["scoring: 1 of 4\n"]  # of the third loop
 
 
 def test_a_loop_that_logs_by_itself_gets_no_line(monkeypatch):

@@ -23,6 +23,7 @@ LOG_EVERY = 30.0  # seconds without a terminal after which a line says how far a
 
 T = TypeVar("T")
 _on_screen = False  # whether a bar is there: another one inside its loop would write over it
+silence = 0.0  # seconds without a line when the last loop of a log ended: short loops add up
 
 
 def track(
@@ -36,7 +37,8 @@ def track(
 
     The bar goes when the loop ends; of a loop inside a loop only the outer one has a bar. When
     stderr is a file or a pipe, a line is logged instead after each half a minute in which the log
-    had none. Only the first of the processes of a run on this machine tells anything.
+    had none, be it of one loop or of several. Only the first of the processes of a run on this
+    machine tells anything.
 
     Args:
         iterable: what to go through.
@@ -70,7 +72,8 @@ def track(
 def _logged(
     iterable: Iterable[T], description: str, total: int | None, clock: Callable[[], float]
 ) -> Iterator[T]:
-    last = clock()  # when the log had its last line, whoever wrote it
+    global silence
+    last = clock() - silence  # when the log had its last line, whoever wrote it
 
     def note(_: object) -> None:
         nonlocal last
@@ -83,5 +86,6 @@ def _logged(
             if clock() - last >= LOG_EVERY:
                 logger.info(f"{description}: {number}" + (f" of {total}" if total else ""))
     finally:
+        silence = clock() - last
         with suppress(ValueError):  # the logger was set up again within the loop
             logger.remove(handler)
