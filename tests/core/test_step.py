@@ -178,7 +178,7 @@ def test_mixed_precision_does_not_touch_the_boxes(precision: str, inner: torch.d
 def test_precisions_that_cannot_be_are_user_errors() -> None:
     if torch.cuda.is_available():
         pytest.skip("is about the CPU")
-    with pytest.raises(UserError, match="fp16 needs a GPU"):
+    with pytest.raises(UserError, match="needs a GPU: use bf16 or auto on a CPU"):
         make_fabric(precision="fp16")
     with pytest.raises(UserError, match="one of auto, fp32"):
         make_fabric(precision="fp8")

@@ -36,7 +36,7 @@ def test_models_of_other_classes_or_data_are_refused(other: Found, message: str)
 
 def test_few_images_are_refused_and_the_rest_compared() -> None:
     few = [_found("a.pth", images=9), _found("b.pth", images=9)]
-    with pytest.raises(UserError, match="9 of them tell next to nothing: it takes 10"):
+    with pytest.raises(UserError, match="9 are too few: it needs 10 or more"):
         paired_differences(few, 10)
     (difference,) = paired_differences([_found("a.pth"), _found("b.pth")], 10)
     assert (difference.value, difference.is_real) == (0, False)
