@@ -51,6 +51,17 @@ def problem(file: Path, **options: Any) -> str:
     return str(raised.value)
 
 
+def test_a_file_of_ultralytics_is_named_as_one(tmp_path: Path) -> None:
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([], "nothing", [value], [value])
+    model, file = onnx.helper.make_model(graph), tmp_path / "best.onnx"
+    onnx.save(model, file)
+    assert "Ultralytics" not in problem(file)
+    onnx.helper.set_model_props(model, {"author": "Ultralytics"})
+    onnx.save(model, file)
+    assert f"{file} was exported by Ultralytics" in problem(file)
+
+
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [

@@ -39,43 +39,40 @@ def test_shows_a_bar_on_a_terminal_of_the_first_process_only(monkeypatch):
     assert sys.stderr.getvalue() == ""
 
 
-def test_a_log_has_a_line_at_least_every_half_a_minute(monkeypatch):
+@pytest.fixture
+def lines(monkeypatch):
+    """What the first process logs."""
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    lines = []
-    handler = logger.add(lines.append, format="{message}")
-    try:
-        now = itertools.count(step=9)  # seconds between two looks at the clock
-        assert list(track(range(10), "scoring batch", clock=lambda: next(now))) == list(range(10))
-        monkeypatch.setattr(progress, "silence", 0.0)
-        quick = itertools.count(step=0.5)
-        assert list(track(range(10), "reading", clock=lambda: next(quick))) == list(range(10))
-    finally:
-        logger.remove(handler)
+    logged = []
+    handler = logger.add(logged.append, format="{message}")
+    yield logged
+    logger.remove(handler)
+
+
+def loop(count, description, seconds):
+    """Go through a loop, so many seconds passing between two looks at the clock."""
+    now = itertools.count(step=seconds)
+    return track(range(count), description, clock=lambda: next(now))
+
+
+def test_a_log_has_a_line_at_least_every_half_a_minute(lines):
+    assert list(loop(10, "scoring batch", 9)) == list(range(10))
     assert lines == [f"scoring batch: {number} of 10\n" for number in (4, 8)]
 
 
-def test_short_loops_behind_one_another_are_no_silence(monkeypatch):
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    lines = []
-    handler = logger.add(lines.append, format="{message}")
-    try:
-        now = itertools.count(step=3)
-        for _ in range(4):
-            assert list(track(range(4), "scoring", clock=lambda: next(now))) == list(range(4))
-    finally:
-        logger.remove(handler)
+def test_a_quick_loop_gets_no_line(lines):
+    assert list(loop(10, "reading", 0.5)) == list(range(10))
+    assert lines == []
+
+
+def test_short_loops_behind_one_another_are_no_silence(lines):
+    for _ in range(4):
+        list(loop(4, "scoring", 3))
     assert lines == ["scoring: 1 of 4\n"]  # of the third loop
 
 
-def test_a_loop_that_logs_by_itself_gets_no_line(monkeypatch):
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    lines = []
-    handler = logger.add(lines.append, format="{message}")
-    try:
-        now = itertools.count(step=9)
-        for number in track(range(10), "Epoch 1/8", clock=lambda: next(now)):
-            if number % 2:
-                logger.info(f"iter {number}")
-    finally:
-        logger.remove(handler)
+def test_a_loop_that_logs_by_itself_gets_no_line(lines):
+    for number in loop(10, "Epoch 1/8", 9):
+        if number % 2:
+            logger.info(f"iter {number}")
     assert lines == [f"iter {number}\n" for number in (1, 3, 5, 7, 9)]

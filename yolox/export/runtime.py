@@ -74,7 +74,25 @@ def open_exported(
     path = Path(path)
     if not is_exported(path):
         raise ExportError(f"{path}: expected an exported file, {' or '.join(FILE_SUFFIXES)}")
-    _refuse_ultralytics(path)
+    try:
+        return _open(path, threads, runtime, precision, device)
+    except ExportError:
+        if _is_ultralytics(path):
+            raise ExportError(
+                f"{path} was exported by Ultralytics: `yolox.jobs.measure` measures its speed, "
+                "`yolox.jobs.report` its AP; to detect with it, use their own program (yolo "
+                "predict)"
+            ) from None
+        raise
+
+
+def _open(
+    path: Path,
+    threads: int | None,
+    runtime: str | None,
+    precision: str,
+    device: str | torch.device,
+) -> ExportedModel:
     require_parts(path)
     able = runtimes_of(path.suffix)
     runtime = runtime or able[0]
@@ -113,15 +131,10 @@ def _reason(error: Exception, path: Path) -> str:
     return cause_of(error)
 
 
-def _refuse_ultralytics(path: Path) -> None:
+def _is_ultralytics(path: Path) -> bool:
     beside = [path.with_name("metadata.yaml")] if path.suffix in (".xml", ".param") else []
-    for file in (path, *beside):
-        if file.is_file() and _ULTRALYTICS.search(file.read_bytes()):
-            raise ExportError(
-                f"{path} was exported by Ultralytics: `yolox.jobs.measure` measures its speed, "
-                "`yolox.jobs.report` its AP; to detect with it, use their own program (yolo "
-                "predict)"
-            )
+    files = filter(Path.is_file, (path, *beside))
+    return any(_ULTRALYTICS.search(file.read_bytes()) for file in files)
 
 
 def _open_ncnn(path: Path, threads: int | None) -> Session:

@@ -183,7 +183,9 @@ class PruneRun(ABC):
             if self.config.target_kind() == "latency":
                 free.add("round_to")  # as the runtime has it
             asked, made = self.config.to_dict(), carried_out.config
-            differ = [key for key in asked if key not in free and asked[key] != made.get(key)]
+            # A field that an earlier version did not have is not known to differ.
+            known = [key for key in asked if key in made and key not in free]
+            differ = [key for key in known if asked[key] != made[key]]
         if differ:
             names = ", ".join(f"`{name}`" for name in differ)
             raise PruningError(
