@@ -9,10 +9,12 @@ links to a few files), and measures each step in a process of its own:
     read       the annotation file becomes records, and what was read is kept in a cache folder
     set        `COCODataset`: records from there, checks, image headers, samples
     again      the same once more, as every further process of a run does
+    doctor     `check_data.py`: every image decoded, every annotation judged
     metrics    COCO AP with a hundred detections an image, of at most 5,000 images
 
 Live memory is what the process holds more at the end than before, with the result in hand; peak is
-the most it held at any time.
+the most it held at any time. CPU is that of all processes of the step; memory, of the one that
+has the result.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ import json
 import multiprocessing
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,16 @@ def build(folder: Path) -> Any:
     return COCODataset(data_dir=folder, json_file="instances_train2017.json", name="train2017")
 
 
+def doctor(folder: Path) -> Any:
+    from yolox.data.datasets.tables import RecordTable
+    from yolox.data.doctor import check, inspect_images
+
+    records = read(folder)
+    table = RecordTable.of(records.records)
+    facts = inspect_images(map(table.image, range(len(table))))
+    return check({"train": records}, None, (640, 640), facts)
+
+
 def metrics(folder: Path) -> Any:
     """COCO AP of detections near the objects and elsewhere; no object of the set is needed."""
     from yolox.evaluators import ImageDetections, evaluate_coco
@@ -155,9 +166,9 @@ def measured() -> Iterator[dict[str, Any]]:
     gc.collect()
     cost: dict[str, Any] = {}
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, start = process.memory_info().rss, time.process_time()
+    before, start = process.memory_info().rss, seconds()
     yield cost
-    cost["cpu"] = time.process_time() - start
+    cost["cpu"] = seconds() - start
     peak = next(
         int(line.split()[1]) * 1024
         for line in Path("/proc/self/status").read_text().splitlines()
@@ -168,8 +179,15 @@ def measured() -> Iterator[dict[str, Any]]:
     cost["peak"] = (peak - before) / MEGABYTE
 
 
+def seconds() -> float:
+    """Of the processor, by this process and those that it started and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def run(step: Callable[[Path], Any], folder: Path, queue: Any) -> None:
     import yolox.data
+    import yolox.data.doctor
     import yolox.evaluators
 
     _ = yolox.data.COCODataset, yolox.evaluators.evaluate_coco  # imported before the clock starts
@@ -195,7 +213,8 @@ def main() -> None:
             folder = root / str(images)
             make(folder, images)
             size = (folder / "annotations" / "instances_train2017.json").stat().st_size / MEGABYTE
-            steps = {"read": read, "set": build, "again": build, "metrics": metrics}
+            steps = {"read": read, "set": build, "again": build}
+            steps |= {"doctor": doctor, "metrics": metrics}
             for name, step in steps.items():
                 queue = context.Queue()
                 process = context.Process(target=run, args=(step, folder, queue))

@@ -20,7 +20,7 @@ from loguru import logger
 from numpy.typing import NDArray
 
 from yolox.bench.plan import file_bytes
-from yolox.data.datasets.decoding import read_image
+from yolox.data.decoding import read_image
 from yolox.export.exported_model import ExportedModel
 from yolox.predict import Detector, load
 from yolox.utils.choices import CONF

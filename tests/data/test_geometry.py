@@ -17,15 +17,15 @@ from PIL import Image
 
 import yolox
 from tests.data.pictures import KINDS, app1, claiming, exif, noise, pillow, with_chunk
-from yolox.data import DataError, DetectionDataset, Sample
+from yolox.data import DataError, DetectionDataset, Sample, image_size
 from yolox.data.contact_sheet import record_tile
 from yolox.data.convert.cut import CutJob, TileSettings, cut
 from yolox.data.datasets.build import build_samples
-from yolox.data.datasets.decoding import FACTORS, decode, read_bytes, read_image, reduced_size
 from yolox.data.datasets.records import Record, RecordSet
+from yolox.data.decoding import FACTORS, decode, read_bytes, read_image, reduced_size
 from yolox.data.doctor.facts import inspect_image
 from yolox.data.image_header import ImageError, TooManyPixels
-from yolox.data.image_size import read_file_header, read_image_size
+from yolox.data.image_size import read_file_header, read_file_headers, read_image_size
 from yolox.data.tiles import WholeRecord
 from yolox.tools import cli
 from yolox.utils.errors import UserError
@@ -184,7 +184,7 @@ def test_pictures_are_decoded_in_one_place():
         for path in root.rglob("*.py")
         if re.search(r"\b(imread|imdecode|imdecodemulti|Image\.open)\(", path.read_text())
     ]
-    assert found == ["data/datasets/decoding.py"]
+    assert found == ["data/decoding.py"]
 
 
 # --------------------------------------------------------------------------------- odd orientation
@@ -285,6 +285,34 @@ def test_a_truncated_jpeg_is_decoded_as_far_as_it_goes(cut_bytes, progressive, t
     np.testing.assert_array_equal(img, cv2.imread(str(path)))
     for factor in FACTORS:
         assert decode(path, read_bytes(path), factor).shape[:2] == reduced_size((300, 200), factor)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_headers_read_by_several_processes_are_those_of_one(processes, tmp_path, monkeypatch):
+    contents = [
+        pillow(noise(50, 60), "JPEG", "RGB", 6),
+        pillow(noise(50, 60), "JPEG", "RGB", 1)[:-20],
+        pillow(noise(30, 40), "PNG", "RGB", 1),
+        b"no image",
+        pillow(noise(20, 70), "BMP", "RGB", 1),
+    ]
+    paths = [tmp_path / f"{number}" for number in range(6)]  # the last one is not there
+    for path, content in zip(paths, contents, strict=False):
+        path.write_bytes(content)
+    monkeypatch.setattr(image_size, "PART", 2)
+    monkeypatch.setattr(image_size, "MANY", 1)
+    monkeypatch.setattr(image_size, "processes_to_use", lambda: processes)
+    headers = list(read_file_headers(len(paths), paths.__getitem__))
+    assert [(h.size, h.cut_off) for h in headers if not isinstance(h, ImageError)] == [
+        ((60, 50), False),
+        ((50, 60), True),
+        ((30, 40), False),
+        ((20, 70), False),
+    ]
+    for index in (3, 5):
+        with pytest.raises(ImageError) as error:
+            read_file_header(paths[index])
+        assert str(headers[index]) == str(error.value)
 
 
 def test_truncated_jpegs_are_named_once_before_training(tmp_path):

@@ -31,7 +31,7 @@ from yolox.data import (
 )
 from yolox.data.data_augment import fit_size
 from yolox.data.datasets import image_cache, mosaicdetection
-from yolox.data.datasets.decoding import FACTORS, decode, decode_factor, read_bytes
+from yolox.data.decoding import FACTORS, decode, decode_factor, read_bytes
 from yolox.data.image_size import read_image_size
 
 SETS = (("2007", "trainval"),)

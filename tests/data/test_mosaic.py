@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from yolox.data import DetectionDataset, Draw, MosaicDetection, Sample, TrainTransform, VOCDetection
-from yolox.data.datasets.decoding import decode_factor
 from yolox.data.datasets.mosaicdetection import tile_offset
+from yolox.data.decoding import decode_factor
 
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from yolox.data.data_augment import Image, fit_size
-from yolox.data.datasets.decoding import read_image
 from yolox.data.datasets.mosaicdetection import MosaicDetection
 from yolox.data.datasets.records import Record
+from yolox.data.decoding import read_image
 from yolox.data.errors import DataError
 from yolox.data.samplers import Draw
 from yolox.utils.files import write_bytes

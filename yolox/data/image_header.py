@@ -273,9 +273,12 @@ def check_pixels(path: Path, size: tuple[int, int], length: int, kind: str | Non
         kind: its format, None if unknown.
     """
     pixels = size[0] * size[1]
-    claim = f"claims {size[0]} × {size[1]} (height × width) = {pixels} pixels"
     limits = {LIMIT_VARIABLE: _limit(), OPENCV_VARIABLE: _opencv_limit()}
     passed = [name for name, limit in limits.items() if pixels > limit]
+    thin = pixels > max(_DENSITY_FROM, _MAX_DENSITY.get(kind or "", pixels) * length)
+    if not (passed or thin):
+        return
+    claim = f"claims {size[0]} × {size[1]} (height × width) = {pixels} pixels"
     if passed:
         raise TooManyPixels.about(
             path,
@@ -284,10 +287,9 @@ def check_pixels(path: Path, size: tuple[int, int], length: int, kind: str | Non
             f"bytes a pixel, set {' and '.join(f'{name}={pixels}' for name in passed)} in the "
             f"environment",
         )
-    if pixels > max(_DENSITY_FROM, _MAX_DENSITY.get(kind or "", pixels) * length):
-        raise TooManyPixels.about(
-            path, f"{claim}, which its {length} bytes cannot hold: nearly all of it is missing"
-        )
+    raise TooManyPixels.about(
+        path, f"{claim}, which its {length} bytes cannot hold: nearly all of it is missing"
+    )
 
 
 def _limit() -> int:

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from yolox.data.datasets.decoding import read_image
 from yolox.data.datasets.files import IMAGE_EXTENSIONS
+from yolox.data.decoding import read_image
 from yolox.data.errors import DataError, bullets
 from yolox.data.image_header import ImageError
 

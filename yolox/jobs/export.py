@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from yolox.data import preproc
-from yolox.data.datasets.decoding import read_image
+from yolox.data.decoding import read_image
 from yolox.data.image_header import ImageError
 from yolox.exp import Exp
 from yolox.exp.follow import with_names

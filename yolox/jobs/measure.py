@@ -21,7 +21,7 @@ from yolox.bench.memory import can_measure
 from yolox.bench.plan import BenchSettings, Subject, file_bytes, make_cases, read_subjects
 from yolox.bench.results import MeasuredModel, Result, to_json
 from yolox.bench.run import measure
-from yolox.data.datasets.decoding import read_image
+from yolox.data.decoding import read_image
 from yolox.data.image_header import ImageError
 from yolox.export import is_exported, sample_scene
 from yolox.export.place import place_of

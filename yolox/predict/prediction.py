@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolox.data.datasets.decoding import read_image
+from yolox.data.decoding import read_image
 from yolox.utils.errors import UserError
 from yolox.utils.files import write_bytes
 from yolox.utils.visualize import vis

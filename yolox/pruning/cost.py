@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from yolox.pruning.channels import Axis
 from yolox.pruning.groups import PRODUCERS, Group
-from yolox.pruning.tracing.channels import Axis
 from yolox.utils.model_utils import count_macs, count_params, run_shapes
 
 REST = "<rest>"  # what costs something and is in no layer that can be cut

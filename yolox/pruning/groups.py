@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from yolox.pruning.tracing.channels import Axis, Indices
+from yolox.pruning.channels import Axis, Indices
 
 # Layers with a batch norm's shape, one parameter a channel, have one axis; it is called "out".
 PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)

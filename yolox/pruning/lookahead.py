@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from yolox.pruning.channels import Axis
 from yolox.pruning.groups import Group
 from yolox.pruning.judge import LabelledImages
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.reconstruct import EXACT, Fitter, position_weights
 from yolox.pruning.replay import Replay
 from yolox.pruning.surgery import kept_channels, removed_channels, silence
-from yolox.pruning.tracing.channels import Axis
 from yolox.utils.model_utils import copy_model
 
 _Axis = tuple[str, Axis]  # a layer's inputs or outputs

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from yolox.models.network_blocks import ChannelShift
+from yolox.pruning.channels import Axis
 from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
-from yolox.pruning.tracing.channels import Axis
 from yolox.utils.model_utils import copy_model
 
 AXIS_DIMS: dict[Axis, int] = {"in": 1, "out": 0}  # of a weight

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from yolox.data.convert.polygons import Corners, bounds, clip_polygon, polygon_area
-from yolox.data.datasets.decoding import decode, read_bytes
 from yolox.data.datasets.voc_xml import VocObject, annotation_xml
+from yolox.data.decoding import decode, read_bytes
 from yolox.data.errors import DataError
 from yolox.data.image_header import ImageError
 from yolox.data.tiles import WHOLE_FOLDER, WholeRecord, Window, tile_name

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from loguru import logger
 
 from yolox.data.data_augment import has_area
-from yolox.data.datasets.decoding import DARK_BITS, bits_used, read_bytes
 from yolox.data.datasets.files import is_file
 from yolox.data.datasets.plausible import box_remarks
 from yolox.data.datasets.records import (
@@ -28,9 +27,10 @@ from yolox.data.datasets.records import (
 )
 from yolox.data.datasets.sample import DetectionDataset
 from yolox.data.datasets.tables import RecordTable, SampleTable
+from yolox.data.decoding import DARK_BITS, bits_used, read_bytes
 from yolox.data.errors import DataError, UnknownClassesError, bullets
 from yolox.data.image_header import ImageError
-from yolox.data.image_size import read_file_header
+from yolox.data.image_size import read_file_headers
 from yolox.utils.progress import track
 
 _EDGE_TOLERANCE = 2.0  # pixels: conventions of where an image ends differ by as much
@@ -236,13 +236,12 @@ def _true_sizes(records: RecordSet, table: RecordTable) -> npt.NDArray[np.int32]
     resized: list[str] = []
     cut_off: list[str] = []
     deep: list[Path] = []
-    for i in track(range(len(table)), "Reading image headers"):
-        image = table.image(i)
-        try:
-            header = read_file_header(image)
-        except ImageError as error:
+    headers = read_file_headers(len(table), table.image)
+    for i, header in enumerate(track(headers, "Reading image headers", len(table))):
+        if isinstance(header, ImageError):
+            image = table.image(i)
             there = is_file(image)
-            what = error.what if there else f"named by {records.title}"
+            what = header.what if there else f"named by {records.title}"
             kind = IMAGE_BROKEN if there else IMAGE_MISSING
             problems.append(Problem(kind=kind, where=str(image), what=what))
             continue
@@ -251,9 +250,9 @@ def _true_sizes(records: RecordSet, table: RecordTable) -> npt.NDArray[np.int32]
         if stated not in ((0, 0), size):
             resized.append(f"{table.names[i]}: {stated} in the annotation, {size} in truth")
         if header.cut_off:
-            cut_off.append(str(image))
+            cut_off.append(str(table.image(i)))
         if header.deep:
-            deep.append(image)
+            deep.append(table.image(i))
     raise_problems(problems)
     _warn_dark(records, deep)
     if cut_off:

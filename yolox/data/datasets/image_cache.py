@@ -37,7 +37,7 @@ import numpy.typing as npt
 from loguru import logger
 
 from yolox.data.data_augment import fit_size
-from yolox.data.datasets.decoding import (
+from yolox.data.decoding import (
     FACTORS,
     Image,
     decode,

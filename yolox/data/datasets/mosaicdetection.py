@@ -24,8 +24,8 @@ from yolox.data.data_augment import (
     transform_boxes,
     transform_points,
 )
-from yolox.data.datasets.decoding import decode_factor
 from yolox.data.datasets.sample import DetectionDataset, Item, Transform
+from yolox.data.decoding import decode_factor
 from yolox.data.samplers import Draw
 
 _SUBPIXEL_BITS = 4  # of the polygon filler's fixed-point coordinates

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from yolox.data.data_augment import fit_size
-from yolox.data.datasets.decoding import decode, read_bytes
 from yolox.data.datasets.image_cache import CACHE_TYPES, build_cache
+from yolox.data.decoding import decode, read_bytes
 from yolox.data.errors import DataError
 
 ImageInfo = tuple[int, int]

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from yolox.data.datasets.decoding import WrongSize, bits_used, decode
+from yolox.data.decoding import WrongSize, bits_used, decode
 from yolox.data.image_header import (
     HEAD_BYTES,
     JPEG,

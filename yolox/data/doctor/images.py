@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from yolox.data.datasets.decoding import DARK_BITS
 from yolox.data.datasets.records import (
     BAD_ANNOTATION,
     BAD_CLASS_LIST,
@@ -19,6 +18,7 @@ from yolox.data.datasets.records import (
     RecordSet,
 )
 from yolox.data.datasets.tables import RecordTable
+from yolox.data.decoding import DARK_BITS
 from yolox.data.doctor.facts import Facts, Flaw, ImageFacts
 from yolox.data.doctor.report import Finding, finding
 

@@ -16,9 +16,9 @@ from loguru import logger
 from torch import Tensor, nn
 
 from yolox.models.network_blocks import ACTIVATIONS
+from yolox.pruning.channels import Axis
 from yolox.pruning.cost import AXES, Counts, Values
 from yolox.pruning.groups import Group
-from yolox.pruning.tracing.channels import Axis
 from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair
 from yolox.utils.documents import read_json
 from yolox.utils.files import replacing

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from yolox.pruning.channels import Axis
 from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.proof.apart import (
@@ -26,7 +27,6 @@ from yolox.pruning.proof.held import LargeLayers, channel_dim
 from yolox.pruning.proof.ops import SEED, Ops, same_chance
 from yolox.pruning.proof.redraw import noise, random_images, redraw
 from yolox.pruning.surgery import AXIS_DIMS, copy_kept, kept_channels, removed_channels, silence
-from yolox.pruning.tracing.channels import Axis
 from yolox.pruning.watch import describe, one_line, watch_calls
 from yolox.utils.model_utils import cast_model
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from yolox.pruning.channels import CONSTANT, Channels, Indices
 from yolox.pruning.groups import PRODUCERS
-from yolox.pruning.tracing.channels import CONSTANT, Channels, Indices
 from yolox.pruning.tracing.label_rules import (
     ALONG,
     COPIES,

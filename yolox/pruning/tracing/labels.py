@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yolox.pruning.tracing.channels import CONSTANT
+from yolox.pruning.channels import CONSTANT
 
 
 def label_of(tensor: Tensor) -> Tensor | None:

@@ -22,13 +22,13 @@ from loguru import logger
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from yolox.pruning.channels import Axis, Channels, Indices
 from yolox.pruning.config import PruningError
 from yolox.pruning.groups import PRODUCERS, Group, Member
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.proof.apart import CutRefusedError, Probe
 from yolox.pruning.proof.verify import verify_plan
 from yolox.pruning.surgery import is_channelwise
-from yolox.pruning.tracing.channels import Axis, Channels, Indices
 from yolox.pruning.tracing.label_trace import MODEL_INPUT, MODEL_OUTPUT, LabelTrace
 from yolox.pruning.tracing.labels import tensors_of
 from yolox.pruning.watch import describe, fixed_layers, one_line, watch_calls
