@@ -223,6 +223,8 @@ def test_a_checkpoint_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> N
         load_checkpoint("none.pth")
     assert command(train.main, "-n", "yolox-nano", "-c", "none.pth") == 1
     assert "train one with python tools/train.py, give its path as -c" in capsys.readouterr().err
+    assert command(bench.main, "none.pth") == 1
+    assert "train one with python tools/train.py, give its path as FILE" in capsys.readouterr().err
 
 
 def test_a_setting_of_a_compression(

@@ -33,7 +33,7 @@ FUNCTIONS = {
 # that a command has.
 _PLACES = {
     "batches": ("batch",),
-    "checkpoint": ("ckpt",),
+    "checkpoint": ("ckpt", "files"),
     "evaluate": ("eval",),
     "exp": ("exp_file",),
     "exp_name": ("name",),
@@ -99,6 +99,6 @@ def _said(parser: argparse.ArgumentParser, found: re.Match[str]) -> str:
 def _flags(parser: argparse.ArgumentParser, name: str) -> list[str]:
     for place in _PLACES.get(name, (name,)):
         for action in parser._actions:
-            if action.dest == place and action.option_strings:
-                return list(action.option_strings)
+            if action.dest == place:
+                return list(action.option_strings) or [str(action.metavar or action.dest)]
     return []

@@ -22,6 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
         "files",
         type=Path,
         nargs="+",
+        metavar="FILE",
         help=(
             "checkpoints or exported files: .pth, .onnx, .xml, .param, .torchscript; a .pt of "
             "Ultralytics, or a file or folder that its exporter wrote"
