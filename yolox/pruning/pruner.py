@@ -17,6 +17,7 @@ from yolox.pruning.groups import Group
 from yolox.pruning.hint import ThresholdHint, threshold_hint
 from yolox.pruning.importance import Loss, Scorer
 from yolox.pruning.judge import Judgement, LabelledImages, keep_what_helps
+from yolox.pruning.norms import settle_norms
 from yolox.pruning.plan import PruningPlan, make_plan
 from yolox.pruning.proof.apart import CutRefusedError
 from yolox.pruning.proof.verify import find_culprits, verify_plan
@@ -276,10 +277,12 @@ def compensate_cut(
         seed=config.seed,
         weights=weights,
     )
-    if not labelled or not labelled.held:
-        return ready, None
-    bare = mask_plan(start, groups, plan)
-    return keep_what_helps(bare, ready, labelled, example_input, images.device)
+    judgement = None
+    if labelled and labelled.held:
+        bare = mask_plan(start, groups, plan)
+        ready, judgement = keep_what_helps(bare, ready, labelled, example_input, images.device)
+    settle_norms(ready, model, mask_plan(ready, groups, plan), images[:count])
+    return ready, judgement
 
 
 def apply_and_verify(
