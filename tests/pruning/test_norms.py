@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.pruning.helpers import enliven, plan_of, snapshot
+from tests.pruning.helpers import bare, enliven, plan_of, snapshot
 from yolox.core.statistics import retake_statistics
 from yolox.models.network_blocks import BaseConv
+from yolox.pruning import Group, PruningPlan, prune_model
 from yolox.pruning.norms import norm_moments, settle_norms
 from yolox.pruning.reconstruct import refit
 from yolox.pruning.surgery import mask_plan
@@ -37,7 +38,7 @@ def error(found: Tensor, wanted: Tensor) -> float:
 
 
 @pytest.fixture(scope="module")
-def cut() -> Cut:
+def planned() -> tuple[nn.Module, list[Group], PruningPlan]:
     """A chain whose statistics are of these images, and a third of all but the first channels."""
     widths = (3, 16, 24, 24, 24)
     units = [BaseConv(a, b, 3, 1) for a, b in itertools.pairwise(widths)]
@@ -48,7 +49,13 @@ def cut() -> Cut:
     groups = trace_groups(whole, x[:1])
     late = [group for group in groups if group.name != "0.conv"]
     plan = plan_of(groups, {group.name: tuple(range(0, group.size, 3)) for group in late})
-    fitted = refit(whole, groups, plan, x)
+    return whole, groups, plan
+
+
+@pytest.fixture(scope="module")
+def cut(planned: tuple[nn.Module, list[Group], PruningPlan]) -> Cut:
+    whole, groups, plan = planned
+    fitted = refit(whole, groups, plan, images(8))
     return whole, fitted, mask_plan(fitted, groups, plan)
 
 
@@ -70,6 +77,16 @@ def test_settled_norms_compute_nearly_the_same_in_training(cut: Cut) -> None:
     wanted = outputs(cut[2], x, training=False)
     assert error(outputs(settled(cut), x, training=True), wanted) < 1e-6
     assert error(outputs(cut[2], x, training=True), wanted) > 1e-3
+
+
+def test_compensation_ends_with_settled_norms(
+    planned: tuple[nn.Module, list[Group], PruningPlan],
+) -> None:
+    x = images(8)
+    config = bare(importance="l1", reconstruct=8)
+    pruned = prune_model(planned[0], x[:1], config, images=x, plan=planned[2]).model
+    wanted = outputs(pruned, x, training=False)
+    assert error(outputs(pruned, x, training=True), wanted) < 1e-6
 
 
 def test_settled_statistics_are_those_of_the_inputs(cut: Cut) -> None:
