@@ -296,6 +296,30 @@ def test_what_the_process_allows_to_unpickle_is_refused(path: Path, legacy: bool
         assert set(torch.serialization.get_safe_globals()) == set(before)
 
 
+@pytest.mark.parametrize("numpy_module", ["numpy.core", "numpy._core"])
+def test_the_numbers_of_an_official_checkpoint_are_read(path: Path, numpy_module: str) -> None:
+    """Official training writes its APs as NumPy's scalars, under NumPy 1 or 2."""
+    weight = torch.rand(2)
+    numbers = {"best_ap": np.float64(0.3), "curr_ap": np.float32(0.25), "start_epoch": np.int64(4)}
+    content = {"model": {"weight": weight}, **numbers}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    here = np.float64(0).__reduce__()[0].__module__  # type: ignore[index,union-attr]
+    names = (f"c{module}.multiarray\nscalar\n".encode() for module in (here[:-11], numpy_module))
+    path.write_bytes(path.read_bytes().replace(*names))
+    read = load_checkpoint(path)
+    assert torch.equal(read.pop("model")["weight"], weight)
+    assert read == {"best_ap": 0.3, "curr_ap": 0.25, "start_epoch": 4}
+    assert [type(value) for value in read.values()] == [float, float, int]
+    assert np.dtype not in torch.serialization.get_safe_globals()
+
+
+@pytest.mark.parametrize("odd", [np.zeros(2), np.str_("a"), np.array(None, object)])
+def test_of_numpy_only_numbers_are_read(path: Path, odd: Any) -> None:
+    torch.save({"model": {}, "best_ap": odd}, path)
+    with pytest.raises(CheckpointError, match="holds pickled Python objects"):
+        load_checkpoint(path)
+
+
 @pytest.mark.parametrize(
     ("content", "got"),
     [

@@ -8,11 +8,12 @@ import pickle
 import threading
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from yolox.utils.errors import UserError
@@ -24,6 +25,14 @@ FORMAT = "yolox-checkpoint"
 VERSION = 1
 _ZIP_MAGIC = b"PK\x03\x04"  # what a zip archive begins with
 _SETTING_ASIDE = threading.RLock()
+_scalar: Callable[..., Any] = np.float64(0).__reduce__()[0]  # what NumPy's scalars are pickled by
+# By its name in NumPy 1 and 2, whichever is here; none of them can run what a file says.
+_NUMPY_NUMBERS = [
+    (_scalar, "numpy.core.multiarray.scalar"),
+    (_scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)),
+]
 
 
 class CheckpointError(UserError):
@@ -57,7 +66,7 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
 
     The checksums that the file holds are compared first, which PyTorch does not do; files of its
     format before 1.6 hold none. Classes that the process has allowed PyTorch to unpickle are not
-    allowed here.
+    allowed here. Numbers of NumPy, as official training writes its APs, become Python's.
 
     Raises:
         CheckpointError: missing, damaged, holding pickled code, or of another format.
@@ -91,12 +100,15 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     except Exception as error:  # the reader trips over damaged bytes in every way there is
         raise _damaged(path, error) from error
     _require_format(path, content)
-    return dict(content)
+    return {
+        key: value.item() if isinstance(value, np.number) else value
+        for key, value in content.items()
+    }
 
 
 @contextmanager
 def allowed_globals_aside() -> Iterator[None]:
-    """Have ``torch.load(weights_only=True)`` take what PyTorch itself takes, and nothing more.
+    """Have ``torch.load(weights_only=True)`` take tensors, plain values and numbers of NumPy alone.
 
     Libraries add classes by `torch.serialization.add_safe_globals` for the whole process, so that
     what one of them reads decides how strict all others are. At the end the list is as it was
@@ -105,6 +117,7 @@ def allowed_globals_aside() -> Iterator[None]:
     with _SETTING_ASIDE:
         allowed = torch.serialization.get_safe_globals()
         torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(_NUMPY_NUMBERS)
         try:
             yield
         finally:
