@@ -6,9 +6,11 @@ import ast
 import errno
 import itertools
 import os
+import shutil
 import signal
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +146,47 @@ def test_a_disk_that_refuses_is_one_line_and_costs_nothing(
     with pytest.raises(_Error, match=r"cannot write .*a \(.*the earlier a is whole") as caught:
         write_text(path, "new", _Error)
     assert "\n" not in str(caught.value)
+    is_full = number in (errno.ENOSPC, errno.EDQUOT)
+    assert ("Make room" in str(caught.value)) == ("free there" in str(caught.value)) == is_full
     assert path.read_text() == "old"
     assert names(tmp_path) == {"a"}
+
+
+def test_room_is_measured_where_a_link_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "a").symlink_to(tmp_path / "far" / "b")
+    asked = []
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or usage(path))
+    monkeypatch.setattr(os, "fsync", full(errno.ENOSPC))
+    with pytest.raises(UserError, match="Make room"):
+        write_text(tmp_path / "a", "x")
+    assert asked == [tmp_path / "far"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_renamed_file_is_not_removed_under_the_name_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """As soon as the name of a temporary file is free, another process may have it."""
+    rename = Path.replace
+    others = []
+
+    def renamed(path: Path, target: Path) -> Path:
+        result = rename(path, target)
+        path.write_text("another's")
+        others.append(path)
+        if fails:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(Path, "replace", renamed)
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+        write_text(tmp_path / "a", "mine")
+    assert (tmp_path / "a").read_text() == "mine"
+    assert [path.read_text() for path in others] == ["another's"]
 
 
 @pytest.mark.parametrize(

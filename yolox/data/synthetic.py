@@ -19,6 +19,7 @@ from yolox.data.datasets.outlines import Box
 from yolox.data.datasets.voc_xml import VocObject, annotation_xml
 from yolox.data.errors import DataError
 from yolox.utils.documents import read_json
+from yolox.utils.files import is_full
 
 CLASSES = ("circle", "square", "triangle")
 _RECIPE_FILE = "demo.json"  # what the data set was made with; written last
@@ -81,9 +82,10 @@ def generate_demo_dataset(
                 raise
             _require_same(devkit, recipe)
     except OSError as error:
+        room = "make room, or " if is_full(error) else ""
         raise DataError(
-            f"cannot write the demo data into {root} ({error.strerror}): make room, or choose "
-            "another folder"
+            f"cannot write the demo data into {root} ({error.strerror}): {room}choose another "
+            "folder"
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)

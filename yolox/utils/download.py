@@ -16,7 +16,7 @@ from loguru import logger
 from yolox.utils.cache_folder import cache_folder, locked
 from yolox.utils.checkpoint import CheckpointError, load_checkpoint
 from yolox.utils.errors import UserError
-from yolox.utils.files import is_refusal
+from yolox.utils.files import is_full, is_refusal
 from yolox.utils.progress import track
 
 _RELEASE = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
@@ -91,9 +91,10 @@ def _download(url: str, target: Path) -> None:
         raise _failed(url, target, str(error) or type(error).__name__) from error
     except OSError as error:
         if is_refusal(error) or error.filename:
+            room = "make room, or " if is_full(error) else ""
             raise UserError(
-                f"cannot write into {target.parent} ({error.strerror}): make room, or set "
-                "YOLOX_CACHE to another folder"
+                f"cannot write into {target.parent} ({error.strerror}): {room}set YOLOX_CACHE to "
+                "another folder"
             ) from error
         # urllib's URLError wraps the reason of no connection
         raise _failed(url, target, str(getattr(error, "reason", None) or error)) from error

@@ -14,7 +14,8 @@ from pathlib import Path
 from yolox.utils.errors import UserError
 from yolox.utils.locks import claimed, hold
 
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSALS = (*_FULL, errno.EFBIG, errno.EROFS, errno.EIO)
 _TEMPORARY_SUFFIX = ".tmp"
 _MAX_WRITERS = 1000  # processes that write one file
 _FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -68,7 +69,7 @@ def replacing_together(
             if isinstance(cause, UserError):
                 raise
             if refusal := _refusal(cause, temporaries):
-                raise error(_refused(paths[0], refusal, size, before)) from cause
+                raise error(_refused(paths[0], places[0], refusal, size, before)) from cause
             raise
 
 
@@ -141,7 +142,9 @@ class _Temporary:
     """A file being written, held so that no other process takes it for a leftover."""
 
     def __init__(self, path: Path, handle: int) -> None:
-        self.path, self._handle = path, handle
+        self.path = path
+        self._handle: int | None = handle
+        self._made = os.fstat(handle)
 
     def complete(self) -> None:
         """Have it on the disk, with the rights that any new file has, ready to be renamed."""
@@ -154,16 +157,23 @@ class _Temporary:
             self.close()  # an open file cannot be renamed there
 
     def remove(self) -> None:
-        """Delete it, unless it has been renamed."""
-        if sys.platform == "win32":
-            self.close()
+        """Delete it, unless it has been renamed: another process may have a file of its name now.
+
+        While it is open, no other file can pass for it.
+        """
         with suppress(OSError):
-            self.path.unlink(missing_ok=True)
+            is_there = os.path.samestat(self.path.lstat(), self._made)
+            if sys.platform == "win32":
+                self.close()
+            if is_there:
+                self.path.unlink()
 
     def close(self) -> None:
         """Let go of it."""
-        with suppress(OSError):
-            os.close(self._handle)
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            with suppress(OSError):
+                os.close(handle)
 
 
 @contextmanager
@@ -231,10 +241,18 @@ def _refusal(cause: BaseException | None, temporaries: Sequence[_Temporary]) -> 
     return None
 
 
-def _refused(path: Path, cause: OSError, size: int | None, before: bool) -> str:
-    needed = "" if size is None else f"it takes {size / 2**20:.1f} MiB, "
-    free = shutil.disk_usage(path.parent).free / 2**20
+def is_full(error: OSError) -> bool:
+    """Whether a disk or a person's share of it is: what more room would mend."""
+    return error.errno in _FULL
+
+
+def _refused(path: Path, place: Path, cause: OSError, size: int | None, before: bool) -> str:
+    """The message; `place` is where the file is to be, which a link at `path` leads to."""
     earlier = f"; the earlier {path.name} is whole" if before else ""
+    if not is_full(cause):
+        return f"cannot write {path} ({cause.strerror}){earlier}. Choose another folder"
+    needed = "" if size is None else f"it takes {size / 2**20:.1f} MiB, "
+    free = shutil.disk_usage(place.parent).free / 2**20
     return (
         f"cannot write {path} ({cause.strerror}): {needed}{free:.1f} MiB are free there{earlier}. "
         "Make room, or choose another folder"
