@@ -13,12 +13,12 @@ from loguru import logger
 
 from tests.runs import command
 from yolox.data import DataError
-from yolox.exp import DOTAExp, Exp, VOCExp, YOLOExp
+from yolox.exp import DOTAExp, Exp, ExpError, VOCExp, YOLOExp, get_exp
 from yolox.exp.of_data import exp_of_data
 from yolox.tools import eval as eval_tool
 
 
-def coco_set(folder: Path, splits: tuple[str, ...], roboflow: bool) -> Path:
+def coco_set(folder: Path, splits: tuple[str, ...], roboflow: bool = False) -> Path:
     """A COCO data set of one image a split."""
     for number, split in enumerate(splits):
         images = folder / split
@@ -66,6 +66,28 @@ def test_data_in_voc_layout(devkit: Path) -> None:
 def test_data_in_voc_layout_without_a_year(devkit: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(devkit / "VOC2007", tmp_path / "export"))
     assert sizes(exp_of_data(folder)) == (7, 2)
+
+
+def test_test_images_are_those_of_the_test_split(devkit: Path, tmp_path: Path) -> None:
+    splits = ("train", "val", "test")
+    for folder in (devkit, coco_set(tmp_path, splits), yolo_set(tmp_path / "yolo", splits)):
+        exp = exp_of_data(folder, "yolox-nano")
+        evaluated = exp.get_eval_dataset(testdev=False)
+        tested = exp.get_eval_dataset(testdev=True)
+        assert evaluated.records.title.endswith(("val", "instances_val.json"))
+        assert tested.records.title.endswith(("test", "instances_test.json"))
+        paths = [{sample.path for sample in data.samples} for data in (evaluated, tested)]
+        assert all(paths)
+        assert not set.intersection(*paths)
+        assert not {"test_ann", "test_sets"} & exp.given
+
+
+def test_no_test_images_are_an_error(devkit: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExpError, match="no test images: set test_sets"):
+        get_exp("voc", data_dir=str(devkit)).get_eval_dataset(testdev=True)
+    data = str(yolo_set(tmp_path, ("train", "val")))
+    with pytest.raises(DataError, match="names no images for test"):
+        get_exp("yolo", data_dir=data).get_eval_dataset(testdev=True)
 
 
 @pytest.mark.parametrize("roboflow", [False, True])

@@ -99,11 +99,17 @@ def test_flags_of_the_official_command(tiny_exp: Path, trained: Path, capsys: Ca
 
 
 def test_testdev_writes_the_file_to_hand_in(
-    tiny_exp: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_exp: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert command(eval.main, "--test", "-c", trained / "best_ckpt.pth", "-f", tiny_exp) == 0
+    args = ("--test", "-c", trained / "best_ckpt.pth", "-f", tiny_exp)
+    assert command(eval.main, *args, "test_sets", "2007/trainval") == 0
     assert list(tree(tmp_path)) == ["yolox_testdev_2017.json"]
+    assert "mean of 9 images" in capsys.readouterr().err
 
 
 def test_table_by_ap(tiny_exp: Path, trained: Path, capsys: Capture) -> None:

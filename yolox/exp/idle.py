@@ -40,6 +40,7 @@ _INTERVALS = ("print_interval", "eval_interval", "save_history_ckpt")
 _TRAINING = _INPUT + _AUGMENTATION + _GEOMETRY + _SCHEDULE + _OPTIMIZER + _AVERAGE + _INTERVALS
 _TRAINING_PREFIXES = ("sparsity", "distill_", "finetune_")
 _EVALUATION = ("test_conf", "nmsthre")
+_TEST_IMAGES = ("test_ann", "test_name", "test_sets", "test_split")
 
 
 def reads_training(name: str) -> bool:
@@ -86,7 +87,7 @@ def idle_in_training(exp: Exp, *, tuned: bool, penalised: bool, taught: bool) ->
         ),
         (not exp.warmup_epochs, ["warmup_lr"], "there are no warm-up epochs"),
         (by_random_size and not own_sizes, ["multiscale_range"], "random_size says the sizes"),
-        (True, ["test_ann", "test_name"], "they are for an evaluation on test images"),
+        (True, _TEST_IMAGES, "they are for an evaluation on test images"),
     ]
     return [(names, cause) for idle, names, cause in cases if idle] + _idle_everywhere(exp)
 
@@ -100,14 +101,14 @@ def idle_without_training(
         exp: with the fields as they were given.
         kept: fields of training that are read all the same.
         evaluates: AP is measured.
-        test: on the images of ``test_ann``.
+        test: on the test images.
     """
     training = {name for name in exp.given if reads_training(name)}.difference(kept)
     cases = [(sorted(training), "nothing is trained"), (_MODEL, "the file says what model it is")]
     if not evaluates:
         cases.append((_EVALUATION, "AP is not measured"))
     if not test:
-        cases.append((["test_ann", "test_name"], "they are for an evaluation on test images"))
+        cases.append((_TEST_IMAGES, "they are for an evaluation on test images"))
     return [*cases, *_idle_everywhere(exp)]
 
 

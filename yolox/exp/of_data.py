@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ def exp_of_data(path: str | Path, model: str = DEFAULT_MODEL) -> Exp:
     layout = "dota" if _is_tiles(found) else found.layout
     train, val = _train_and_val(list(found.splits))
     exp = get_exp(layout, model=model)
-    exp.give(**_fields(found, train, val))
+    exp.give(**_fields(found, {"train": train, "val": val}))
+    if test := next((name for name in found.splits if name.startswith("test")), None):
+        exp.suggest(**_fields(found, {"test": test}))
     logger.info(f"{path}: {layout.upper()} layout, trained on {train}, evaluated on {val}")
     if train == val:
         logger.warning(
@@ -55,9 +57,10 @@ def _train_and_val(splits: Sequence[str]) -> tuple[str, str]:
     return train, next(iter(usual or others), train)
 
 
-def _fields(found: LocatedData, train: str, val: str) -> dict[str, Any]:
+def _fields(found: LocatedData, names: Mapping[str, str]) -> dict[str, Any]:
+    """What is to be set for a split to train on, to evaluate on, or of test images."""
     fields: dict[str, Any] = {"data_dir": str(found.place)}
-    for which, name in (("train", train), ("val", val)):
+    for which, name in names.items():
         source = found.splits[name]
         if isinstance(source, list):
             pairs = tuple(f"{year}/{split}" if year else split for year, split in source)

@@ -14,13 +14,14 @@ from yolox.exp.yolox_base import Exp
 class VOCExp(Exp):
     """Training on ``VOCdevkit/VOC<year>/{Annotations,ImageSets/Main,JPEGImages}``.
 
-    ``train_sets`` and ``val_sets`` name splits as year/split, ``2007/trainval``, or as the split
+    ``train_sets``, ``val_sets`` and ``test_sets`` name splits as year/split, ``2007/trainval``, or as the split
     alone, where ``data_dir`` holds Annotations, ImageSets/Main and JPEGImages itself. Classes come
     from `class_names`, else from a classes.txt beside the data, else from the annotations.
     """
 
     train_sets: tuple[str, ...] = ("2007/trainval",)  # splits to train on, as year/split
     val_sets: tuple[str, ...] = ("2007/test",)  # splits to evaluate on, as year/split
+    test_sets: tuple[str, ...] = ()  # splits of the test images, as year/split
     # activation for fine-tuning a pruned model; empty keeps the one that it has
     finetune_act: str = "mish"
 
@@ -60,9 +61,15 @@ class VOCExp(Exp):
         )
 
     def get_eval_dataset(self, **kwargs: Any) -> VOCDetection:
+        testdev = kwargs.get("testdev", False)
+        if testdev and not self.test_sets:
+            raise ExpError(
+                "no test images: set test_sets to their splits, as test_sets 2007/test; without "
+                "that, the splits of val_sets are what can be evaluated"
+            )
         return VOCDetection(
             data_dir=self.devkit(),
-            image_sets=_pairs(self.val_sets),
+            image_sets=_pairs(self.test_sets if testdev else self.val_sets),
             img_size=self.test_size,
             preproc=self.val_transform(kwargs.get("legacy", False)),
             classes=self.class_names or None,

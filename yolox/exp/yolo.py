@@ -19,6 +19,7 @@ class YOLOExp(Exp):
     data_yaml: str = "data.yaml"  # name of the file that describes the data set
     train_split: str = "train"  # split to train on
     val_split: str = "val"  # split to evaluate on
+    test_split: str = "test"  # split of the test images
     # activation for fine-tuning a pruned model; empty keeps the one that it has
     finetune_act: str = "mish"
 
@@ -54,7 +55,7 @@ class YOLOExp(Exp):
     def get_eval_dataset(self, **kwargs: Any) -> DetectionDataset:
         return YOLODataset(
             self.data_file(),
-            self.val_split,
+            self.test_split if kwargs.get("testdev", False) else self.val_split,
             img_size=self.test_size,
             preproc=self.val_transform(kwargs.get("legacy", False)),
             classes=self.class_names or None,

@@ -62,7 +62,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--test",
         action="store_true",
-        help="use the test images that the Exp names, which have no annotations",
+        help="use the test images: test_ann of COCO's layout, test of a data.yaml, test_sets of VOC's; "
+        "they may be without annotations",
     )
     parser.add_argument(
         "--speed", action="store_true", help="time forward pass and NMS of each image separately"
