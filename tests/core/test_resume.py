@@ -135,9 +135,9 @@ def _stop_inside(exp: Path, output: Path, number: int, **fields: Any) -> dict[st
         (1, 2, {"precision": "fp32", "accumulate": 2}),  # the half of an update is not saved
         (3, 3, {"precision": "fp32", "data_num_workers": 1}),
         (2, 2, {"retake_statistics": True}),
-        (3, 3, {"retake_statistics": True}),
+        (3, 3, {"sparsity": 0.01}),  # statistics are retaken then too
     ],
-    ids=["bf16", "accumulated", "last, with a worker", "statistics", "last, statistics"],
+    ids=["bf16", "accumulated", "last, with a worker", "statistics", "last, with a penalty"],
 )
 def test_a_run_stopped_inside_an_epoch_has_the_bits_of_the_straight_one(
     straight_run: Straight, tiny_exp: Path, tmp_path: Path, in_epoch: int, done: int,
@@ -146,7 +146,7 @@ def test_a_run_stopped_inside_an_epoch_has_the_bits_of_the_straight_one(
     straight = read(straight_run(fields) / "latest_ckpt.pth")
     stopped = _stop_inside(tiny_exp, tmp_path / "resumed", STEPS + in_epoch, **fields)
     assert stopped["train"]["epoch"] == 1
-    kept = done if fields.get("retake_statistics") else 0
+    kept = done if {"retake_statistics", "sparsity"} & set(fields) else 0
     assert stopped["train"]["position"] == {"iteration": done, "iterations": 3, "recent": kept}
     resuming = {**VARIED, **fields}
     new_trainer(

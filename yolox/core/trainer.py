@@ -289,7 +289,8 @@ class Trainer:
     def _train_epoch(self, epoch: int, best: TrainResult, loggers: RunLoggers) -> dict[str, float]:
         """An epoch's steps; the means of its losses where there is a penalty to judge by them.
 
-        Where a resumed run was stopped inside the epoch, the rest of them.
+        Where a resumed run was stopped inside the epoch, the rest of them: none, without losses,
+        where only the evaluation was left.
         """
         mosaic = epoch < self.settings.max_epoch - self.settings.no_aug_epochs
         if self.model.head.use_l1 == mosaic:
@@ -337,7 +338,7 @@ class Trainer:
             self._restore_random_state()
         self._batch = None
         self.folder.finish_position()  # before processes are forked to evaluate
-        return whole.read()[0] if self.regularizer else {}
+        return whole.read()[0] if self.regularizer and begin.iteration < steps else {}
 
     def _restore_random_state(self) -> None:
         """In a run resumed inside an epoch, once: iterating its loader anew has drawn a number."""
@@ -448,7 +449,7 @@ class Trainer:
                 self._watch.epoch(
                     done,
                     loggers,
-                    loss=sum(losses[name] for name in _OWN_LOSSES) if alike else None,
+                    loss=sum(losses[name] for name in _OWN_LOSSES) if alike and losses else None,
                     ap=figures and figures[0],
                     best=best.ap50_95,
                 )
