@@ -26,6 +26,7 @@ from yolox.core import (
     stoppable,
     supervise,
 )
+from yolox.utils.dist import ranks_here
 from yolox.utils.errors import UserError
 
 FOR_EVER = "signal.pause()"
@@ -56,7 +57,9 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_ADDR", "somewhere.else")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "7")  # of whatever started this process
     says = "open(f'env{rank}', 'w').write(os.environ['MASTER_ADDR'] + os.environ['MASTER_PORT'])"
+    says += "; assert os.environ['LOCAL_WORLD_SIZE'] == '2'"
     assert supervise(_command(says, says), 2) == 0
     meetings = [(tmp_path / f"env{rank}").read_text() for rank in (0, 1)]
     assert meetings[0] == meetings[1]
@@ -177,6 +180,7 @@ def test_torchrun_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     _torchrun(monkeypatch)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert outer_launch() == (2, 3)
+    assert ranks_here() == 2
     assert processes_here(None) == processes_here(2) == 2
     fabric = make_fabric(precision="fp32")
     assert (fabric.world_size, fabric.global_rank, fabric.local_rank) == (6, 3, 1)
@@ -192,7 +196,9 @@ def test_srun_says_how_many_but_a_batch_script_does_not(monkeypatch: pytest.Monk
         "SLURM_LOCALID": "0", "SLURM_NODEID": "0",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WORLD_SIZE", "4")  # says nothing of this machine
     assert outer_launch() is None
+    assert ranks_here() == 1
     assert make_fabric(precision="fp32").world_size == 1
     for name, value in {
         "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2", "SLURM_PROCID": "3",
@@ -200,6 +206,7 @@ def test_srun_says_how_many_but_a_batch_script_does_not(monkeypatch: pytest.Monk
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     assert outer_launch() == (2, 2)
+    assert ranks_here() == 2
     fabric = make_fabric(precision="fp32")
     assert (fabric.world_size, fabric.global_rank, fabric.local_rank) == (4, 3, 1)
 

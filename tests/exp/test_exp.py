@@ -328,6 +328,13 @@ def _devkit(devkit: Path, folder: Path) -> Path:
     return Path(shutil.copytree(devkit, folder / "VOCdevkit"))
 
 
+def test_there_are_no_more_loader_processes_than_the_cores_of_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("yolox.exp.yolox_base.cores", lambda: 2)
+    assert [VOCExp().num_workers(), get_exp("voc", data_num_workers=1).num_workers()] == [2, 1]
+
+
 def test_classes_come_from_the_file_beside_the_data(exp: Exp) -> None:
     exp.resolve_classes()
     assert exp.class_names == ("circle", "square", "triangle")

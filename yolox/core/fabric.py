@@ -27,6 +27,7 @@ from yolox.utils.device import (
     resolve_device,
     resolve_precision,
 )
+from yolox.utils.dist import ranks_here, slurm_step
 from yolox.utils.errors import UserError
 
 # How long a process waits for another one: for its start, an evaluation, a checkpoint on a slow
@@ -49,10 +50,10 @@ class _AutocastOnly(MixedPrecision):
 def outer_launch() -> tuple[int, int] | None:
     """Processes a machine, and machines, where torchrun or SLURM's srun started this process."""
     if TorchElasticEnvironment.detect():
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        local = ranks_here()
         return local, int(os.environ["WORLD_SIZE"]) // local
-    tasks, nodes = (int(os.environ.get(f"SLURM_STEP_NUM_{n}", "1")) for n in ("TASKS", "NODES"))
-    return (tasks // nodes, nodes) if tasks > 1 else None
+    step = slurm_step()
+    return None if step == (1, 1) else step
 
 
 def processes_here(devices: int | None, device: str | torch.device = "auto") -> int:

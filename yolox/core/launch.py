@@ -28,9 +28,9 @@ def supervise(
 ) -> int:
     """Run a command as several processes of a group on this machine; returns the exit status.
 
-    Each finds its number in ``LOCAL_RANK``, and where to meet in ``MASTER_ADDR`` and
-    ``MASTER_PORT``, on which several machines have agreed before. Each is in a session of its own,
-    so that Ctrl-C reaches it once, from here.
+    Each finds its number in ``LOCAL_RANK``, how many there are here in ``LOCAL_WORLD_SIZE``, and
+    where to meet in ``MASTER_ADDR`` and ``MASTER_PORT``, on which several machines have agreed
+    before. Each is in a session of its own, so that Ctrl-C reaches it once, from here.
 
     Args:
         command: as for `subprocess.Popen`.
@@ -45,6 +45,7 @@ def supervise(
     shared = {
         **os.environ,
         PARENT_VARIABLE: str(os.getpid()),
+        "LOCAL_WORLD_SIZE": str(processes),
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     if machines == 1:  # whatever an earlier run or a container has left in the environment

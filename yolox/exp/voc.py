@@ -14,9 +14,10 @@ from yolox.exp.yolox_base import Exp
 class VOCExp(Exp):
     """Training on ``VOCdevkit/VOC<year>/{Annotations,ImageSets/Main,JPEGImages}``.
 
-    ``train_sets``, ``val_sets`` and ``test_sets`` name splits as year/split, ``2007/trainval``, or as the split
-    alone, where ``data_dir`` holds Annotations, ImageSets/Main and JPEGImages itself. Classes come
-    from `class_names`, else from a classes.txt beside the data, else from the annotations.
+    ``train_sets``, ``val_sets`` and ``test_sets`` name splits as year/split, ``2007/trainval``, or
+    as the split alone, where ``data_dir`` holds Annotations, ImageSets/Main and JPEGImages itself.
+    Classes come from `class_names`, else from a classes.txt beside the data, else from the
+    annotations.
     """
 
     train_sets: tuple[str, ...] = ("2007/trainval",)  # splits to train on, as year/split

@@ -7,7 +7,6 @@ An Exp file is Python that a person chose to run. It subclasses `Exp` (or `VOCEx
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -43,6 +42,7 @@ from yolox.exp.classes import advice_on
 from yolox.exp.fields import ExpError
 from yolox.exp.recipe import Recipe
 from yolox.models import YOLOX, ModelSpec, build_model
+from yolox.utils.cores import cores
 from yolox.utils.device import pins_memory, resolve_device
 from yolox.utils.dist import get_rank, get_world_size
 from yolox.utils.lr_scheduler import LRScheduler
@@ -249,8 +249,8 @@ class Exp(Recipe):
         )
 
     def num_workers(self) -> int:
-        """Loader processes: `data_num_workers`, but no more than there are processors."""
-        return min(self.data_num_workers, os.cpu_count() or 1)
+        """Loader processes: `data_num_workers`, but no more than this one has processors."""
+        return min(self.data_num_workers, cores())
 
     def calibration_batches(self, images: int, batch_size: int) -> list[tuple[Tensor, Tensor]]:
         """Plain, letterboxed training images with their labels, drawn by the seed.

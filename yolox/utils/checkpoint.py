@@ -25,9 +25,10 @@ FORMAT = "yolox-checkpoint"
 VERSION = 1
 _ZIP_MAGIC = b"PK\x03\x04"  # what a zip archive begins with
 _SETTING_ASIDE = threading.RLock()
-_scalar: Callable[..., Any] = np.float64(0).__reduce__()[0]  # what NumPy's scalars are pickled by
-# By its name in NumPy 1 and 2, whichever is here; none of them can run what a file says.
-_NUMPY_NUMBERS = [
+_scalar: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[index,assignment]
+# What NumPy's scalars are pickled by: under the names of NumPy 1 and 2, whichever is here. None of
+# these can run what a file says.
+_NUMPY_NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_scalar, "numpy.core.multiarray.scalar"),
     (_scalar, "numpy._core.multiarray.scalar"),
     np.dtype,

@@ -37,6 +37,20 @@ def get_local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0")) if _running() else 0
 
 
+def ranks_here() -> int:
+    """Processes of this run on this machine, as what started them says; 1 where nothing does."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or slurm_step()[0])
+
+
+def slurm_step() -> tuple[int, int]:
+    """Processes a machine, and machines, that SLURM's srun started this one with; 1 and 1 if none.
+
+    A batch script is no step, whatever it says of the tasks that it may start.
+    """
+    tasks, nodes = (int(os.environ.get(f"SLURM_STEP_NUM_{n}", "1")) for n in ("TASKS", "NODES"))
+    return tasks // nodes, nodes
+
+
 def is_main_process() -> bool:
     """Whether this process is the one that writes."""
     return get_rank() == 0

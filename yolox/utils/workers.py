@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import signal
 import sys
@@ -13,6 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from yolox.utils.cores import cores
+from yolox.utils.dist import ranks_here
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -27,8 +27,7 @@ def processes_to_use() -> int:
     """
     if not sys.platform.startswith("linux") or multiprocessing.current_process().daemon:
         return 1
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)
-    return max(1, cores() // ranks)
+    return max(1, cores() // ranks_here())
 
 
 def in_processes(function: Callable[[A], B], items: Sequence[A], processes: int) -> Iterator[B]:

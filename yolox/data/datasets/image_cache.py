@@ -47,6 +47,8 @@ from yolox.data.decoding import (
 )
 from yolox.data.errors import DataError, bullets
 from yolox.utils.cache_folder import cache_folder, locked
+from yolox.utils.cores import cores
+from yolox.utils.dist import ranks_here
 from yolox.utils.files import replacing
 from yolox.utils.memory import available_memory
 from yolox.utils.progress import track
@@ -187,8 +189,7 @@ def _smaller(images: Sequence[ImageFile], img_size: tuple[int, int], room: float
 def _in_memory(
     images: Sequence[ImageFile], img_size: tuple[int, int], slots: Slots, size: int
 ) -> ImageCache:
-    # every rank on this machine fills its own; Fabric's launcher states only the number of all
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)
+    ranks = ranks_here()  # each of which fills its own
     free = available_memory()
     if free is not None and size * ranks > free * _MEMORY_SHARE:
         each = f" ({size / 1e9:.2f} GB in each of {ranks} processes)" if ranks > 1 else ""
@@ -360,7 +361,7 @@ def _fill(
             return str(error)
         return None
 
-    pool = ThreadPoolExecutor()
+    pool = ThreadPoolExecutor(cores())
     try:
         problems = list(track(_in_batches(pool, store, len(images)), "image cache", len(images)))
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from yolox.data.image_header import (
     format_of,
     is_complete,
 )
+from yolox.utils.cores import cores
 from yolox.utils.progress import track
 
 Flaw = Literal[
@@ -65,12 +65,12 @@ def inspect_images(paths: Iterable[Path], workers: int | None = None) -> dict[Pa
 
     Args:
         paths: image files; a path that comes twice is read once.
-        workers: threads; None for one a processor.
+        workers: threads; None for one a processor that this process may use.
     """
     unique = list(dict.fromkeys(paths))
     threads = cv2.getNumThreads()
     cv2.setNumThreads(0)  # images are the parallelism
-    pool = ThreadPoolExecutor(workers or os.cpu_count())
+    pool = ThreadPoolExecutor(workers or cores())
     try:
         found = track(_in_turn(pool, unique), "Images", total=len(unique))
         return dict(zip(unique, found, strict=True))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from yolox.tools.flags import parts
+from yolox.utils.cores import cores
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers",
         type=parts.positive,
-        default=os.cpu_count() or 1,
+        default=cores(),
         help="number of processes; each decodes one image, at 6 bytes for a pixel",
     )
     return parser

@@ -62,8 +62,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--test",
         action="store_true",
-        help="use the test images: test_ann of COCO's layout, test of a data.yaml, test_sets of VOC's; "
-        "they may be without annotations",
+        help="use the test images, which may be without annotations: test_ann in COCO's layout, "
+        "test of a data.yaml, test_sets in VOC's",
     )
     parser.add_argument(
         "--speed", action="store_true", help="time forward pass and NMS of each image separately"
