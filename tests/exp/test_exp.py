@@ -180,6 +180,29 @@ def test_two_recipes_share_no_state() -> None:
         ("ema_decay", 1.5),
         ("momentum", -1.0),
         ("data_num_workers", -1),
+        ("input_size", 320),
+        ("input_size", (320,)),
+        ("input_size", (640.0, 640.0)),
+        ("input_size", "ab"),
+        ("max_epoch", "5"),
+        ("max_epoch", 1.5),
+        ("no_aug_epochs", "5"),
+        ("batch_size", True),
+        ("flip_prob", True),
+        ("enable_mixup", "no"),
+        ("class_names", "dog"),
+        ("data_dir", 3),
+        ("sparsity_warmup", "much"),
+        ("mosaic_scale", (2.0, 0.1)),
+        ("mosaic_scale", (0.5,)),
+        ("mixup_scale", (0.0, 0.0)),
+        ("mixup_scale", (-1.0, 1.0)),
+        ("degrees", -5.0),
+        ("translate", -0.1),
+        ("shear", -2),
+        ("warmup_lr", -1.0),
+        ("scheduler", "multistep"),
+        ("milestones", (0,)),
     ],
 )
 def test_check_names_what_cannot_work(key: str, value: Any) -> None:
@@ -197,6 +220,61 @@ def test_check_lists_every_problem() -> None:
         exp.check()
     for key in ("max_epoch", "input_size", "basic_lr_per_img"):
         assert key in str(caught.value)
+    exp.max_epoch, exp.input_size, exp.mosaic_scale = "5", 320, (2.0, 0.1)  # type: ignore[assignment]
+    with pytest.raises(ExpError) as caught:
+        exp.check()
+    for text in (
+        "max_epoch must be an integer: '5'",
+        "input_size must be 2 integers, as in 320,320: 320",
+        "mosaic_scale must be two rising numbers above 0: (2.0, 0.1)",
+        "basic_lr_per_img must be positive: -1.0",
+    ):
+        assert text in str(caught.value)
+
+
+def test_check_takes_what_is_as_good() -> None:
+    """A list, a path, a whole number for another, numbers of NumPy."""
+    exp = VOCExp()
+    exp.input_size, exp.degrees = [64, np.int64(96)], 5  # type: ignore[assignment]
+    exp.data_dir, exp.width = Path("data"), np.float32(0.5)  # type: ignore[assignment]
+    exp.mosaic_scale, exp.enable_mixup = (1, 1), 0  # type: ignore[assignment]
+    exp.check()
+    assert exp.input_size == (64, 96)
+    assert [type(value) for value in (*exp.input_size, exp.width)] == [int, int, float]
+    assert "max_epoch" not in vars(exp)
+
+
+def test_values_of_another_type_are_refused_where_they_are_given() -> None:
+    with pytest.raises(ExpError) as caught:
+        get_exp("voc", input_size=320, max_epoch="5", seed=None, test_size=[64, 64])
+    assert str(caught.value) == (
+        "input_size takes 2 integers, as in 320,320, got 320; max_epoch takes an integer, got '5'"
+    )
+    assert get_exp("voc", test_size=[64, 64]).test_size == (64, 64)
+
+
+def test_a_name_beside_a_file_or_a_layout_is_the_run_s(own_exp: Path) -> None:
+    for file in (own_exp, "voc"):
+        exp = get_exp(file, exp_name="my_run")
+        assert exp.exp_name == "my_run"
+        assert "exp_name" in exp.given
+    assert get_exp(own_exp, "yolox-s").exp_name == "tiny"  # as official scripts call it
+    assert get_exp("voc", exp_name="yolox_nano").width == 0.25
+    with pytest.raises(ExpError, match="no built-in Exp 'my_run'"):
+        get_exp(exp_name="my_run")
+
+
+def test_multistep_lowers_the_rate_at_its_milestones() -> None:
+    exp = VOCExp()
+    exp.merge(["scheduler", "multistep", "milestones", "4,6.5", "max_epoch", "10"])
+    exp.merge(["no_aug_epochs", "0"])
+    exp.check()
+    schedule = exp.get_lr_scheduler(1.0, 10)
+    rates = [schedule(iteration) for iteration in (1, 39, 40, 64, 65, 100)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    exp.merge(["milestones", "10,12"])
+    with pytest.raises(ExpError, match=r"none is before max_epoch 10: set some"):
+        exp.check()
 
 
 # ----------------------------------------------------------------------------------- what it builds
@@ -240,7 +318,7 @@ def test_optimizer_and_schedule_follow_the_recipe() -> None:
 def test_an_unknown_scheduler_is_refused() -> None:
     exp = VOCExp()
     exp.merge(["scheduler", "step"])
-    with pytest.raises(ExpError, match=r"yoloxwarmcos.*, got 'step'"):
+    with pytest.raises(ExpError, match=r"one of yoloxwarmcos.*: 'step'"):
         exp.check()
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import numbers
+import os
 import re
 import types
 import typing
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from yolox.utils.errors import UserError
@@ -90,13 +93,20 @@ class Fields:
         """Set fields as a person does for this run; `merge` is the same from text.
 
         Raises:
-            ExpError: listing every unknown field (nearest names shown).
+            ExpError: listing every unknown field (nearest names shown) and value of another type.
         """
         fields = self.field_types()
-        if problems := [_unknown(key, fields) for key in values if key not in fields]:
+        declared = typing.get_type_hints(type(self))
+        problems = [_unknown(key, fields) for key in values if key not in fields]
+        problems += [
+            f"{key} takes {type_name(declared[key])}, got {value!r}"
+            for key, value in values.items()
+            if key in declared and not fits(value, declared[key])
+        ]
+        if problems:
             raise ExpError("; ".join(problems))
         for key, value in values.items():
-            setattr(self, key, value)
+            setattr(self, key, plain(value, declared.get(key)))
         self._put({"_given": self._given.union(values)})
 
     def merge(self, pairs: Sequence[str]) -> None:
@@ -175,14 +185,47 @@ def read_field(text: str, kind: Any, current: Any) -> Any:
     raise ValueError(text)
 
 
+def fits(value: object, kind: Any) -> bool:
+    """Whether a value is of an annotated type; of one that `read_field` cannot read, any is.
+
+    A list is as good as a tuple, a path as a text, and a number of NumPy as one of Python.
+    """
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, part) for part in args)
+    if origin is tuple:
+        if not isinstance(value, (tuple, list)):
+            return False
+        parts = args[:1] * len(value) if Ellipsis in args else args
+        return len(value) == len(parts) and all(map(fits, value, parts))
+    if kind is bool:
+        return type(value) in (bool, int) and value in (0, 1)
+    if kind in (int, float):
+        number = numbers.Integral if kind is int else numbers.Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    if kind is str:
+        return isinstance(value, (str, os.PathLike))
+    return value is None if kind is type(None) else True
+
+
+def plain(value: object, kind: Any = None) -> object:
+    """A value of a type as a checkpoint can hold it: numbers of NumPy are none of its."""
+    if typing.get_origin(kind) is tuple and isinstance(value, (tuple, list)):
+        return tuple(map(plain, value))
+    return value.item() if isinstance(value, np.number) else value
+
+
 def type_name(kind: Any) -> str:
     """What a field of an annotated type takes, in words for a message: ``a number``."""
     names = {bool: "True or False", int: "an integer", float: "a number", str: "a text"}
-    args = [arg for arg in typing.get_args(kind) if arg is not Ellipsis]
+    args = [arg for arg in typing.get_args(kind) if arg not in (Ellipsis, types.NoneType)]
     if not args:
         return names.get(kind, getattr(kind, "__name__", str(kind)))
+    if typing.get_origin(kind) is not tuple:
+        return f"{type_name(args[0])} or None"
     count = "a list of" if Ellipsis in typing.get_args(kind) else str(len(args))
-    return f"{count} {names.get(args[0], 'values').split()[-1]}s, as in 320,320"
+    example = "a,b" if args[0] is str else "320,320"
+    return f"{count} {names.get(args[0], 'values').split()[-1]}s, as in {example}"
 
 
 def _items(text: str) -> list[str]:

@@ -13,8 +13,9 @@ Case = tuple[Iterable[str], str]  # fields, and why they do nothing
 _MODEL = ("architecture", "depth", "width", "depthwise", "act")
 _GEOMETRY = ("degrees", "translate", "shear", "mosaic_scale")  # of mosaics
 _UNREAD_BY_SCHEDULE = {  # no_aug_epochs ends the mosaics too
-    "warmcos": ("min_lr_ratio",),
-    "cos": ("warmup_epochs", "warmup_lr", "min_lr_ratio"),
+    "yoloxwarmcos": ("milestones",),
+    "warmcos": ("min_lr_ratio", "milestones"),
+    "cos": ("warmup_epochs", "warmup_lr", "min_lr_ratio", "milestones"),
     "multistep": ("warmup_epochs", "warmup_lr", "min_lr_ratio"),
 }
 _INPUT = ("input_size", "multiscale_range", "random_size")
@@ -29,6 +30,7 @@ _AUGMENTATION = (
 _SCHEDULE = (
     "max_epoch",
     "scheduler",
+    "milestones",
     "warmup_epochs",
     "warmup_lr",
     "no_aug_epochs",

@@ -30,7 +30,8 @@ def get_exp(
     Args:
         exp_file: an Exp file, or the layout of the data: coco, voc, yolo or dota (tiles).
         exp_name: a built-in model for data in COCO's layout: yolox-nano, yolox-tiny, yolox-s,
-            yolox-m, yolox-l, yolox-x or yolov3.
+            yolox-m, yolox-l, yolox-x or yolov3. Beside `exp_file`, another name is that of the
+            run's folder, the field; as in the official function, a file says the model itself.
         model: one of these models, together with a layout; yolox-s by default.
         fields: fields to set, such as ``data_dir="/data/VOCdevkit", max_epoch=50``.
 
@@ -40,6 +41,8 @@ def get_exp(
     """
     if exp_file is None and exp_name is None:
         raise ExpError("name an Exp: a file, `exp_file`, or a built-in model, `exp_name`")
+    if exp_file is not None and exp_name is not None and not _is_model(exp_name):
+        fields["exp_name"], exp_name = exp_name, None
     if exp_file is not None and str(exp_file) not in LAYOUTS:
         if model is not None:
             raise ExpError(f"model {model} goes with a layout, {', '.join(LAYOUTS)}: {exp_file}")
@@ -58,10 +61,14 @@ def get_exp(
 def known_model(name: str) -> str:
     """The name of a built-in model, as it is spelled; raises `ExpError` if there is none such."""
     spelled = name.replace("_", "-")
-    if spelled not in MODELS:
+    if not _is_model(name):
         near = difflib.get_close_matches(spelled, MODELS, n=1, cutoff=0.0)
         raise ExpError(f"no built-in Exp {name!r}; nearest: {near[0]}; all: {', '.join(MODELS)}")
     return spelled
+
+
+def _is_model(name: str) -> bool:
+    return name.replace("_", "-") in MODELS
 
 
 def find_exp_file(path: Path) -> Path:

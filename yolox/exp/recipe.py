@@ -60,6 +60,8 @@ class Recipe(Fields):
     basic_lr_per_img: float = 0.01 / 64  # learning rate for each image of the batch
     # learning rate schedule: yoloxwarmcos, warmcos, cos or multistep
     scheduler: str = "yoloxwarmcos"
+    # epochs after each of which multistep makes the learning rate a tenth of what it was
+    milestones: tuple[float, ...] = ()
     no_aug_epochs: int = 15  # number of last epochs without mosaic and with the L1 loss
     accumulate: int = 1  # number of batches whose gradients make one step
     ema: bool = True  # evaluate and save a moving average of the weights

@@ -37,9 +37,9 @@ from yolox.data import (
     with_classes,
 )
 from yolox.evaluators import COCOEvaluator, Evaluator
-from yolox.exp.checks import problems_of
+from yolox.exp.checks import own_types, problems_of
 from yolox.exp.classes import advice_on
-from yolox.exp.fields import ExpError
+from yolox.exp.fields import ExpError, plain
 from yolox.exp.recipe import Recipe
 from yolox.models import YOLOX, ModelSpec, build_model
 from yolox.utils.cores import cores
@@ -72,8 +72,11 @@ class Exp(Recipe):
         """Raise `ExpError` with every value that cannot work."""
         if self.seed is None:
             self.put(seed=0)  # official Exps say None where they do not care
-        if problems := problems_of(self):
+        own_schedule = type(self).get_lr_scheduler is not Exp.get_lr_scheduler
+        if problems := problems_of(self, own_schedule=own_schedule):
             raise ExpError("; ".join(problems))
+        kinds = own_types(self)
+        self.put(**{k: plain(getattr(self, k), kinds[k]) for k in self.assigned & kinds.keys()})
 
     def resolve_classes(self) -> None:
         """Fill `class_names` from the data where they are empty, and `num_classes` from them."""
@@ -341,7 +344,7 @@ class Exp(Recipe):
         )
 
     def get_lr_scheduler(self, lr: float, iters_per_epoch: int, **kwargs: Any) -> LRScheduler:
-        """Learning rate by iteration; `kwargs` go to `LRScheduler`, as milestones."""
+        """Learning rate by iteration; `kwargs` go to `LRScheduler`."""
         # A run without mosaic from its first epoch on has no last part to be low in.
         tail = self.no_aug_epochs if self.no_aug_epochs < self.max_epoch else 0
         return LRScheduler(
@@ -353,7 +356,7 @@ class Exp(Recipe):
             warmup_lr_start=self.warmup_lr,
             no_aug_epochs=tail,
             min_lr_ratio=self.min_lr_ratio,
-            **kwargs,
+            **{"milestones": self.milestones, **kwargs},
         )
 
     def get_trainer(self, args: argparse.Namespace) -> Trainer:

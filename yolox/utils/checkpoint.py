@@ -25,7 +25,7 @@ FORMAT = "yolox-checkpoint"
 VERSION = 1
 _ZIP_MAGIC = b"PK\x03\x04"  # what a zip archive begins with
 _SETTING_ASIDE = threading.RLock()
-_scalar: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[index,assignment]
+_scalar: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
 # What NumPy's scalars are pickled by: under the names of NumPy 1 and 2, whichever is here. None of
 # these can run what a file says.
 _NUMPY_NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [

@@ -190,7 +190,8 @@ def _require_statistics(exp: Exp, images: int) -> None:
 
 def _decisive_fields(exp: Exp) -> dict[str, Any]:
     """The fields that decide how a run goes, as a checkpoint can hold them."""
-    values = {name: getattr(exp, name) for name in _DECISIVE}
+    names = (*_DECISIVE, "milestones") if exp.scheduler == "multistep" else _DECISIVE
+    values = {name: getattr(exp, name) for name in names}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 

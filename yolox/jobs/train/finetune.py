@@ -148,7 +148,8 @@ def shorten(exp: Exp) -> None:
 
 def _is_shortened(exp: Exp) -> bool:
     alone = "max_epoch" in exp.given and "no_aug_epochs" not in exp.given
-    return alone and 0 < exp.max_epoch < exp.no_aug_epochs
+    # An Exp file may assign anything, which `Exp.check` tells.
+    return alone and isinstance(exp.no_aug_epochs, int) and 0 < exp.max_epoch < exp.no_aug_epochs
 
 
 def build_ema(exp: Exp, model: YOLOX, *, tuned: bool) -> ModelEMA | None:
