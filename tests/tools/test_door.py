@@ -66,7 +66,7 @@ def test_mistakes_are_one_line_and_import_nothing_heavy() -> None:
     for line, words in (
         ("trian", "train"),
         ("train --no-such-flag 1", "--no-such-flag"),
-        ("bench", "files"),
+        ("bench", "FILE"),
         ("eval -b 0", "at least 1"),
     ):
         status, out, err = said[line]
