@@ -23,6 +23,7 @@ from yolox.pruning import (
 from yolox.pruning.cost import LayerSum, mac_costs
 from yolox.pruning.lookahead import Lookahead
 from yolox.pruning.search import Progress, Shares, Space, search
+from yolox.pruning.search_plan import PlanSearch
 from yolox.pruning.surgeon import SurgeonScorer
 
 
@@ -107,6 +108,18 @@ def test_a_move_stays_within_the_budget_and_the_limits() -> None:
 def test_where_nothing_went_nothing_moves() -> None:
     space, _ = toy()
     assert space.move((0, 0, 0, 0), np.random.default_rng(0)) is None
+
+
+def test_shares_that_cost_too_much_lose_more_evenly() -> None:
+    space, _ = toy()
+    assert space.fitted((4, 4, 0, 0)) == (4, 4, 0, 0)
+    fitted = space.fitted((0, 0, 0, 0))
+    assert fitted is not None
+    assert space.fits(fitted)
+    assert max(fitted) - min(fitted) <= 1
+    tight = chain(8, 8)
+    groups = trace_groups(tight, images(1))
+    assert space_of(tight, groups, 0.1, max_sparsity=0.5).fitted((0, 0)) is None
 
 
 # --- the search
@@ -201,6 +214,22 @@ def test_looking_ahead_finds_what_others_can_replace(monkeypatch: pytest.MonkeyP
     assert sorted(pairs.tolist()) == list(range(8))  # one of each pair goes before any other
     order = scores[1].sort().values
     assert order[7] < 0.1 * order[8]
+
+
+@pytest.mark.parametrize("budget", [{"ch_sparsity": 0.45}, {"target": "macs=0.5"}])
+def test_a_search_starts_from_the_rankings_and_equal_shares(budget: dict[str, Any]) -> None:
+    model = chain(8, 8, 8)
+    groups = trace_groups(model, images(1))
+    data = labelled(model)
+    config = bare(importance="lamp", rounds=1, reconstruct=4, search=2, **budget)
+    ranked = plan_pruning(model, groups, config, count_input=images(1))
+    x = torch.cat([batch[0] for batch in data.fitted])
+    search = PlanSearch(model, groups, config, ranked, data.fitted, x, data, images(1))
+    *_, last = search.run(2)
+    assert list(last.starts) == ["the ranking", "a ranking by what others replace", "equal"]
+    plan = search.plan(last.shares)
+    if "ch_sparsity" in budget:
+        assert sum(map(len, plan.removed.values())) >= 0.45 * 24
 
 
 def test_a_search_beats_both_starts_where_one_group_is_doubled() -> None:

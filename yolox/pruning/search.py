@@ -69,6 +69,23 @@ class Space:
         kept = [size - count for size, count in zip(self._sizes, shares, strict=True)]
         return self._costs.at(kept) <= self._budget
 
+    def fitted(self, shares: Shares) -> Shares | None:
+        """The shares, and where they cost too much, more of what has lost the least so far.
+
+        Equal shares of channels are rounded to what groups may lose, which can be too few.
+
+        Returns:
+            None where that is out of reach.
+        """
+        steps = [a.index(n) for a, n in zip(self._allowed, shares, strict=True)]
+        while not self.fits(self._counts(steps)):
+            able = [n for n, step in enumerate(steps) if step + 1 < len(self._allowed[n])]
+            if not able:
+                return None
+            least = min(able, key=lambda n: self._allowed[n][steps[n] + 1] / self._sizes[n])
+            steps[least] += 1
+        return self._counts(steps)
+
     def move(self, shares: Shares, rng: np.random.Generator) -> Shares | None:
         """Shares of about the same cost, in which one group at least keeps more.
 

@@ -74,14 +74,16 @@ class PlanSearch:
         )
         plans = {"the ranking": ranked.removed}
         for name, scope in (("a ranking by what others replace", "global"), ("equal", "uniform")):
-            trial = replace(config, scope=scope, per=None, rounds=1)
+            # One allocation each: nothing is searched for in it.
+            trial = replace(config, scope=scope, per=None, rounds=1, search=0)
             try:
                 costs = make_costs(model, trial, count_input)
                 plans[name] = allocate(chosen, scores, trial, costs=costs)
             except PruningError:  # as equal shares may be out of reach
                 continue
         shares = {name: self._space.shares(removed) for name, removed in plans.items()}
-        self._starts = {name: each for name, each in shares.items() if self._space.fits(each)}
+        fitting = {name: self._space.fitted(each) for name, each in shares.items()}
+        self._starts = {name: each for name, each in fitting.items() if each is not None}
         self._ahead = Lookahead(model, groups, images, labelled, seed=config.seed)
 
     def run(self, moves: int, progress: Progress | None = None) -> Iterator[Progress]:
