@@ -42,6 +42,7 @@ from yolox.pruning import (
 )
 from yolox.pruning.scorers import make_scorer
 from yolox.pruning.select import select_groups
+from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import processor
 from yolox.utils.model_utils import count_macs, count_params
 
@@ -179,6 +180,7 @@ def main() -> None:
         for removed in args.removed:
             key = {
                 "model": name,
+                "ckpt": args.ckpt and file_digest(args.ckpt)[:12],
                 "size": loaded.spec.input_size[0],
                 "runtime": runtime,
                 "threads": args.threads,

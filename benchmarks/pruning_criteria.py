@@ -39,14 +39,16 @@ from yolox.pruning import (
 from yolox.pruning.config import SCOPES
 from yolox.tools import cli
 from yolox.tools.flags import parts
+from yolox.utils.checkpoint import file_digest
 from yolox.utils.logger import setup_logger
 from yolox.utils.model_utils import count_macs, count_params
 
+OFF: dict[str, Any] = {"absorb": False, "bn_recalibrate": 0, "reconstruct": 0}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "off": {"absorb": False},
-    "absorb": {"absorb": True},
-    "bn": {"absorb": False, "bn_recalibrate": 64},
-    "reconstruct": {"absorb": False, "reconstruct": 64},
+    "off": OFF,
+    "absorb": OFF | {"absorb": True},
+    "bn": OFF | {"bn_recalibrate": 64},
+    "reconstruct": OFF | {"reconstruct": 64},
     "all": {"absorb": True, "bn_recalibrate": 64, "reconstruct": 64},
 }
 Line = tuple[str, str, str, int]  # criterion, scope, variant, rounds
@@ -98,7 +100,7 @@ class Bench:
     def measure(self, config: PruneConfig) -> dict[str, Any]:
         model = self.loaded.model
         start = time.perf_counter()
-        cut = dataclasses.replace(config, absorb=False, reconstruct=0, bn_recalibrate=0)
+        cut = dataclasses.replace(config, **OFF)
         key = json.dumps(cut.to_dict())
         if key not in self.plans:
             self.plans[key] = self.plan(config)
@@ -113,6 +115,7 @@ class Bench:
 
 
 def rows(args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], PruneConfig]]:
+    checkpoint = file_digest(args.ckpt)[:12]
     for left, name, scope, variant in itertools.product(
         args.left, [PLAIN, *args.criteria], args.scopes, args.variants
     ):
@@ -122,6 +125,8 @@ def rows(args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], PruneConfig
             if rounds > 1 and scope != "global":
                 continue
             key = {
+                "ckpt": checkpoint,
+                "images": args.images,
                 "criterion": name,
                 "scope": scope,
                 "left": left,
@@ -173,31 +178,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     known = read(args.output)
     bench = Bench(args)
-    if not known:
+    whole = {"ckpt": file_digest(args.ckpt)[:12], "criterion": "none", "left": 1.0}
+    if not any(row.items() >= whole.items() for row in known):
         ap, ap50 = bench.ap(bench.loaded.model)
-        append(args.output, {"criterion": "none", "left": 1.0, "ap": ap, "ap50": ap50})
-    done = {json.dumps({k: row.get(k) for k in KEYS}) for row in known}
+        append(args.output, whole | {"ap": ap, "ap50": ap50})
     for key, config in rows(args):
-        if json.dumps({k: key[k] for k in KEYS}) in done:
+        if any(row.items() >= key.items() for row in known):
             continue
         try:
             figures = bench.measure(config)
         except PruningError as error:
             figures = {"error": str(error)}
         append(args.output, key | figures)
-
-
-KEYS = (
-    "criterion",
-    "scope",
-    "left",
-    "variant",
-    "rounds",
-    "round_to",
-    "per",
-    "normalize",
-    "aggregate",
-)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

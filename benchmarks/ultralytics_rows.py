@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from recipe import claim
 
 from yolox.data.datasets.voc import read_voc
 from yolox.jobs.prune_latency import LatencySettings
@@ -45,6 +46,8 @@ ROOT = Path(__file__).parents[1]
 MODELS = ("yolov5nu", "yolov8n")
 YAMLS = {"yolov5nu": "yolov5n.yaml", "yolov8n": "yolov8n.yaml"}
 ROWS = ("unpruned", "default", "slimming")
+# What decides a row of a model and a seed.
+SETTINGS = ("imgsz", "batch", "base_epochs", "epochs", "target", "sparsity", "set")
 SPLITS = {"train": "trainval", "val": "test"}
 
 
@@ -54,11 +57,15 @@ def main() -> None:
     if args.table:
         print_table(read_lines(args.output))
         return
+    settings = {key: str(getattr(args, key)) for key in SETTINGS}
+    claim(args.folder, settings)
     data = write_yolo(args.data, args.folder / "data")
     require_ultralytics(safely=True)
     for name in args.models:
         for seed in args.seeds:
-            done = {row["row"] for row in read_lines(args.output) if _same(row, name, seed)}
+            done = {
+                row["row"] for row in read_lines(args.output) if same(row, name, seed, settings)
+            }
             if not set(ROWS) <= done:
                 measure(args, data, name, seed)
 
@@ -217,8 +224,10 @@ def _stages(cut: Path) -> list[dict[str, Any]]:
     return list(report["stages"])
 
 
-def _same(row: dict[str, Any], name: str, seed: int) -> bool:
-    return row["model"] == name and row["seed"] == seed
+def same(row: dict[str, Any], name: str, seed: int, settings: dict[str, str]) -> bool:
+    """Whether a line is of a model and a seed, made with these settings."""
+    is_own = row["model"] == name and row["seed"] == seed
+    return is_own and bool(row["settings"].items() >= settings.items())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

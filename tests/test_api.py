@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loguru import logger
@@ -10,7 +11,9 @@ from loguru import logger
 import yolox
 from tests.runs import read
 from yolox.exp import DOTAExp, Exp, ExpError, VOCExp, YOLOExp
-from yolox.pruning import PruningError
+from yolox.jobs.calibration import probe
+from yolox.models import load_model
+from yolox.pruning import PruningError, PruningPlan, trace_groups
 from yolox.utils.checkpoint import save_checkpoint
 
 FIELDS = {
@@ -116,6 +119,9 @@ def test_api_get_exp_refuses(arguments: dict[str, object], words: str) -> None:
         ({"ch_sparsity": 0.4}, "importance taylor is measured on an Exp's images"),
         ({"importance": "l1", "reconstruct": 8}, "reconstruct need an Exp's images"),
         ({"importance": "l1", "evaluate": True}, "evaluate measures AP on an Exp's images"),
+        ({"importance": "l1", "threads": 1}, "`threads` is of a measurement in `runtime`"),
+        ({"importance": "l1", "runtime": "torch", "time_it": False}, "no `time_it=False`"),
+        ({"plan": "p.json", "target": "macs=0.5", "search": 3}, "without `target` and `search`"),
     ],
 )
 def test_api_prune_refuses(
@@ -136,6 +142,53 @@ def test_api_prune_without_images_says_what_it_leaves_out(trained: Path, tmp_pat
     assert any("no images to refit layers on" in line for line in said)
     assert record.path == tmp_path / "p.pth"
     assert record.config["reconstruct"] == 0
+
+
+def test_api_prune_takes_what_a_latency_is_measured_with(
+    exp: Exp, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def stop(*_: object, **settings: object) -> None:
+        asked.update(settings)
+        raise PruningError("enough")
+
+    monkeypatch.setattr(yolox.api, "prepare_pruning", stop)
+    with pytest.raises(PruningError, match="enough"):
+        yolox.prune(
+            trained / "best_ckpt.pth", exp, output=tmp_path / "p.pth",
+            target="latency=0.5", round_to=16, threads=1,
+        )  # fmt: skip
+    latency = asked["latency"]
+    assert (latency.runtime, latency.round_to, latency.threads) == ("onnxruntime", 16, 1)
+
+
+def test_api_prune_carries_out_a_plan_without_data_but_for_what_is_ignored(
+    exp: Exp, trained: Path, tmp_path: Path
+) -> None:
+    source, names = trained / "best_ckpt.pth", ("head.stems.0.conv", "head.stems.1.conv")
+    model = load_model(source).model
+    sizes = {group.name: group.size for group in trace_groups(model, probe())}
+    plan = PruningPlan(removed=dict.fromkeys(names, (0, 1)), sizes=sizes)
+    exp.put(data_dir=str(tmp_path / "nowhere"))
+    said: list[str] = []
+    sink = logger.add(said.append, level="WARNING", format="{message}")
+    for number, recipe in enumerate((exp, None)):
+        record = yolox.prune(
+            source, recipe, output=tmp_path / f"{number}.pth", plan=plan,
+            ignore=("head.stems.1.*",), max_sparsity=0.5, time_it=False,
+        )  # fmt: skip
+        changed = [r.name for r in record.report.layers if r.channels[0] != r.channels[1]]
+        assert changed == ["head.stems.0.conv"]
+    logger.remove(sink)
+    assert sum("without effect: `max_sparsity`, since `plan`" in line for line in said) == 2
+    kept = PruningPlan.load(tmp_path / "0.plan.json")
+    assert kept.config["ignore"] == ["head.stems.1.*"]
+    # The same call again is the same request.
+    again = yolox.prune(
+        source, output=tmp_path / "1.pth", plan=plan, ignore=("head.stems.1.*",), time_it=False
+    )
+    assert again.path == tmp_path / "1.pth"
 
 
 def test_api_export_refuses(trained: Path, tmp_path: Path) -> None:

@@ -34,8 +34,9 @@ from yolox.jobs.prune_run import SCORED_IMAGES
 from yolox.jobs.train import TrainOptions, build_trainer
 from yolox.models import load_model
 from yolox.pruning import CRITERIA, PruneConfig, PruneRecord, PruningError, PruningPlan
+from yolox.pruning.idle import BUDGETS, tell_idle_fields
 from yolox.utils.checkpoint import CheckpointError
-from yolox.utils.choices import SAVE_EVERY
+from yolox.utils.choices import LATENCY_RUNTIME, SAVE_EVERY
 from yolox.utils.device import keep_freed_memory, resolve_device
 from yolox.utils.download import resolve_weights
 from yolox.utils.locks import claimed
@@ -135,16 +136,18 @@ def prune(
     Args:
         checkpoint: a file, or the name of published weights.
         exp: the Exp whose training images are used for scores and refitting. Without it, the
-            criterion must need no images, and layers are not refitted.
+            criterion must need no images unless there is a plan, and layers are not refitted.
         output: file to write; ``pruned.pth`` beside the checkpoint by default.
-        plan: a plan, or its file, to carry out instead of making a new one.
+        plan: a plan, or its file, to carry out instead of making a new one; layers that ``ignore``
+            names stay whole.
         images: number of training images used for scores.
         overwrite: whether to replace a file that was pruned from another checkpoint, or with
             other settings.
         evaluate: whether to measure AP before and after, on the Exp's evaluation images.
         time_it: whether to measure the latency before and after.
         runtime: runtime to measure in: onnxruntime, openvino, ncnn or torch.
-        threads: number of threads in that runtime; one for each core by default.
+        threads: number of threads in that runtime; one for each core by default. It goes with
+            `runtime` or a target in latency.
         device: where to compute and to measure, as `train` takes it.
         config: fields of `yolox.pruning.PruneConfig`, such as ``target="macs=0.5"``,
             ``ch_sparsity=0.4``, ``importance="taylor"``, ``ignore=("head.*",)``.
@@ -158,7 +161,13 @@ def prune(
     """
     source = resolve_weights(Path(checkpoint))
     loaded = load_model(source)
-    asked = _prune_config(exp, config)
+    asked = _prune_config(exp, config, planned=plan is not None)
+    in_latency = asked.target_kind() == "latency"
+    if threads is not None and runtime is None and not in_latency:
+        raise PruningError("`threads` is of a measurement in `runtime`: name one")
+    if not time_it and (runtime is not None or in_latency):
+        raise PruningError("`runtime` and a target in latency measure it: no `time_it=False`")
+    tell_idle_fields(asked, config, planned=plan is not None)
     if isinstance(plan, (str, Path)):
         plan = PruningPlan.load(Path(plan))
     target = source.with_name("pruned.pth") if output is None else Path(output)
@@ -167,10 +176,11 @@ def prune(
     if not overwrite:
         require_own(target, source, loaded)
     latency = None
-    if runtime is not None or asked.target_kind() == "latency":
+    if runtime is not None or in_latency:
         latency = LatencySettings(
-            runtime=runtime or "onnxruntime",
+            runtime=runtime or LATENCY_RUNTIME,
             threads=threads or torch.get_num_threads(),
+            round_to=config.get("round_to"),
             device=str(device),
         )
     if exp is None:
@@ -206,16 +216,19 @@ def prune(
         return job.run()
 
 
-def _prune_config(exp: Exp | None, fields: dict[str, Any]) -> PruneConfig:
+def _prune_config(exp: Exp | None, fields: dict[str, Any], *, planned: bool) -> PruneConfig:
     """The config of some fields; without an Exp, what needs images is left out, and named."""
     if unknown := fields.keys() - PruneConfig.__dataclass_fields__.keys():
         raise PruningError(f"no such field of PruneConfig: {', '.join(sorted(unknown))}")
+    if planned and (asked := [name for name in BUDGETS if fields.get(name)]):
+        names = " and ".join(f"`{name}`" for name in asked)
+        raise PruningError(f"`plan` says what goes: it goes without {names}")
     if exp is not None:
         return PruneConfig(**{"seed": exp.seed or 0, **fields})
     if asked := [name for name in ("reconstruct", "bn_recalibrate") if fields.get(name)]:
         raise PruningError(f"{' and '.join(asked)} need an Exp's images: give exp")
     config = PruneConfig(**{**fields, "reconstruct": 0, "bn_recalibrate": 0})
-    if CRITERIA[config.importance].needs_data:
+    if CRITERIA[config.importance].needs_data and not planned:
         raise PruningError(
             f"importance {config.importance} is measured on an Exp's images: give exp, or an "
             "importance of the weights alone as lamp"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.benchmarks.helpers import script
 from tests.runs import REPO
 from yolox.data import read_voc
 from yolox.pruning import PruneConfig
@@ -20,20 +19,12 @@ from yolox.utils.errors import UserError
 
 @pytest.fixture(scope="module")
 def folds() -> ModuleType:
-    return _script("folds")
+    return script("folds")
 
 
 @pytest.fixture(scope="module")
 def recipe() -> ModuleType:
-    return _script("recipe")
-
-
-def _script(name: str) -> ModuleType:
-    sys.path.insert(0, str(REPO / "benchmarks"))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.pop(0)
+    return script("recipe")
 
 
 @pytest.mark.parametrize(("images", "parts"), [(10, 5), (11, 3), (364, 5), (3, 3)])

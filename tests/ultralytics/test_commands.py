@@ -17,6 +17,7 @@ import torch
 from tests.runs import REPO, command, error_lines
 from tests.ultralytics.helpers import SIDE, make_data
 from yolox import ultralytics as adapter
+from yolox.pruning import PruningPlan
 from yolox.tools import ultralytics_bench, ultralytics_prune, ultralytics_train
 from yolox.utils.conv_kind import LayerTimer
 from yolox.utils.errors import UserError
@@ -53,6 +54,11 @@ def test_prune_writes_model_plan_and_report(
     again = tmp_path / "again.pt"
     assert command(ultralytics_prune.main, whole, "--plan", plan, "-o", again, *FAST[4:]) == 0
     assert json.loads(again.with_suffix(".plan.json").read_text()) == json.loads(plan.read_text())
+    spared = ("--ignore", "model.9.cv1.*", "--overwrite")
+    words = (whole, "--plan", plan, "-o", again, *FAST[4:], *spared)
+    assert command(ultralytics_prune.main, *words, "--dry-run") == 0
+    plans = [PruningPlan.load(file).removed for file in (plan, again.with_suffix(".plan.json"))]
+    assert plans[0].keys() - plans[1].keys() == {"model.9.cv1.conv"}
 
 
 def test_list_and_bench_print_tables(

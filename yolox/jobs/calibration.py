@@ -118,6 +118,7 @@ def calibrate(
     images: int,
     *,
     optional: bool = False,
+    scores: bool = True,
 ) -> tuple[Exp, PruneConfig, Calibration]:
     """Training images for what a config needs them for.
 
@@ -128,6 +129,7 @@ def calibrate(
         config: how it is to be pruned.
         images: how many to score on.
         optional: go without where the data cannot be read and the criterion does not need them.
+        scores: whether the criterion has to choose, or a plan is there.
 
     Returns:
         The Exp as it follows the checkpoint; the config, compensation that needs data switched off
@@ -141,7 +143,7 @@ def calibrate(
         exp = follow_checkpoint(exp, loaded.spec, source, pruned=loaded.is_pruned)
         batches = exp.calibration_batches(count, CALIBRATION_BATCH_SIZE)
     except DataError as error:
-        if optional and not CRITERIA[config.importance].needs_data:
+        if optional and not (scores and CRITERIA[config.importance].needs_data):
             logger.warning(f"without calibration images, so nothing is reconstructed: {error}")
             config = dataclasses.replace(config, reconstruct=0, bn_recalibrate=0)
             return exp, config, Calibration()

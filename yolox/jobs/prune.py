@@ -268,7 +268,9 @@ def prepare_pruning(
             f"importance {config.importance} looks at weights alone, and a detector can lose all "
             "its AP to it (docs/results.md): taylor measures on your images"
         )
-    exp, config, calibration = calibrate(exp, loaded, source, config, images, optional=optional)
+    exp, config, calibration = calibrate(
+        exp, loaded, source, config, images, optional=optional, scores=plan is None
+    )
     return PruneJob(
         loaded=with_names(loaded, exp) if calibration else loaded,
         source=source,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from yolox.jobs.calibration import Calibration
 from yolox.jobs.prune_latency import LatencySettings
 from yolox.pruning import (
+    Group,
     LatencyRecord,
     PruneConfig,
     PruneRecord,
@@ -46,7 +48,7 @@ class PruneRun(ABC):
         config: what to prune, by how much, on what grounds.
         calibration: training images, or none.
         images: how many of them to score on.
-        plan: carried out in place of one made here.
+        plan: carried out in place of one made here, except in layers that the config ignores.
         evaluate: AP and AP50 of a model, to be measured at each stage; None leaves it out.
         time_it: measure latency before and after, in PyTorch unless `latency` names a runtime.
         latency: what a latency is measured in; a target in latency needs it.
@@ -70,6 +72,11 @@ class PruneRun(ABC):
     @abstractmethod
     def whole(self) -> nn.Module:
         """The model as it is."""
+
+    @property
+    @abstractmethod
+    def groups(self) -> Sequence[Group]:
+        """What may be cut of it."""
 
     @property
     @abstractmethod
@@ -109,14 +116,23 @@ class PruneRun(ABC):
         """The images to score on, and where."""
         return dataclasses.replace(self.calibration, device=self.device).first(self.images)
 
+    @cached_property
+    def given_plan(self) -> PruningPlan | None:
+        """`plan`, without the layers that stay whole.
+
+        Raises:
+            PruningError: a layer to ignore that is not there.
+        """
+        return self.plan and self.plan.without_layers(self.groups, self.config.ignore)
+
     def make_plan(self, on_hint: OnHint | None = None) -> tuple[PruningPlan, LatencyRecord | None]:
         """The plan, given or made, and what was measured for a target in latency.
 
         Raises:
             PruningError: see `yolox.pruning.plan_pruning` and `plan_for_latency`.
         """
-        if self.plan is not None:
-            return self.plan, None
+        if self.given_plan is not None:
+            return self.given_plan, None
         if self.config.target_kind() != "latency":
             return self.counted_plan(on_hint), None
         if self.latency is None:
@@ -176,8 +192,8 @@ class PruneRun(ABC):
         Raises:
             PruningError: it was made with other settings, or is another one than `plan`.
         """
-        if self.plan is not None:
-            differ = ["plan"] if carried_out.removed != self.plan.removed else []
+        if self.given_plan is not None:
+            differ = ["plan"] if carried_out.removed != self.given_plan.removed else []
         else:
             free = {"search"}  # more moves are added to those that were tried
             if self.config.target_kind() == "latency":

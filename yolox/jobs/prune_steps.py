@@ -21,6 +21,7 @@ from yolox.jobs.train.assemble import build_trainer
 from yolox.jobs.train.start import TrainOptions
 from yolox.models import LoadedModel, load_model
 from yolox.pruning import PruneConfig, PruneRecord, PruningError, ThresholdHint, trace_groups
+from yolox.pruning.select import select_groups
 from yolox.utils.checkpoint import file_digest, load_checkpoint
 from yolox.utils.documents import read_json
 from yolox.utils.files import write_text
@@ -73,7 +74,7 @@ def _steps(
     on_hint: Callable[[ThresholdHint], None] | None,
 ) -> PruneRecord:
     """See `prune_in_steps`."""
-    whole = _size(job.loaded, job.config)
+    whole = step_size(job.loaded, job.config)
     loaded, source = job.loaded, job.source
     for step in range(1, steps):
         own = folder / f"step_{step}"
@@ -85,7 +86,7 @@ def _steps(
                 loaded=loaded,
                 source=source,
                 output=pruned,
-                config=_step_config(job.config, loaded, whole, step / steps),
+                config=step_config(job.config, loaded, whole, step / steps),
                 time_it=False,
                 latency=None,
             )
@@ -97,7 +98,7 @@ def _steps(
         loaded, source = load_model(latest), latest
     logger.info(f"step {steps} of {steps}: pruning to the budget")
     last = dataclasses.replace(
-        job, loaded=loaded, source=source, config=_step_config(job.config, loaded, whole, 1.0)
+        job, loaded=loaded, source=source, config=step_config(job.config, loaded, whole, 1.0)
     )
     return last.run(on_hint if steps == 1 else None)
 
@@ -130,23 +131,23 @@ def _mark(folder: Path, job: PruneJob, steps: int, epochs: int) -> None:
     logger.info(f"continuing the run in {folder}")
 
 
-def _size(loaded: LoadedModel, config: PruneConfig) -> float:
-    """What the budget counts: MACs, parameters, or output channels that can be pruned."""
+def step_size(loaded: LoadedModel, config: PruneConfig) -> float:
+    """What the budget counts: MACs, parameters, or output channels of the chosen layers."""
     kind = config.target_kind()
     if kind == "macs":
         return count_macs(loaded.model, torch.zeros(1, 3, *loaded.spec.input_size))[""]
     if kind == "params":
         return count_params(loaded.model)
-    groups = trace_groups(loaded.model, probe())
+    groups = select_groups(trace_groups(loaded.model, probe()), config)
     return sum(group.size * group.channels_per_slot for group in groups)
 
 
-def _step_config(
+def step_config(
     config: PruneConfig, loaded: LoadedModel, whole: float, progress: float
 ) -> PruneConfig:
     """The budget of one round, for the model that it starts from."""
     final = 1 - config.ch_sparsity if config.target is None else config.target_fraction()
-    left = final**progress * whole / _size(loaded, config)
+    left = final**progress * whole / step_size(loaded, config)
     if left >= 1:
         raise PruningError(f"{config.budget()} is met already: fewer `steps` will do")
     if config.target is None:

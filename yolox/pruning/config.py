@@ -28,6 +28,7 @@ class Criterion:
 
     Attributes:
         needs_data: whether it is measured on images with the model's loss.
+        combines: whether it aggregates and normalises scores of layers.
         aggregate, normalize, per: defaults of `PruneConfig`'s fields of that name; see
             benchmarks/log.md.
         looks_ahead: whether its scores are of channels that go one after the other already, so
@@ -36,6 +37,7 @@ class Criterion:
     """
 
     needs_data: bool = False
+    combines: bool = True
     aggregate: str = "sum"
     normalize: str = "mean"
     per: str = "none"
@@ -46,14 +48,14 @@ class Criterion:
 CRITERIA = {
     "taylor": Criterion(needs_data=True, normalize="none", per_of_small="cost"),
     "fisher": Criterion(needs_data=True, normalize="none", per="memory"),
-    "obs": Criterion(needs_data=True, normalize="none", looks_ahead=True),
+    "obs": Criterion(needs_data=True, combines=False, normalize="none", looks_ahead=True),
     "lamp": Criterion(normalize="none"),
     "l1": Criterion(),
     "l2": Criterion(),
     # Sparsity training makes scales comparable over layers: none is to be held against its own.
     "bn": Criterion(aggregate="max", normalize="none"),
     "fpgm": Criterion(),
-    "random": Criterion(normalize="none"),
+    "random": Criterion(combines=False, normalize="none"),
 }
 
 

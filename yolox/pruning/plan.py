@@ -103,10 +103,14 @@ class PruningPlan:
         Raises:
             PruningError: a pattern that matches no prunable convolution.
         """
+        if not patterns:
+            return self
         spared = {group.name for group in matching_groups(groups, patterns)}
         spared = with_partners(groups, spared)
         kept = {name: slots for name, slots in self.removed.items() if name not in spared}
-        return PruningPlan(removed=kept, sizes=self.sizes, config=self.config)
+        ignored = dict.fromkeys([*self.config.get("ignore", ()), *patterns])
+        config = self.config | {"ignore": list(ignored)}
+        return PruningPlan(removed=kept, sizes=self.sizes, config=config)
 
     def to_json(self) -> str:
         """The plan as a file holds it."""

@@ -9,7 +9,7 @@ from yolox.bench.results import slower_line, tables, unsteady_line
 from yolox.jobs.measure import Measured, MeasureSettings, measure_models
 from yolox.tools import cli
 from yolox.tools.flags.bench import make_parser
-from yolox.tools.guests import read_guests
+from yolox.tools.guests import is_openvino, read_guests
 from yolox.tools.words import command_line, speaker
 from yolox.utils.cores import cores, processor
 
@@ -17,6 +17,8 @@ from yolox.utils.cores import cores, processor
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, measure, print."""
     args = make_parser().parse_args(argv)
+    runs_openvino = "openvino" in args.runtimes or any(map(is_openvino, args.files))
+    cli.require_openvino(args, runs_openvino)
     settings = MeasureSettings(
         runtimes=tuple(args.runtimes),
         threads=tuple(args.threads),

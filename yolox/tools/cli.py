@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any
@@ -100,6 +100,34 @@ def tell_idle(*cases: tuple[str, object, str]) -> None:
     for flags, idle, cause in cases:
         if idle:
             logger.warning(f"without effect: {flags}, since {cause}")
+
+
+def tell_unread(
+    args: argparse.Namespace, parser: argparse.ArgumentParser, read: Collection[str], cause: str
+) -> None:
+    """Warn of the flags that were given and that a command, in this use, does not read.
+
+    Args:
+        args: parsed.
+        parser: that parsed them.
+        read: places of flags that it does read; those of the Exp are always read.
+        cause: why it reads no others.
+    """
+    known = {*read, "exp_file", "name", "data", "device"}
+    flags = [
+        action.option_strings[-1]
+        for action in parser._actions
+        if action.option_strings
+        and action.dest not in known
+        and getattr(args, action.dest, action.default) != action.default
+    ]
+    tell_idle((", ".join(flags), flags, cause))
+
+
+def require_openvino(args: argparse.Namespace, is_used: bool) -> None:
+    """Raise `UserError` where an arithmetic of OpenVINO is asked for and nothing runs in it."""
+    if args.openvino_precision != "f32" and not is_used:
+        raise UserError("--openvino-precision is of OpenVINO, which runs nothing here")
 
 
 def opts_fields(args: argparse.Namespace) -> dict[str, str]:

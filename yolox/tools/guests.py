@@ -45,6 +45,11 @@ def refuse_exported(guests: Mapping[Path, Guest]) -> None:
         raise UserError(f"exported files are compared by {called('bench')}: {', '.join(exported)}")
 
 
+def is_openvino(path: Path) -> bool:
+    """Whether it is a file of OpenVINO, or a folder in which an exporter put one."""
+    return file_of(path).suffix == ".xml"
+
+
 def _read(path: Path, *, begun: bool) -> Guest | None:
     if path.is_file() and is_of_ultralytics(path):
         if not begun:

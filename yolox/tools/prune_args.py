@@ -85,6 +85,12 @@ def _in_latency(args: argparse.Namespace) -> bool:
     return (args.target or "").startswith("latency=")
 
 
+def given_fields(args: argparse.Namespace, parser: argparse.ArgumentParser) -> set[str]:
+    """The fields of a config that differ from what the parser makes of no flags."""
+    names = PruneConfig.__dataclass_fields__.keys() & vars(args).keys()
+    return {name for name in names if getattr(args, name) != parser.get_default(name)}
+
+
 _SAME_NAMES = (
     "scope",
     "importance",

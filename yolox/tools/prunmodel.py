@@ -37,9 +37,10 @@ from yolox.pruning import (
     stages_table,
     trace_groups,
 )
+from yolox.pruning.idle import tell_idle_fields
 from yolox.tools import cli
 from yolox.tools.flags.prunmodel import STEP_EPOCHS, make_parser
-from yolox.tools.prune_args import latency_settings, prune_config
+from yolox.tools.prune_args import given_fields, latency_settings, prune_config
 from yolox.tools.words import command_line
 from yolox.utils.checkpoint import load_checkpoint, save_checkpoint
 from yolox.utils.download import resolve_weights
@@ -49,6 +50,8 @@ from yolox.utils.model_utils import count_macs, count_params
 from yolox.utils.timing import compared
 
 FINETUNE_EPOCHS = 20  # proposed where the Exp has none: those of the measurements
+# What the modes that prune nothing read, beside the Exp.
+_READ = {"save": ("mode", "ckpt", "output", "overwrite"), "list": ("mode", "ckpt")}
 LOSS_WARNING_RATIO = 1.5  # times the loss before: the detector is likely to need training first
 
 
@@ -123,8 +126,12 @@ def list_layers(model: nn.Module, size: tuple[int, int], groups: Sequence[Group]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, load, do what the mode says, print."""
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
     exp = cli.load_exp(args)
+    if args.mode in _READ:
+        cli.tell_unread(args, parser, _READ[args.mode], f"--mode {args.mode} prunes nothing")
+        tell_idle(exp, idle_without_training(exp, evaluates=False))
     folder = exp.output_folder()
     source = resolve_weights(args.ckpt or folder / "best_ckpt.pth")
     loaded = load_model(source)
@@ -249,10 +256,9 @@ def _make_job(
     config, plan = prune_config(args, exp.seed or 0), None
     if args.spare:
         config = spare_sensitive(config, loaded, args.spare)
+    tell_idle_fields(config, given_fields(args, make_parser()), planned=args.plan is not None)
     if args.plan:
-        plan = PruningPlan.load(args.plan).without_layers(
-            trace_groups(loaded.model, probe()), config.ignore
-        )
+        plan = PruningPlan.load(args.plan)
     return prepare_pruning(
         loaded,
         source,

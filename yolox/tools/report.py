@@ -12,15 +12,21 @@ from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.jobs.report.write import PageSettings, write_report
 from yolox.tools import cli
 from yolox.tools.flags.report import make_parser
-from yolox.tools.guests import read_guests
+from yolox.tools.guests import is_openvino, read_guests
 from yolox.tools.words import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, write, say where."""
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
     if args.no_eval:
         cli.refuse_fields(args, "without AP nothing is read of the Exp")
+        unread = {"images": "--images", "conf": "--conf"}
+        for name, flag in unread.items():
+            given = getattr(args, name) != parser.get_default(name)
+            cli.tell_idle((flag, given, "--no-eval leaves the images out"))
+    cli.require_openvino(args, any(map(is_openvino, args.ckpt)) and not args.no_eval)
     exp = None if args.no_eval else cli.load_exp(args)
     if exp is not None:
         tell_idle(exp, idle_without_training(exp))

@@ -12,9 +12,10 @@ from loguru import logger
 
 from yolox.jobs.prune import show_hint
 from yolox.pruning import PruneConfig, PruningError, PruningPlan
+from yolox.pruning.idle import tell_idle_fields
 from yolox.tools import cli
 from yolox.tools.flags.ultralytics_prune import make_parser
-from yolox.tools.prune_args import latency_settings, prune_config
+from yolox.tools.prune_args import given_fields, latency_settings, prune_config
 from yolox.tools.prunmodel import list_layers, show
 from yolox.tools.words import command_line
 from yolox.ultralytics.installed import begin_safely
@@ -26,8 +27,14 @@ EVAL_BATCH = 16
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, read, do what the mode says, print."""
-    args = make_parser().parse_args(argv)
-    config = prune_config(args, args.seed) if args.mode != "list" else PruneConfig()
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.mode == "list":
+        cli.tell_unread(args, parser, ("mode", "model", "imgsz"), "--mode list prunes nothing")
+        config = PruneConfig()
+    else:
+        config = prune_config(args, args.seed)
+        tell_idle_fields(config, given_fields(args, parser), planned=args.plan is not None)
     if args.eval and args.data is None:
         raise PruningError("--eval measures AP on a data set: give --data my.yaml")
     device = resolve_device(args.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from yolox.jobs.prune_latency import LatencySettings, plan_for_clock, time_both
 from yolox.jobs.prune_run import OnHint, PruneRun, cut_where_it_fits
-from yolox.pruning import LatencyRecord, PruneRecord, PruneResult, PruningError, PruningPlan
+from yolox.pruning import (
+    Group,
+    LatencyRecord,
+    PruneRecord,
+    PruneResult,
+    PruningError,
+    PruningPlan,
+)
 from yolox.pruning.importance import Scorer
 from yolox.ultralytics.clock import DetectorClock, layers_of
 from yolox.ultralytics.data import CalibrationImages
@@ -40,6 +47,11 @@ class DetectorJob(PruneRun):
     def detector(self) -> Detector:
         """The model as it is traced."""
         return Detector(self.model)
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """See `PruneRun`."""
+        return self.detector.groups
 
     @property
     def whole(self) -> nn.Module:

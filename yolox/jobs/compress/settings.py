@@ -106,6 +106,12 @@ class CompressSettings:
             for name, value, known in choices
             if value not in known
         ]
+        idle = self.openvino_precision != OPENVINO_PRECISIONS[0]
+        if idle and not problems and "openvino" not in self.runtimes:
+            problems.append(
+                "`openvino_precision` is of OpenVINO, in which nothing runs: give it as `runtime`, "
+                "or among `formats`"
+            )
         try:
             resolve_device(self.device)
         except UserError as error:
