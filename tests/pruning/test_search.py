@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from yolox.pruning.lookahead import Lookahead
 from yolox.pruning.search import Progress, Shares, Space, search
 from yolox.pruning.search_plan import PlanSearch
 from yolox.pruning.surgeon import SurgeonScorer
+from yolox.utils.documents import json_text, parse_json
 
 
 def images(count: int, size: int = 16, seed: int = 0) -> Tensor:
@@ -145,6 +147,13 @@ def test_a_search_is_the_same_again_and_after_a_stop() -> None:
     table = Table([1, 2, 3, 0.1])
     assert list(search(space, starts, table, 40, seed=3, progress=stopped)) == whole[17:]
     assert table.asked[0] == stopped.shares
+
+
+def test_a_loss_without_end_is_written_and_read() -> None:
+    progress = Progress(start="a", starts={"a": 1.0, "equal": math.inf}, shares=(1,), loss=1.0)
+    assert Progress.from_dict(parse_json(json_text(progress.to_dict()))) == progress
+    lost = Progress(start="a", starts={"a": math.inf}, shares=(1,), loss=math.inf)
+    assert Progress.from_dict(parse_json(json_text(lost.to_dict()))) == lost
 
 
 def test_what_is_kept_is_what_the_search_goes_on_from() -> None:

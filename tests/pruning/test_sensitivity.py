@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import cv2
@@ -223,6 +224,22 @@ def test_the_picture_grows_with_the_layers(tmp_path: Path) -> None:
         result(points=(*points, *odd), higher_is_better=False).save_picture(path)
         heights.append(cv2.imread(str(path)).shape[0])
     assert heights[1] - heights[0] > 78 * 16  # pixels for a line of text each
+
+
+def test_a_value_that_is_no_number_costs_most_and_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    log = SensitivityLog(path, {"checkpoint": "abc"})
+    log.set_base(0.4)
+    for layer, value in (("a", math.inf), ("b", math.nan), ("c", 0.5)):
+        log.add(point(layer, 0.5, value))
+    read = SensitivityLog(path, {"checkpoint": "abc"})
+    assert read.known() == log.known()
+    assert [math.isfinite(p.value) for p in read.points] == [False, False, True]
+    for points in (log.points, read.points):
+        found = result(points=tuple(points), higher_is_better=False)
+        assert list(found.costs()) == ["a", "b", "c"]
+        assert list(found.table({}).columns[2].cells) == ["∞", "∞", "+0.100"]
+        assert suggest_ratios(points, 0.4, 0.2, higher_is_better=False)["c"] == 0.5
 
 
 def test_the_picture_names_the_parts_of_the_network() -> None:

@@ -16,6 +16,7 @@ from yolox.utils import documents
 from yolox.utils.documents import (
     MAX_DEPTH,
     DocumentError,
+    json_text,
     parse_json,
     read_data_json,
     read_json,
@@ -139,3 +140,10 @@ def test_yaml_with_aliases_as_people_write_it(tmp_path: Path) -> None:
     }  # fmt: skip
     path.write_text("# nothing\n")
     assert read_yaml(path) is None
+
+
+def test_numbers_that_json_does_not_have_are_written_as_null() -> None:
+    odd = {"a": [1.5, float("nan"), (float("inf"), {"b": -float("inf")})], "c": "NaN"}
+    assert parse_json(json_text(odd)) == {"a": [1.5, None, [None, {"b": None}]], "c": "NaN"}
+    plain = {"a": [1.5, 2, None, "é"]}
+    assert json_text(plain, indent=1) == json.dumps(plain, indent=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -28,6 +27,7 @@ from yolox.export.place import place_of
 from yolox.utils.choices import CONF, NMS
 from yolox.utils.cores import cores, processor
 from yolox.utils.device import device_name, driver_version
+from yolox.utils.documents import json_text
 from yolox.utils.download import resolve_weights
 from yolox.utils.errors import UserError
 from yolox.utils.files import replacing
@@ -121,7 +121,7 @@ def measure_models(
         if file is not None:
             about = _about(cases, settings, command)
             content = {**about, **to_json(results), "notes": notes}
-            file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            file.write_text(json_text(content, indent=1) + "\n", encoding="utf-8")
     return Measured(results=results, notes=notes, size=cases.size)
 
 

@@ -15,7 +15,7 @@ from yolox.pruning import Group, LabelledImages, PruneConfig, PruningError, Prun
 from yolox.pruning.search import Progress
 from yolox.pruning.search_plan import PlanSearch
 from yolox.utils.device import float64_device
-from yolox.utils.documents import read_json
+from yolox.utils.documents import json_text, read_json
 from yolox.utils.files import write_text
 from yolox.utils.progress import track
 
@@ -81,7 +81,7 @@ def search_plan(
     for progress in track(search.run(moves, earlier), "Searching", max(left, 0) + 1):
         if progress.tried % RECORD_EVERY == 0 or progress.tried == moves:
             content = {"format": FORMAT, "mark": mark, "progress": progress.to_dict()}
-            write_text(record, json.dumps(content, indent=1) + "\n", PruningError)
+            write_text(record, json_text(content, indent=1) + "\n", PruningError)
     assert progress is not None
     (logger.info if progress.better else logger.warning)(progress.sentence())
     return search.plan(progress.shares)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from yolox.models import LoadedModel, load_model
 from yolox.pruning import PruneConfig, PruneRecord, PruningError, ThresholdHint, trace_groups
 from yolox.pruning.select import select_groups
 from yolox.utils.checkpoint import file_digest, load_checkpoint
-from yolox.utils.documents import read_json
+from yolox.utils.documents import json_text, read_json
 from yolox.utils.files import write_text
 from yolox.utils.locks import claimed
 from yolox.utils.model_utils import count_macs, count_params
@@ -114,7 +113,7 @@ def _mark(folder: Path, job: PruneJob, steps: int, epochs: int) -> None:
     }
     mark = folder / "steps.json"
     if not mark.is_file():
-        write_text(mark, json.dumps(run, indent=1) + "\n", PruningError)
+        write_text(mark, json_text(run, indent=1) + "\n", PruningError)
         return
     try:
         found = dict(read_json(mark))

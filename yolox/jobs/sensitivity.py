@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import sys
 import time
@@ -38,6 +37,7 @@ from yolox.pruning.sensitivity import (
 from yolox.utils.checkpoint import file_digest
 from yolox.utils.choices import AP_TOLERANCE, LAYER_RATIOS, LOSS_TOLERANCE, METRICS
 from yolox.utils.device import resolve_device
+from yolox.utils.documents import json_text
 from yolox.utils.files import write_text
 from yolox.utils.locks import claimed
 from yolox.utils.model_utils import copy_model
@@ -140,7 +140,7 @@ def _write(outcome: SensitivityOutcome) -> None:
     """Draw the picture, write the ratios."""
     outcome.result.save_picture(outcome.picture)
     if outcome.ratios:
-        text = json.dumps(outcome.ratios, indent=1) + "\n"
+        text = json_text(outcome.ratios, indent=1) + "\n"
         write_text(outcome.output, text, PruningError)
     else:
         outcome.output.unlink(missing_ok=True)  # an earlier run's, with another tolerance

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from yolox.pruning.balance import bundles, with_partners
 from yolox.pruning.config import PruneConfig, PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.select import matching_groups
-from yolox.utils.documents import read_json
+from yolox.utils.documents import json_text, read_json
 from yolox.utils.files import write_text
 from yolox.utils.schema import integer, listing, mapping, plain, record, require, shown, text
 
@@ -114,7 +113,7 @@ class PruningPlan:
 
     def to_json(self) -> str:
         """The plan as a file holds it."""
-        return json.dumps(self.to_dict(), indent=1) + "\n"
+        return json_text(self.to_dict(), indent=1) + "\n"
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON. Raises `PruningError` where it cannot be written."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from yolox.pruning.judge import Judgement
 from yolox.pruning.latency.record import LatencyRecord
+from yolox.utils.documents import json_text
 from yolox.utils.model_utils import count_macs, count_params
 from yolox.utils.timing import compared
 
@@ -215,7 +215,7 @@ class PruneRecord:
 
     def to_json(self) -> str:
         """The record as ``STEM.report.json`` holds it."""
-        return json.dumps(self.to_dict(), indent=1) + "\n"
+        return json_text(self.to_dict(), indent=1) + "\n"
 
 
 def stages_table(stages: Sequence[Stage]) -> Table:
@@ -250,13 +250,17 @@ def _figure(value: float | None) -> str:
 
 def _pair(values: tuple[int, int]) -> tuple[str, str, str]:
     before, after = values
-    return f"{before:,}", f"{after:,}", f"−{1 - after / before:.0%}"
+    return f"{before:,}", f"{after:,}", _percent(before, after)
 
 
 def _change(before: int, after: int) -> str:
     if before == after:
         return f"{before:,}"
-    return f"{before:,} → {after:,} (−{1 - after / before:.0%})"
+    return f"{before:,} → {after:,} ({_percent(before, after)})"
+
+
+def _percent(before: int, after: int) -> str:
+    return f"{after / before - 1:+.0%}".replace("-", "−")
 
 
 def report_change(

@@ -7,6 +7,7 @@ pay for them, and the plan stays where the loss after refitting falls. Frantar a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -164,7 +165,9 @@ class Progress:
     def from_dict(cls, values: Mapping[str, Any]) -> Progress:
         """The inverse of `to_dict`."""
         better = tuple((int(number), float(loss)) for number, loss in values["better"])
-        return cls(**{**values, "shares": tuple(values["shares"]), "better": better})
+        starts = {name: _loss_of(value) for name, value in values["starts"].items()}
+        read = {"shares": tuple(values["shares"]), "better": better, "starts": starts}
+        return cls(**{**values, **read, "loss": _loss_of(values["loss"])})
 
     def sentence(self) -> str:
         """What the moves were worth."""
@@ -177,6 +180,11 @@ class Progress:
             f"{len(self.better)} of {self.tried} moves lower the loss after refitting from "
             f"{self.starts[self.start]:.3f} (shares of {self.start}) to {self.loss:.3f}"
         )
+
+
+def _loss_of(value: float | None) -> float:
+    """A loss as JSON has it, which has no infinite ones."""
+    return math.inf if value is None else value
 
 
 def search(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +29,10 @@ from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import mask_plan
-from yolox.utils.documents import parse_json
+from yolox.utils.documents import json_text, parse_json
 from yolox.utils.files import replacing
 from yolox.utils.model_utils import part_of
-from yolox.utils.schema import integer, number, record, require, shown, text
+from yolox.utils.schema import integer, maybe, number, record, require, text
 
 LOG_FORMAT = "yolox-sensitivity"
 ROUNDING_TOLERANCE = 1e-9  # for differences of decimal fractions
@@ -231,7 +232,7 @@ class SensitivityLog:
     def _append(self, values: Mapping[str, Any]) -> None:
         try:
             with self.path.open("a", encoding="utf-8") as file:  # closed, so flushed, line by line
-                file.write(json.dumps(values) + "\n")
+                file.write(json_text(values) + "\n")
         except OSError as error:
             if self.path.exists() and not self.path.stat().st_size:
                 self.path.unlink()
@@ -267,18 +268,13 @@ class SensitivityLog:
                 self.base = float(values["base"])
             else:
                 require(values, _POINT, "it is odd")
-                self.points.append(SensitivityPoint(**values))
+                value = math.nan if values["value"] is None else values["value"]
+                self.points.append(SensitivityPoint(**{**values, "value": value}))
         except (ValueError, TypeError) as error:
             raise PruningError(
                 f"{self.path}, line {number}, is no measurement ({error}): delete that line to "
                 "have it measured again"
             ) from error
-
-
-def _figure(value: Any, where: str) -> Iterator[str]:
-    """Any number: a loss may be infinite."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        yield f"{where}: expected a number, got {shown(value)}"
 
 
 _COUNT = integer(0, 1_000_000)
@@ -287,7 +283,7 @@ _POINT = record(
     {
         "layer": text(),
         "ratio": number(0, 1),
-        "value": _figure,
+        "value": maybe(number()),  # a loss may be infinite, or none
         **dict.fromkeys(("coupled", "size", "removed"), _COUNT),
     }
 )
@@ -298,7 +294,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:12]}…"
 
 
+def _cost(change: float, sign: int) -> float:
+    """What a change costs, 0 at least; what is no number costs without end."""
+    return math.inf if math.isnan(change) else max(sign * change, 0.0)
+
+
 def _signed(change: float) -> str:
+    if not math.isfinite(change):
+        return "∞"
     text = f"{change:+.3f}"
     return "0.000" if text in ("+0.000", "-0.000") else text
 
@@ -336,6 +339,7 @@ class SensitivityResult:
         means = {
             layer: sign * statistics.fmean(row.values()) for layer, row in self.changes().items()
         }
+        means = {layer: mean if math.isfinite(mean) else math.inf for layer, mean in means.items()}
         return dict(sorted(means.items(), key=lambda item: -item[1]))
 
     def table(self, suggested: Mapping[str, float]) -> Table:
@@ -363,11 +367,11 @@ class SensitivityResult:
         """
         ratios, changes = self.ratios(), self.changes()
         sign = -1 if self.higher_is_better else 1
-        nan = float("nan")
         cells = [
-            [max(sign * row.get(ratio, nan), 0.0) for ratio in ratios] for row in changes.values()
+            [_cost(row[ratio], sign) if ratio in row else math.nan for ratio in ratios]
+            for row in changes.values()
         ]
-        top = max((cost for row in cells for cost in row if cost < float("inf")), default=0.0)
+        top = max((cost for row in cells for cost in row if cost < math.inf), default=0.0)
         figure = Figure(
             figsize=(5 + 0.6 * len(ratios), 1.6 + 0.19 * len(cells)), layout="constrained"
         )
@@ -382,7 +386,7 @@ class SensitivityResult:
         for y, row in enumerate(changes.values()):
             for x, ratio in enumerate(ratios):
                 if ratio in row:
-                    dark = norm(max(sign * row[ratio], 0.0)) > 0.6
+                    dark = norm(min(_cost(row[ratio], sign), highest)) > 0.6
                     colour = "white" if dark else "black"
                     text = _signed(row[ratio])
                     axes.text(x, y, text, ha="center", va="center", fontsize=6, color=colour)

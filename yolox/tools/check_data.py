@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from yolox.exp import Exp
 from yolox.tools import cli
 from yolox.tools.flags.check_data import make_parser
 from yolox.tools.words import command_line
+from yolox.utils.documents import json_text
 from yolox.utils.errors import UserError
 from yolox.utils.files import write_text
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     _print(report, cli.console())
     if args.json:
-        write_text(args.json, json.dumps(report.to_dict(), indent=1) + "\n")
+        write_text(args.json, json_text(report.to_dict(), indent=1) + "\n")
         logger.info(f"report in {args.json}")
     if args.sheet:
         _write_sheet(args, patient, report)

@@ -63,6 +63,14 @@ def parse_json(content: bytes | str) -> Any:
     return value
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A document as `read_json` takes it: numbers that JSON does not have, as NaN, become null."""
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(_without_odd_numbers(value), indent=indent, allow_nan=False)
+
+
 def read_data_json(path: Path) -> Any:
     """A JSON document of any size, as annotations are, at the speed of Python's reader.
 
@@ -132,6 +140,14 @@ def open_bounded(path: Path, most: int) -> Iterator[io.FileIO]:
         if status.st_size > most:
             raise DocumentError(f"it is larger than {most // MEGABYTE} MiB")
         yield file
+
+
+def _without_odd_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_odd_numbers(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_odd_numbers(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from yolox.jobs.compress.stage import Stage
 from yolox.utils import schema
-from yolox.utils.documents import read_json
+from yolox.utils.documents import json_text, read_json
 from yolox.utils.errors import UserError
 from yolox.utils.files import write_text
 
@@ -110,4 +110,4 @@ class Record:
             "stages": self._stages,
             "folders": sorted(self._made),
         }
-        write_text(self._path, json.dumps(content, indent=1) + "\n")
+        write_text(self._path, json_text(content, indent=1) + "\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from yolox.pruning.channels import Axis
 from yolox.pruning.cost import AXES, Counts, Values
 from yolox.pruning.groups import Group
 from yolox.utils.conv_kind import ConvKind, LayerTimer, Pair
-from yolox.utils.documents import read_json
+from yolox.utils.documents import json_text, read_json
 from yolox.utils.files import replacing
 from yolox.utils.model_utils import run_shapes
 from yolox.utils.progress import track
@@ -223,7 +222,7 @@ class LatencyTable:
     def _save(self) -> None:
         content = {"format": TABLE_FORMAT, "stamp": self._stamp, "ms": self.ms}
         with replacing(self.path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json_text(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _positive(value: Any) -> float:
