@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from tests.data.test_sources import write_video
-from tests.runs import command
+from tests.runs import command, read
 from yolox.predict import Detector, Prediction, load
 from yolox.tools import demo
+from yolox.utils.checkpoint import save_checkpoint
 from yolox.utils.errors import UserError
 from yolox.utils.video import writing_video
 
@@ -122,6 +123,35 @@ def test_load_refuses_arguments_out_of_range(
 ) -> None:
     with pytest.raises(UserError, match=words):
         load(trained / "best_ckpt.pth", **arguments)  # type: ignore[arg-type]
+
+
+def test_predict_keeps_no_pixels_of_a_video(detector: Detector, tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.avi")
+    found = detector.predict(clip)
+    assert [one.number for one in found] == list(range(12))
+    with pytest.raises(UserError, match=r"frame 11 of .*clip.avi was not kept.*stream\(\)"):
+        found[11].plot()
+    with pytest.raises(UserError, match="was not kept"):
+        found[0].save(tmp_path / "frame.png")
+    for kept, streamed in zip(found, detector.stream(clip), strict=True):
+        assert same(kept, streamed)
+        assert streamed.image.shape[:2] == kept.size
+
+
+@pytest.mark.parametrize("tile", [0, -64])
+def test_predict_refuses_tiles_of_nothing(detector: Detector, tile: int) -> None:
+    with pytest.raises(UserError, match=f"tile must be at least 1, got {tile}"):
+        detector.predict(np.zeros((64, 64, 3), np.uint8), tile=tile)
+
+
+def test_load_refuses_names_of_another_number(trained: Path, tmp_path: Path) -> None:
+    content = read(trained / "best_ckpt.pth")
+    nameless = tmp_path / "nameless.pth"
+    save_checkpoint(nameless, {**content, "spec": {**content["spec"], "class_names": []}})
+    with pytest.raises(UserError, match=r"`names` names 2 classes, and .*nameless.pth has 3"):
+        load(nameless, names=("a", "b"))
+    assert load(nameless, names=("a", "b", "c")).names == ("a", "b", "c")
+    assert load(nameless).names == ()
 
 
 def test_demo_writes_an_annotated_video(

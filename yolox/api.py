@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def train(
     pruned checkpoint, ``_finetune`` is added to the name of that folder.
 
     Args:
-        exp: the recipe of the run.
+        exp: the recipe of the run; it is not changed.
         checkpoint: weights to start from: a file, or a published name such as ``yolox_s``.
         resume: whether to continue a stopped run, that of `checkpoint` or of the Exp's folder.
         batch_size: number of images in a step; the Exp's by default.
@@ -109,7 +110,7 @@ def train(
         control=control,
         save_every=save_every,
     )
-    trainer = build_trainer(exp, fabric, options)
+    trainer = build_trainer(copy.copy(exp), fabric, options)
     with claimed(trainer.settings.output_dir, CheckpointError):
         return trainer.train()
 

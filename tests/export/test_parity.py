@@ -97,6 +97,18 @@ def test_how_far_outside_the_image_a_box_is_matters_to_nobody() -> None:
     assert [parity.unmatched for parity in measured] == [0, 2]
 
 
+def test_next_to_no_score_is_no_detection_that_rounding_lost() -> None:
+    """A tolerance above the least score does not make all anchors detections."""
+    candidate = torch.tensor([[[20.0, 20, 10, 10, 0.11, 1, 0]]])
+    options = OPTIONS | {"conf": 0.1, "tolerance": FP16}
+    for score, missing in ((0.08, 0), (0.02, 1)):
+        reference = candidate.clone()
+        reference[..., 4] = score
+        runs = (lambda _, out=reference: out, lambda _: candidate)
+        parity = measure_parity(*runs, SCENES, decode=lambda x, _: x, **options)
+        assert parity.unmatched == missing
+
+
 def test_float16_is_allowed_more_but_not_another_answer() -> None:
     near = BASE.clone()
     near[..., 4] += 0.03

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from yolox.pruning import (
     prune_model,
     trace_groups,
 )
+from yolox.pruning.surgeon import SurgeonScorer
 
 
 def two_layers() -> nn.Sequential:
@@ -393,19 +395,14 @@ def test_taylor_does_not_depend_on_mode_precision_or_frozen_weights() -> None:
         assert (a >= 0).all()
 
 
-def test_no_batches_is_an_error() -> None:
+@pytest.mark.parametrize("kind", [TaylorScorer, SurgeonScorer])
+def test_no_batches_or_a_loss_that_is_not_finite_is_an_error(kind: Any) -> None:
     model = two_layers()
     groups = trace_groups(model, torch.rand(1, 3, 8, 8))
-    with pytest.raises(ValueError, match="at least one batch"):
-        TaylorScorer(batches=[], loss=squares)(model, groups)
-
-
-def test_a_loss_that_is_not_finite_is_an_error() -> None:
-    model = two_layers()
-    groups = trace_groups(model, torch.rand(1, 3, 8, 8))
-    scorer = TaylorScorer(batches=[torch.full((1, 3, 8, 8), torch.nan)], loss=squares)
-    with pytest.raises(ValueError, match="loss is nan on batch 0"):
-        scorer(model, groups)
+    odd = torch.full((1, 3, 8, 8), torch.nan)
+    for batches, words in (([], "there are none"), ([odd], "is nan on calibration batch 0")):
+        with pytest.raises(PruningError, match=words):
+            kind(batches=batches, loss=squares)(model, groups)
 
 
 def test_taylor_without_data_is_an_error() -> None:

@@ -77,6 +77,15 @@ def test_what_is_wrong_is_said(file: Path, change: dict[str, Any], message: str)
         PruningPlan.from_dict(values)
 
 
+@pytest.mark.parametrize(
+    "content", ["{", "{}", '{"format": "yolox-pruning-plan", "version": 1, "groups": 3}']
+)
+def test_a_file_that_is_no_plan_is_named(file: Path, content: str) -> None:
+    file.write_text(content)
+    with pytest.raises(PruningError, match=r"plan\.json"):
+        PruningPlan.load(file)
+
+
 def test_every_odd_field_serves_or_is_told(file: Path) -> None:
     values = json.loads(file.read_text())
     told = 0
@@ -84,6 +93,7 @@ def test_every_odd_field_serves_or_is_told(file: Path) -> None:
         changes: list[dict[str, Any]] = [values | {key: value} for key in values]
         group = values["groups"][0]
         changes += [values | {"groups": [group | {key: value}]} for key in group]
+        changes.append(values | {"config": {"target": value}})
         changes += [
             values | {"groups": [{k: group[k] for k in group if k != key}]} for key in group
         ]

@@ -35,6 +35,22 @@ from yolox.utils.errors import UserError
 from yolox.utils.model_utils import count_params
 
 
+def test_each_file_is_read_once_for_its_digest(
+    old: Path, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def noted(path: Path) -> str:
+        read.append(path)
+        return file_digest(path)
+
+    monkeypatch.setattr("yolox.jobs.report.collect.file_digest", noted)
+    found = gather_report([old, new], None, ReportSettings())
+    assert read == [old, new]
+    facts = {fact.name: fact.value for fact in found.versions}
+    assert facts[new.name] == f"{new.name}, sha256 {file_digest(new)[:16]}…"
+
+
 @pytest.fixture(scope="module")
 def old(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained model, made to see squares of 32 and of 16 pixels everywhere."""

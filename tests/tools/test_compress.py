@@ -225,6 +225,35 @@ def test_a_training_that_was_cut_off_is_resumed(
     assert second[second.index("-c") + 1] == str(tmp_path / "finetuned" / "latest_ckpt.pth")
 
 
+@pytest.mark.parametrize(
+    ("words", "origin"),
+    [(("-n", "yolox-nano"), "yolox-nano"), ((), "yolox-s"), (("-f", "exp.py"), Path("exp.py"))],
+)
+def test_a_run_hangs_on_the_recipe_that_is_read(
+    words: tuple[str, ...],
+    origin: object,
+    tiny_exp: Path,
+    devkit: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: dict[str, object] = {}
+
+    def stop(*_: object, **settings: object) -> None:
+        asked.update(settings)
+        raise UserError("enough")
+
+    monkeypatch.setattr(compress, "plan_compression", stop)
+    monkeypatch.chdir(tmp_path)
+    Path("exp.py").write_bytes(tiny_exp.read_bytes())
+    data = () if "-f" in words else ("--data", devkit)
+    assert command(compress.main, "-c", trained / "best_ckpt.pth", *data, *words) == 1
+    assert "enough" in capsys.readouterr().err
+    assert asked["origin"] == origin
+
+
 def test_a_plan_names_every_stage_and_touches_nothing(
     tiny_exp: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

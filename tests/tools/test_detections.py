@@ -47,10 +47,11 @@ def test_detections_of_the_coco_weights(name: str, fuse: bool) -> None:
 @pytest.mark.parametrize("name", GOLDEN)
 def test_a_tile_larger_than_the_image_changes_nothing(name: str) -> None:
     image = cv2.imread(str(shared(f"images/{name}")))
-    whole = detector(name).detect_whole(image)
+    (rows,) = detector(name).detect([image])
     tiled = detector(name).detect_tiled(image, 4096, 200)
-    for field in ("boxes", "scores", "classes"):
-        np.testing.assert_array_equal(getattr(tiled, field), getattr(whole, field))
+    np.testing.assert_array_equal(tiled.boxes, rows[:, :4])
+    np.testing.assert_array_equal(tiled.scores, rows[:, 4] * rows[:, 5])
+    np.testing.assert_array_equal(tiled.classes, rows[:, 6])
 
 
 def test_each_tile_is_seen_as_an_image_of_its_own() -> None:
@@ -60,9 +61,9 @@ def test_each_tile_is_seen_as_an_image_of_its_own() -> None:
     side = max(height, width)
     scene = np.full((side, 2 * side, 3), 114, np.uint8)
     scene[:height, :width] = scene[:height, side : side + width] = image
-    whole = detector("dog.jpg").detect_whole(image)
+    whole = detector("dog.jpg").detect([image])[0][:, :4]
     tiled = detector("dog.jpg").detect_tiled(scene, side, 0)
-    expected = np.concatenate([whole.boxes, whole.boxes + np.float32([side, 0, side, 0])])
+    expected = np.concatenate([whole, whole + np.float32([side, 0, side, 0])])
     assert len(tiled.boxes) == len(expected)
     apart = np.abs(tiled.boxes[:, None] - expected[None]).max(axis=2)
     assert (apart.min(axis=0) < 1).all()

@@ -9,12 +9,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.export.helpers import write_checkpoint
 from tests.runs import REPO, command, error_lines
 from tests.ultralytics.helpers import NAMES, SIDE
+from yolox.bench.cases import Case, open_case
 from yolox.bench.guest import Guest
 from yolox.export import open_exported
 from yolox.jobs.report.collect import ReportSettings, gather_report
@@ -120,6 +122,24 @@ def test_memory_of_theirs_is_measured_in_a_process_of_its_own(
     for subject, case in make_cases(subjects, settings, tmp_path):
         memory = subject.memory(case)
         assert 0 < memory.added < memory.peak
+
+
+def test_theirs_is_timed_as_ours_is(whole: Path, tmp_path: Path) -> None:
+    """Copies to the device and back are no part of a run of PyTorch."""
+    own = write_checkpoint(tmp_path, "slim", "relu", "dense")
+    guest = read_guests([whole])[whole]
+    image = np.zeros((2, 3, SIDE, SIDE), np.float32)
+    cases = [
+        Case(path=path, runtime="torch", threads=1, batch=2, size=(SIDE, SIDE), device="cpu")
+        for path in (own, whole)
+    ]
+    for entry in (open_case(cases[0]), guest.open(cases[1])):
+        images = entry.load(image)
+        assert isinstance(images, torch.Tensor)
+        assert images.device == entry.place == entry.queue
+        output = entry.run(images)
+        assert isinstance(output, torch.Tensor)
+        assert len(entry.finish(output, 0.1, 0.5)) == 2
 
 
 def test_report_puts_theirs_before_and_after(

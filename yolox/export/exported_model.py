@@ -92,9 +92,7 @@ class ExportedModel(nn.Module):
         outputs = []
         for start in range(0, len(images), count):
             part = images[start : start + count]
-            whole = np.zeros((count, *part.shape[1:]), np.float32)
-            whole[: len(part)] = part
-            out = torch.from_numpy(self.run(whole))
+            out = torch.from_numpy(self.run(filled_up(part, count)))
             if self.info.nms:
                 out = _spread(out, count, self.info)
             outputs.append(self.decode(out, part.shape[-2:])[: len(part)])
@@ -149,6 +147,11 @@ class ExportedModel(nn.Module):
             return out_BAK
         boxes = decode_boxes(HeadOutput(out_BAK, *_grid(size, self.info.strides)))
         return torch.cat((boxes, out_BAK[..., 4:]), dim=-1)
+
+
+def filled_up(images: Array, count: int) -> Array:
+    """Images (B, 3, H, W), B at most `count`, and empty ones: as many as a file takes."""
+    return np.concatenate([images, np.zeros((count - len(images), *images.shape[1:]), np.float32)])
 
 
 def _grid(size: Sequence[int], strides: Sequence[int]) -> tuple[Tensor, Tensor]:

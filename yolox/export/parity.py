@@ -172,13 +172,14 @@ def _possible_detections(decoded: Tensor, conf: float, tolerance: Tolerance) -> 
     """Rows like `postprocess`'s, before NMS, an entry an image: what rounding may decide is there.
 
     That is a box a class whose probability is the highest or as good, from a score just below the
-    least on.
+    least on, but no less than half of it: most of the anchors have next to none.
     """
+    least = max(conf - tolerance.score, conf / 2)
     found = []
     for prediction in decoded.to(torch.promote_types(decoded.dtype, torch.float32)):
         boxes, objectness, classes = prediction.split((4, 1, prediction.shape[1] - 5), dim=1)
         is_best = classes >= classes.amax(dim=1, keepdim=True) - tolerance.score
-        is_enough = objectness * classes >= conf - tolerance.score
+        is_enough = objectness * classes >= least
         anchor, label = (is_best & is_enough).nonzero(as_tuple=True)
         scores = [objectness[anchor, 0], classes[anchor, label], label.to(decoded.dtype)]
         corners = cxcywh2xyxy(boxes[anchor])

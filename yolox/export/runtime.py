@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,21 @@ def tell_program(path: Path) -> None:
 def is_exported(path: str | Path) -> bool:
     """Whether a path is named as a file that `open_exported` opens."""
     return Path(path).suffix in FILE_SUFFIXES
+
+
+def refuse_for_exported(path: str | Path, given: Mapping[str, object]) -> None:
+    """Raise `UserError` for what makes no sense for an exported file.
+
+    Args:
+        path: the file.
+        given: arguments or flags as a person writes them, and their values; those that are true
+            were given.
+    """
+    if names := [name for name, value in given.items() if value]:
+        raise UserError(
+            f"{' and '.join(names)} cannot be had of {path}: it runs as it was exported, in its "
+            "own runtime; leave that out, or give the checkpoint"
+        )
 
 
 def open_exported(

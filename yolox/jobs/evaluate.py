@@ -10,14 +10,14 @@ import torch
 from loguru import logger
 from torch import nn
 
-from yolox.evaluators import EvalResult
+from yolox.evaluators import EvalResult, Evaluator, Inference
 from yolox.exp.follow import follow_checkpoint
 from yolox.exp.yolox_base import Exp
 from yolox.export import ExportedModel, is_exported, open_exported
+from yolox.export.runtime import refuse_for_exported
 from yolox.models import LoadedModel, ModelSpec, load_model
 from yolox.utils.device import CPU, resolve_device, resolve_precision
 from yolox.utils.download import resolve_weights
-from yolox.utils.errors import UserError
 from yolox.utils.model_utils import copy_model, fuse_model
 
 BATCH_SIZE = 16
@@ -38,13 +38,24 @@ def ap_evaluation(
     evaluator = exp.get_evaluator(batch_size)
 
     def measure(model: nn.Module) -> tuple[float, float]:
-        # An exported file runs where its runtime does, and cannot be copied.
-        runs_itself = isinstance(model, ExportedModel)
-        twin = model if runs_itself else copy_model(model)
-        result = evaluator.run(twin, device=None if runs_itself else where)
+        result = evaluator.score(infer(evaluator, model, where))
         return result.ap50_95, result.ap50
 
     return measure
+
+
+def infer(evaluator: Evaluator, model: nn.Module, device: torch.device) -> Inference:
+    """What a model finds in an evaluator's images; the model is left as it is, and where it is.
+
+    Args:
+        evaluator: of the images.
+        model: ours, another program's, or an exported file.
+        device: where it runs; an exported file runs where its runtime does.
+    """
+    # One without tensors of its own cannot be copied, and need not be.
+    runs_itself = next(model.parameters(), None) is None
+    twin = model if runs_itself else copy_model(model)
+    return evaluator.infer(twin, device=None if runs_itself else device)
 
 
 def ap_of_checkpoint(
@@ -97,9 +108,9 @@ def evaluate(
     """
     path = Path(checkpoint)
     exported = is_exported(path)
-    if exported and (fuse or precision != "fp32"):
-        raise UserError(f"{path} runs as it was exported: leave out fuse and precision")
-    if not exported:
+    if exported:
+        refuse_for_exported(path, {"`fuse`": fuse, "`precision`": precision != "fp32"})
+    else:
         path = resolve_weights(path)
     where = CPU if exported else resolve_device(device)
     opened = open_model(path, size=size, fuse=fuse, device=device)

@@ -20,11 +20,9 @@ from yolox.evaluators import (
     difference_of,
 )
 from yolox.exp.yolox_base import Exp
-from yolox.export import ExportedModel
-from yolox.jobs.evaluate import BATCH_SIZE
+from yolox.jobs.evaluate import BATCH_SIZE, infer
 from yolox.utils.device import resolve_device
 from yolox.utils.errors import UserError
-from yolox.utils.model_utils import copy_model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,11 +52,8 @@ def find(network: nn.Module, source: Path, exp: Exp, device: str | torch.device 
         device: where it runs, see `yolox.utils.device.resolve_device`; an exported file runs where
             it was opened.
     """
-    # An exported file runs where its runtime does, and cannot be copied.
-    runs_itself = isinstance(network, ExportedModel)
-    twin = network if runs_itself else copy_model(network)
     evaluator = exp.get_evaluator(BATCH_SIZE)
-    inference = evaluator.infer(twin, device=None if runs_itself else resolve_device(device))
+    inference = infer(evaluator, network, resolve_device(device))
     return Found(
         path=source,
         evaluator=evaluator,

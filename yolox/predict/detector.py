@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from yolox.data import ValTransform
 from yolox.data.errors import DataError
-from yolox.data.sources import Camera, Frame, Images, Source, open_source
+from yolox.data.sources import Camera, Frame, Images, Source, Video, open_source
 from yolox.data.tiles import Window, tile_windows
 from yolox.evaluators import ImageDetections
 from yolox.evaluators.tiled import merge_tiles
@@ -64,6 +64,10 @@ class Detector:
     ) -> list[Prediction]:
         """Detect in all images of a source; see `stream` for the arguments.
 
+        Pixels of files are not kept, since those of a folder or a video would not fit in memory.
+        An image file is read again where they are wanted; of a video's frames they are gone:
+        `stream` hands each frame on with them.
+
         Raises:
             UserError: as `stream`; or a camera, which has no end.
         """
@@ -71,7 +75,8 @@ class Detector:
         if isinstance(opened, Camera):
             raise UserError("a camera has no end: take its pictures one by one with stream()")
         found = self.frames(opened, batch_size=batch_size, tile=tile, overlap=overlap)
-        # Image files are read again when they are wanted; all of a folder would not fit in memory.
+        if isinstance(opened, Video):
+            return [replace(p, _pixels=None, _is_frame=True) for p in found]
         forget = isinstance(opened, Images)
         return [replace(p, _pixels=None) if forget and p.path else p for p in found]
 
@@ -110,6 +115,8 @@ class Detector:
         """As `stream`, of an opened source."""
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
+        if tile is not None and tile < 1:
+            raise UserError(f"tile must be at least 1, got {tile}")
         if tile is not None and not 0 <= overlap < tile:
             raise UserError(f"overlap must be from 0 to {tile - 1} for tiles of {tile}: {overlap}")
         frames = iter(source)
@@ -167,10 +174,6 @@ class Detector:
             array[:, :4] /= min(self.size[0] / image.shape[0], self.size[1] / image.shape[1])
             found.append(array)
         return found
-
-    def detect_whole(self, image: NDArray[np.uint8]) -> ImageDetections:
-        """Detections of a BGR image of any size, shown to the network at once."""
-        return _as_detections(self.detect([image])[0])
 
     def detect_tiled(self, image: NDArray[np.uint8], tile: int, overlap: int) -> ImageDetections:
         """Detections of a BGR image of any size, shown to the network tile by tile.

@@ -11,7 +11,7 @@ from loguru import logger
 
 from yolox.data import COCO_CLASSES
 from yolox.export import ExportedModel, is_exported, open_exported
-from yolox.export.runtime import tell_program
+from yolox.export.runtime import refuse_for_exported, tell_program
 from yolox.models import load_model
 from yolox.predict.detector import Detector
 from yolox.utils.choices import CONF, NMS
@@ -64,11 +64,7 @@ def load(
     if wanted and (len(wanted) != 2 or any(side < 32 or side % 32 for side in wanted)):
         raise UserError(f"size must be multiples of 32, got {size}")
     if is_exported(source):
-        if given := [name for name, value in (("half", half), ("fuse", fuse)) if value]:
-            raise UserError(
-                f"{' and '.join(given)} cannot be had of {source}: it runs as it was exported, in "
-                "its own runtime; leave them out, or give the checkpoint"
-            )
+        refuse_for_exported(source, {"`half`": half, "`fuse`": fuse})
         opened = open_exported(source, device=device)
         detector = _of_exported(Path(source), opened, conf, nms, wanted, names, legacy)
         return replace(detector, max_candidates=max_candidates)
@@ -120,7 +116,12 @@ def _names(
     """Class names to show; empty, with a warning, where nothing tells them."""
     if own:
         return tuple(own)
-    if len(given) == count:
+    if given and len(given) != count:
+        raise UserError(
+            f"`names` names {len(given)} classes, and {source} has {count}: give a name for each, "
+            "or none"
+        )
+    if given:
         return tuple(given)
     names = tuple(COCO_CLASSES) if count == len(COCO_CLASSES) else ()
     logger.warning(

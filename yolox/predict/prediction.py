@@ -41,6 +41,7 @@ class Prediction:
     name: str
     number: int
     _pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
+    _is_frame: bool = field(default=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -67,9 +68,18 @@ class Prediction:
 
     @property
     def image(self) -> NDArray[np.uint8]:
-        """The image, BGR uint8 (height, width, 3); a file is read again."""
+        """The image, BGR uint8 (height, width, 3); a file is read again.
+
+        Raises:
+            UserError: a frame of a video from `predict`, which keeps none of them.
+        """
         if self._pixels is not None:
             return self._pixels
+        if self._is_frame:
+            raise UserError(
+                f"frame {self.number} of {self.path} was not kept, since a video's frames would "
+                "not all fit in memory: take the predictions from stream(), one by one"
+            )
         assert self.path is not None
         return read_image(self.path)
 

@@ -61,9 +61,7 @@ def allocate(
         PruningError: floors and caps do not allow the budget (nearest reachable named).
     """
     gone = gone or {}
-    order = [
-        _removal_order(g, s, gone.get(g.name, ())) for g, s in zip(groups, scores, strict=True)
-    ]
+    order = [_removal_order(s, gone.get(g.name, ())) for g, s in zip(groups, scores, strict=True)]
     together = bundles(groups)
     merged = merge_bundles(groups)
     allowed = [
@@ -100,7 +98,7 @@ def allowed_removals(size: int, config: PruneConfig, *, empty: bool = False) -> 
     return [*aligned, size] if empty else aligned
 
 
-def _removal_order(group: Group, scores: Tensor, gone: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _removal_order(scores: Tensor, gone: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Slots from the first to go to the last, and their scores in that order."""
     ranked = scores.double().clone()
     ranked[list(gone)] = -math.inf

@@ -273,7 +273,7 @@ class PruneConfig:
 
     def target_kind(self) -> str | None:
         """``params``, ``macs`` or ``latency``, or None for a ratio of channels."""
-        return self.target.partition("=")[0] if self.target else None
+        return str(self.target).partition("=")[0] if self.target else None
 
     def latency_target(self) -> LatencyTarget:
         """The target of kind ``latency``."""
@@ -293,10 +293,11 @@ class PruneConfig:
         return f"target {self.target}" if self.target else f"ch_sparsity {self.ch_sparsity}"
 
 
-def _readable_target(target: str) -> bool:
-    kind, _, fraction = target.partition("=")
+def _readable_target(target: object) -> bool:
+    text = str(target)  # a Python caller or a file may give a number
+    kind, _, fraction = text.partition("=")
     if kind == "latency":
-        return LatencyTarget.parse(target) is not None
+        return LatencyTarget.parse(text) is not None
     try:
         return kind in TARGETS and 0 < float(fraction) < 1 and math.isfinite(float(fraction))
     except ValueError:

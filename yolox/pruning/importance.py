@@ -24,6 +24,18 @@ Loss = Callable[[nn.Module, Any], Tensor]
 ChannelValues = Callable[[Tensor], Tensor]
 
 
+NO_BATCHES = "the criterion is measured on real images, and there are none: give the data set"
+
+
+def require_finite(loss: Tensor, batch: int) -> None:
+    """Raise `PruningError` where the loss on a batch is no number that scores can come from."""
+    if not torch.isfinite(loss):
+        raise PruningError(
+            f"the loss of the model is {loss.item()} on calibration batch {batch}, so there are no "
+            "scores: train the model on, or use a criterion of the weights alone, such as lamp"
+        )
+
+
 def slot_sums(values_per_channel: Tensor, member: Member) -> Tensor:
     """Sum one value a channel of a layer into one value a slot of its group."""
     index = torch.from_numpy(member.index).to(values_per_channel.device)
@@ -177,7 +189,7 @@ class TaylorScorer:
         """Scores a group, float32 on the CPU; the model is not touched.
 
         Raises:
-            ValueError: there are no batches, or the loss is not finite on one of them.
+            PruningError: there are no batches, or the loss is not finite on one of them.
         """
         twin = copy_model(model).to(self.device).float().eval().requires_grad_(False)
         readers = [[m for m in group.members if m.axis == "in"] for group in groups]
@@ -191,8 +203,7 @@ class TaylorScorer:
         for batch in self.batches:
             with torch.enable_grad():
                 loss = self.loss(twin, batch)
-            if not torch.isfinite(loss):
-                raise ValueError(f"the loss is {loss.item()} on batch {count}: no scores")
+            require_finite(loss, count)
             gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
             # One number an input channel: the loss's slope along that channel's gate.
             slopes = {
@@ -206,7 +217,7 @@ class TaylorScorer:
                     total += self._squared([slot_sums(slopes[m.name], m) for m in members])
             count += 1
         if not count:
-            raise ValueError("the criterion needs at least one batch of real images")
+            raise PruningError(NO_BATCHES)
         return [normalize((total / count).float(), self.normalize) for total in totals]
 
     def _squared(self, parts: Sequence[Tensor]) -> Tensor:

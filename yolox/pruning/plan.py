@@ -121,12 +121,19 @@ class PruningPlan:
 
     @classmethod
     def load(cls, path: str | Path) -> PruningPlan:
-        """Read a plan from JSON."""
+        """Read a plan from JSON.
+
+        Raises:
+            PruningError: it cannot be read, or is no plan.
+        """
         try:
             values = read_json(Path(path))
         except (OSError, ValueError) as error:
             raise PruningError(f"cannot read the pruning plan {path}: {error}") from error
-        return cls.from_dict(values)
+        try:
+            return cls.from_dict(values)
+        except PruningError as error:
+            raise PruningError(f"{path}: {error}") from error
 
     def check(self, groups: Sequence[Group]) -> None:
         """Raise `PruningError` unless the plan was made for these groups and removes something."""

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from yolox.pruning.config import PruningError
 from yolox.pruning.groups import Group, Member
-from yolox.pruning.importance import Loss, slot_sums
+from yolox.pruning.importance import NO_BATCHES, Loss, require_finite, slot_sums
 from yolox.pruning.reconstruct import MAX_SAMPLES, RIDGE, draw, is_refittable, patches
 from yolox.pruning.watch import fixed_layers
 from yolox.utils.model_utils import copy_model
@@ -68,7 +69,7 @@ class SurgeonScorer:
         """Scores a group, float32 on the CPU, rising in the order in which slots go.
 
         Raises:
-            ValueError: there are no batches, or the loss is not finite on one of them.
+            PruningError: there are no batches, or the loss is not finite on one of them.
         """
         twin = copy_model(model).to(self.device).float().eval().requires_grad_(False)
         readers, slopes = self._observe(twin, groups)
@@ -116,14 +117,13 @@ class SurgeonScorer:
         slopes: dict[tuple[str, str], Tensor] = {}
         batches = list(self.batches)
         if not batches:
-            raise ValueError("the criterion needs at least one batch of real images")
+            raise PruningError(NO_BATCHES)
         for number, batch in enumerate(batches):
             for seen in inputs.values():
                 seen.clear()
             with torch.enable_grad():
                 loss = self.loss(twin, batch)
-            if not torch.isfinite(loss):
-                raise ValueError(f"the loss is {loss.item()} on batch {number}: no scores")
+            require_finite(loss, number)
             once = {name: seen[0] for name, seen in inputs.items() if len(seen) == 1}
             # A layer that runs at several places has no one output to be fitted to.
             rest = others | {n: refitted[n].weight for n in refitted.keys() - once.keys()}

@@ -13,6 +13,7 @@ from loguru import logger
 from rich.markup import escape
 from rich.table import Table
 
+from yolox.exp.load import DEFAULT_MODEL
 from yolox.jobs.compress.pipeline import CompressPipeline, plan_compression
 from yolox.jobs.compress.recipe import Recipe
 from yolox.jobs.compress.record import Record
@@ -95,7 +96,8 @@ def _plan(args: argparse.Namespace) -> CompressPipeline:
             Recipe(exp=exp, named=cli.recipe_words(args), given=fields),
             settings,
             folder=args.output,
-            origin=args.exp_file or args.name or DEFAULT_EXP,
+            # What --data names is a field of the Exp, which counts by itself.
+            origin=args.exp_file or args.name or (DEFAULT_MODEL if args.data else DEFAULT_EXP),
             processes=Processes(
                 devices=None,
                 launch=_launch,

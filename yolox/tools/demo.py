@@ -12,9 +12,9 @@ from loguru import logger
 
 from yolox.data.sources import Camera, Images, Source, Video, open_source
 from yolox.export import is_exported
+from yolox.export.runtime import refuse_for_exported
 from yolox.predict import Detector, Prediction, load
 from yolox.tools import cli
-from yolox.tools.exported import refuse_flags
 from yolox.tools.flags.demo import KINDS, make_parser
 from yolox.utils.choices import TILE_OVERLAP
 from yolox.utils.errors import UserError
@@ -107,7 +107,7 @@ def _load(args: argparse.Namespace) -> Detector:
         args.ckpt = args.ckpt or exp.output_folder(args.experiment_name) / "best_ckpt.pth"
     if is_exported(args.ckpt):
         flags = {"--fuse": args.fuse, "--fp16": args.fp16}
-        refuse_flags(args.ckpt, flags)
+        refuse_for_exported(args.ckpt, flags)
     return load(
         args.ckpt,
         conf=args.conf,

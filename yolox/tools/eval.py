@@ -14,9 +14,9 @@ from loguru import logger
 from yolox.core import make_fabric
 from yolox.exp.idle import idle_without_training, tell_idle
 from yolox.export import is_exported
+from yolox.export.runtime import refuse_for_exported
 from yolox.jobs.evaluate_files import EvalSettings, Evaluation, evaluate_and_write
 from yolox.tools import cli
-from yolox.tools.exported import refuse_flags
 from yolox.tools.flags.eval import make_parser
 from yolox.tools.processes import join_machines
 from yolox.tools.words import called, command_line
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "--fp16": args.fp16,
             f"--precision {args.precision}": args.precision != "fp32",
         }
-        refuse_flags(source, flags)
+        refuse_for_exported(source, flags)
     else:
         source = resolve_weights(source)
     if fabric.is_global_zero:

@@ -289,8 +289,7 @@ def show(record: PruneRecord) -> None:
     if record.stages:
         console.print(stages_table(record.stages))
         before, after = record.stages[0].loss, record.stages[-1].loss
-        measured = before is not None and after is not None
-        if measured and not after <= LOSS_WARNING_RATIO * before:  # one that is no number, too
+        if before is not None and after is not None and not after <= LOSS_WARNING_RATIO * before:
             logger.warning(
                 f"the loss on training images went from {before:.2f} to {after:.2f}: expect little "
                 "of the detector before it is fine-tuned, or remove less"

@@ -21,6 +21,7 @@ from yolox.bench.cases import Array, Case, Detections, Image, OpenedCase, letter
 from yolox.bench.guest import Guest
 from yolox.bench.memory import main
 from yolox.export.archive import open_foreign_archive
+from yolox.export.exported_model import filled_up
 from yolox.export.missing import cause_of
 from yolox.export.ncnn import require_layers
 from yolox.export.place import PROVIDERS, place_of
@@ -214,23 +215,19 @@ class _Network(nn.Module):
         count = self._file.batch or len(images)
         found = []
         for start in range(0, len(images), count):
-            part = images[start : start + count]
-            whole = np.zeros((count, *part.shape[1:]), np.float32)
-            whole[: len(part)] = part
+            whole = filled_up(images[start : start + count], count)
             out = torch.from_numpy(self._session.run(whole))
             found.append(predictions(out, self._file.spec.num_classes, self._file.keeps))
         return torch.cat(found)[: len(images)].to(x.device)
 
 
 def opened_case(
-    case: Case, run: Callable[[Array], Array], classes: int, precision: str, keeps: bool
+    case: Case, run: Callable[[Any], Any], classes: int, precision: str, keeps: bool
 ) -> OpenedCase:
-    """A case of a detector of Ultralytics, whoever runs it."""
+    """A case of a detector of Ultralytics, whoever runs it; its output an array or a tensor."""
 
-    def finish(output: Array, conf: float, nms: float) -> Detections:
-        return postprocess(
-            predictions(torch.from_numpy(output), classes, keeps), classes, conf, nms
-        )
+    def finish(output: Any, conf: float, nms: float) -> Detections:
+        return postprocess(predictions(torch.as_tensor(output), classes, keeps), classes, conf, nms)
 
     return OpenedCase(
         runtime=case.runtime,
@@ -271,7 +268,7 @@ def predictions(out: Tensor, classes: int, keeps: bool) -> Tensor:
         out_BAK = out.transpose(1, 2)
         ones_BA1 = torch.ones_like(out_BAK[..., :1])
         return torch.cat((out_BAK[..., :4], ones_BA1, out_BAK[..., 4:]), dim=2)
-    found_BNK = torch.zeros(*out.shape[:2], 5 + classes)
+    found_BNK = out.new_zeros(*out.shape[:2], 5 + classes)
     found_BNK[..., :4] = xyxy2cxcywh(out[..., :4].reshape(-1, 4)).view(*out.shape[:2], 4)
     found_BNK[..., 4] = 1
     index_BN1 = out[..., 5:].round().long().clamp(0, classes - 1)

@@ -127,15 +127,16 @@ def _open(case: Case) -> OpenedCase:
         plain = _Plain(model)
         forward = compile_for(plain, case, place) if case.runtime == "torch.compile" else plain
 
-        def run(x: Array) -> Array:
+        def load(x: Array) -> Tensor:
+            return torch.from_numpy(x).to(place)
+
+        def run(images: Tensor) -> Tensor:
             with torch.inference_mode():
-                images = torch.from_numpy(x).to(place, memory_format=torch.channels_last)
-                output: Array = forward(images).cpu().numpy()
-                return output
+                return forward(images.contiguous(memory_format=torch.channels_last))
 
         opened = opened_case(case, run, len(model.names), "fp32", _keeps(model))
-        opened = replace(opened, place=place)
-        opened.run(np.zeros((case.batch, 3, *case.size), np.float32))
+        opened = replace(opened, place=place, queue=place, load=load)
+        opened.run(opened.load(np.zeros((case.batch, 3, *case.size), np.float32)))
     return opened
 
 

@@ -75,9 +75,12 @@ def run_compression(pipeline: CompressPipeline) -> CompressResult:
 
 def _aps(pipeline: CompressPipeline, reports: list[Report]) -> tuple[float, float]:
     """AP50-95 before and after: the report's; measured where that was done in an earlier run."""
+    device = pipeline.settings.device
     rows = {row.role: row.ap50_95 for report in reports for row in report.models}
     before, after = (
-        ap_of_checkpoint(load_model(path), path, pipeline.recipe.exp)[0] if found is None else found
+        ap_of_checkpoint(load_model(path), path, pipeline.recipe.exp, device)[0]
+        if found is None
+        else found
         for path, found in (
             (pipeline.source, rows.get("before")),
             (pipeline.tuned, rows.get("after")),

@@ -140,7 +140,7 @@ class CompressSettings:
     @property
     def in_latency(self) -> bool:
         """Whether the target is a latency."""
-        return self.target.startswith("latency=")
+        return str(self.target).startswith("latency=")
 
     @property
     def runtimes(self) -> tuple[str, ...]:

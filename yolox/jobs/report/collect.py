@@ -25,6 +25,7 @@ from yolox.evaluators import (
 from yolox.exp.follow import follow_checkpoint
 from yolox.exp.yolox_base import Exp
 from yolox.export import ExportedModel, is_exported, open_exported
+from yolox.jobs.evaluate import infer
 from yolox.jobs.report.certainty import Certainty, certainty_of
 from yolox.jobs.report.pairs import shown_pairs
 from yolox.jobs.report.provenance import pruning_facts, version_facts
@@ -40,7 +41,7 @@ from yolox.report import (
     Report,
 )
 from yolox.utils.checkpoint import file_digest
-from yolox.utils.device import CPU, resolve_device
+from yolox.utils.device import resolve_device
 from yolox.utils.errors import UserError
 from yolox.utils.files import short_names
 from yolox.utils.model_utils import count_macs, count_params
@@ -100,6 +101,7 @@ class _Model:
     """A model with all that was found out about it; without an evaluation the rest is empty.
 
     Attributes:
+        sha256: of the file.
         network: what is evaluated: the checkpoint's model, or an exported file in its runtime.
         loaded: the checkpoint, None for an exported file.
         guest: what a file of another program holds; of other files None.
@@ -107,6 +109,7 @@ class _Model:
 
     label: str
     path: Path
+    sha256: str
     network: nn.Module
     spec: ModelSpec
     loaded: LoadedModel | None
@@ -229,7 +232,7 @@ def gather_report(
         else (),
         score=settings.score,
         commands=settings.commands,
-        versions=tuple(version_facts({model.label: model.path for model in models})),
+        versions=tuple(version_facts([(m.label, m.path, m.sha256) for m in models])),
     )
 
 
@@ -238,15 +241,17 @@ def _with_layers(first: _Model, models: Sequence[_Model]) -> tuple[_Model, _Mode
 
     None where they are not among the models.
     """
-    known = {file_digest(model.path): model for model in models if model.layers is not None}
-
-    def of(model: _Model) -> _Model | None:
-        if isinstance(model.network, ExportedModel):
-            return known.get(model.network.info.checkpoint_sha256)
-        return None if model.layers is None else model
-
-    before, after = of(first), of(models[-1])
+    before, after = (_checkpoint_of(model, models) for model in (first, models[-1]))
     return (before, after) if before is not None and after is not None else None
+
+
+def _checkpoint_of(model: _Model, models: Sequence[_Model]) -> _Model | None:
+    """The one among the models that has the layers of a model; None where there is none."""
+    if not isinstance(model.network, ExportedModel):
+        return None if model.layers is None else model
+    sha256 = model.network.info.checkpoint_sha256
+    found = (other for other in models if other.layers is not None and other.sha256 == sha256)
+    return next(found, None)
 
 
 def _subject(exp: Exp | None, first: _Model) -> str:
@@ -279,14 +284,23 @@ def _opened(path: Path, label: str, settings: ReportSettings, guest: Guest | Non
         return _Model(
             label=label,
             path=guest.path,
+            sha256=guest.sha256 or file_digest(guest.path),
             network=guest.network(),
             spec=guest.spec,
             loaded=None,
             guest=guest,
         )
+    digest = file_digest(path)
     if not is_exported(path):
         loaded = load_model(path)
-        return _Model(label=label, path=path, network=loaded.model, spec=loaded.spec, loaded=loaded)
+        return _Model(
+            label=label,
+            path=path,
+            sha256=digest,
+            network=loaded.model,
+            spec=loaded.spec,
+            loaded=loaded,
+        )
     network = open_exported(path, precision=settings.openvino_precision, device=settings.device)
     info = network.info
     spec = ModelSpec(
@@ -295,7 +309,7 @@ def _opened(path: Path, label: str, settings: ReportSettings, guest: Guest | Non
         class_names=info.class_names,
         input_size=info.input_size,
     )
-    return _Model(label=label, path=path, network=network, spec=spec, loaded=None)
+    return _Model(label=label, path=path, sha256=digest, network=network, spec=spec, loaded=None)
 
 
 def _followers(exp: Exp, models: Sequence[_Model]) -> list[Exp]:
@@ -318,9 +332,7 @@ def _evaluated(exp: Exp, model: _Model, device: torch.device) -> _Model:
         loss := model.network.nms_loss(exp.test_conf, exp.nmsthre)
     ):
         logger.warning(loss)
-    where = CPU if isinstance(model.network, ExportedModel) else device
-    inference = evaluator.infer(model.network, device=where)
-    model.network.cpu()
+    inference = infer(evaluator, model.network, device)
     return replace(
         model,
         evaluator=evaluator,
@@ -338,15 +350,13 @@ def _rows(
     models: Sequence[_Model], measured: Sequence[ModelRow], sure: Certainty
 ) -> tuple[ModelRow, ...]:
     latencies = {row.label: row.latencies for row in measured}
-    known = {file_digest(model.path): model.layers for model in models if model.layers is not None}
     roles = dict.fromkeys((model.label for model in models), "")
     roles[models[-1].label] = "after"
     roles[models[0].label] = "before"
     rows = []
     for number, model in enumerate(models):
-        network = model.layers
-        if isinstance(model.network, ExportedModel):
-            network = known.get(model.network.info.checkpoint_sha256)
+        checkpoint = _checkpoint_of(model, models)
+        network = None if checkpoint is None else checkpoint.layers
         image = torch.zeros(1, 3, *model.spec.input_size)
         idle = training_bytes(model.loaded, model.path) if model.loaded else 0
         rows.append(

@@ -41,7 +41,8 @@ def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Ben
     names = {model.resolve(): label for model, label in zip(models, labels, strict=False)}
     content = read_object(path, "`yolox.jobs.measure`")
     try:
-        same = {files_digest(place): place for place in names}
+        digests = {place: files_digest(place) for place in names}
+        same = {digest: place for place, digest in digests.items()}
         machine = content["machine"]
         height, width = map(_count, content["settings"]["size"])
         if not height or not width:
@@ -51,7 +52,7 @@ def read_bench(path: Path, models: Sequence[Path], labels: Sequence[str]) -> Ben
             place, label = Path(text_of(file["path"])).resolve(), text_of(file["label"])
             if place not in names:  # measured from another folder, perhaps
                 place = same.get(file["file_sha256"], place)
-            if place in names and files_digest(place) != file["file_sha256"]:
+            if place in names and digests[place] != file["file_sha256"]:
                 logger.warning(f"{place} has changed since {path} was measured: measure it again")
                 continue
             taken = label in labels and place not in names

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from yolox.report import Fact
-from yolox.utils.checkpoint import file_digest
 from yolox.utils.device import machine
 
 __all__ = ["pruning_facts", "version_facts"]
@@ -38,8 +37,8 @@ def pruning_facts(new: Sequence[Mapping[str, Any]]) -> list[Fact]:
     return facts
 
 
-def version_facts(files: Mapping[str, Path]) -> list[Fact]:
-    """The machine, the packages that are installed, and the digests of files by their label."""
+def version_facts(files: Sequence[tuple[str, Path, str]]) -> list[Fact]:
+    """The machine, the packages that are installed, and label, path and digest of files."""
     facts = [Fact(name="machine", value=machine()), Fact(name="system", value=platform.system())]
     facts.append(Fact(name="Python", value=platform.python_version()))
     for package in _PACKAGES:
@@ -47,8 +46,8 @@ def version_facts(files: Mapping[str, Path]) -> list[Fact]:
             facts.append(Fact(name=package, value=version(package)))
         except PackageNotFoundError:
             continue
-    for label, path in files.items():
-        facts.append(Fact(name=label, value=f"{path.name}, sha256 {file_digest(path)[:16]}…"))
+    for label, path, sha256 in files:
+        facts.append(Fact(name=label, value=f"{path.name}, sha256 {sha256[:16]}…"))
     return facts
 
 

@@ -13,7 +13,7 @@ from yolox.utils.cores import cores
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = parts.make_parser(
-        "Measure checkpoints and exported files on this machine's CPU: latency, throughput, "
+        "Measure checkpoints and exported files on this machine: latency, throughput, "
         "memory, size. Ratios are relative to the first.",
         "python tools/bench.py best_ckpt.pth pruned.pth --runtimes torch onnxruntime openvino "
         "--threads 1 2 --batch 1 4 --json bench.json",
