@@ -44,6 +44,7 @@ _PLACES = {
     "output": ("output_name", "output"),
     "size": ("tsize", "size"),
     "teacher": ("distill",),
+    "time_it": ("latency",),
 }
 _QUOTED = re.compile(r"`([A-Za-z_][\w.]*)(?:=([^`]+))?`")
 
