@@ -206,6 +206,18 @@ def test_demo_refuses_a_source(
     assert not list(tmp_path.glob("**/*.mp4"))
 
 
+@pytest.mark.parametrize(("height", "fps"), [(64, 0.0), (0, 25.0)])
+def test_a_video_that_opencv_cannot_write_is_one_line(
+    tmp_path: Path, height: int, fps: float
+) -> None:
+    with (
+        pytest.raises(UserError, match=rf"no encoder here for it, with frames of 64×{height} pix"),
+        writing_video(tmp_path / "a.mp4", fps) as append,
+    ):
+        append(np.zeros((height, 64, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
 def test_video_without_a_frame_leaves_no_file(tmp_path: Path) -> None:
     with writing_video(tmp_path / "none.mp4", 10):
         pass

@@ -564,6 +564,18 @@ def test_the_json_file_that_was_given_is_read(tmp_path: Path) -> None:
     assert len(split.records[0].boxes) == 2
 
 
+def test_splits_of_coco_are_named_one_way_or_another(tmp_path: Path) -> None:
+    folder = tmp_path / "annotations"
+    for name in ("instances_train", "val", "person_keypoints_train", "stuff_val"):
+        coco_file(folder / f"{name}.json")
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    assert list(find_splits(tmp_path)) == ["train", "val"]
+    coco_file(folder / "train.json")
+    both = rf"{folder / 'instances_train.json'} and {folder / 'train.json'} both are the split"
+    with pytest.raises(DataError, match=f"{both} train"):
+        find_splits(tmp_path)
+
+
 def test_exports_with_the_json_beside_the_images(tmp_path: Path) -> None:
     for split in ("train", "valid", "test"):
         coco_file(tmp_path / split / "_annotations.coco.json", {})

@@ -88,7 +88,7 @@ def test_json_at_its_limits(tmp_path: Path) -> None:
     assert parse_json("-18446744073709551615") == -(2**64) + 1
     path.write_text('{"bbox": [NaN, 1e999], "bbox": [1]}')
     assert read_data_json(path) == {"bbox": [1]}
-    assert "nested deeper" in reason(read_data_json, "[" * 100_000, tmp_path)
+    assert "nested deeper than can be read" in reason(read_data_json, "[" * 100_000, tmp_path)
 
 
 @pytest.mark.parametrize("read", [read_json, read_data_json, read_yaml])

@@ -26,6 +26,28 @@ def test_a_limited_group_leaves_its_limit_less_what_cannot_be_dropped(tmp_path: 
     assert memory.group_room(tmp_path / "none") is None
 
 
+def old_group(folder: Path, limit: int, used: int, inactive: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.limit_in_bytes").write_text(f"{limit}\n")
+    (folder / "memory.usage_in_bytes").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"inactive_file 7\ntotal_inactive_file {inactive}\n")
+
+
+def test_the_limits_of_both_versions_of_control_groups_are_read(tmp_path: Path) -> None:
+    root, listing = tmp_path / "cgroup", tmp_path / "listing"
+    listing.write_text("9:cpu,cpuacct:/job\n8:memory:/job/step\n0::/user\n")
+    old_group(root / "memory" / "job" / "step", 2**63 - 4096, 700, 0)  # no limit
+    old_group(root / "memory" / "job", 1000, 700, 300)
+    old_group(root / "cpu,cpuacct" / "job", 1, 0, 0)  # not of memory
+    group(root / "user", "900", 100, 0)
+    assert memory.of_cgroups(listing, root) == [600, 800]
+    # A container sees its own group as the root, whatever the name outside.
+    (root / "user" / "memory.max").write_text("max")
+    old_group(root / "memory", 2000, 500, 0)
+    listing.write_text("8:memory:/docker/1a2b\n")
+    assert memory.of_cgroups(listing, root) == [1500]
+
+
 def test_the_least_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "of_machine", lambda: [500])
     monkeypatch.setattr(memory, "of_cgroups", lambda: [900, 400])

@@ -57,7 +57,9 @@ def parse_json(content: bytes | str) -> Any:
         )
     except DocumentError:
         raise
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise DocumentError(_too_deep()) from None
+    except ValueError as error:
         raise DocumentError(_json_reason(error)) from None
     _require_shallow(value)
     return value
@@ -84,7 +86,9 @@ def read_data_json(path: Path) -> Any:
         return json.loads(read_bounded(path, MAX_DATA_BYTES))
     except DocumentError:
         raise
-    except (ValueError, RecursionError) as error:
+    except RecursionError:  # at a depth that hangs together with what calls this
+        raise DocumentError("it is nested deeper than can be read") from None
+    except ValueError as error:
         raise DocumentError(_json_reason(error)) from None
 
 
@@ -218,9 +222,7 @@ def _require_unique(node: yaml.MappingNode) -> None:
             seen.add((key.tag, key.value))
 
 
-def _json_reason(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return _too_deep()
+def _json_reason(error: ValueError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8 text (byte {error.start})"
     return f"it is not JSON: {_one_line(error)}"

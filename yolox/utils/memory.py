@@ -8,6 +8,12 @@ import platform
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+# Of a group: its limit, what it uses, and what of that its memory.stat calls easily dropped. The
+# second are those of version 1, which has a number that no machine reaches where there is no limit.
+_FILES = ("memory.max", "memory.current", "inactive_file")
+_OLD_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_NO_LIMIT = 2**60
 
 
 def available_memory() -> int | None:
@@ -38,30 +44,39 @@ def of_machine() -> list[int]:
         return []
 
 
-def of_cgroups() -> list[int]:
-    """What the limits (cgroup v2) of this process's group and of those around it leave."""
+def of_cgroups(listing: Path = _OWN_CGROUPS, root: Path = _CGROUPS) -> list[int]:
+    """What the memory limits of this process's control groups and of those around them leave.
+
+    Args:
+        listing: the groups, a line each: ``0::/name`` of version 2, where each controller of
+            version 1 has a line of its own, ``9:memory:/name``.
+        root: where their files are, those of version 1 in a folder for each controller.
+    """
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = listing.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     rooms = []
     for line in lines:
-        number, _, name = line.split(":", 2)
-        group = _CGROUPS / name.lstrip("/")
-        groups = (group, *group.parents) if number == "0" else ()
-        rooms += [room for room in map(group_room, groups) if room is not None]
+        number, controllers, name = line.split(":", 2)
+        if number != "0" and "memory" not in controllers.split(","):
+            continue
+        group = root / controllers / name.lstrip("/")
+        rooms += [room for room in map(group_room, (group, *group.parents)) if room is not None]
     return rooms
 
 
 def group_room(group: Path) -> int | None:
     """Bytes that a control group still has; None where it has no limit or does not tell."""
+    files = _FILES if (group / _FILES[0]).exists() else _OLD_FILES
     try:
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = int((group / "memory.current").read_text(encoding="ascii"))
+        limit, used = (
+            (group / name).read_text(encoding="ascii").strip() for name in files[:2]
+        )
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     except OSError:
         return None
-    if limit == "max":
+    if limit == "max" or int(limit) > _NO_LIMIT:
         return None
     # pages of files that can be dropped are counted as used
-    return max(0, int(limit) - used + int(stat.get("inactive_file", 0)))
+    return max(0, int(limit) - int(used) + int(stat.get(files[2], 0)))

@@ -47,9 +47,13 @@ def writing_video(path: Path, fps: float) -> Iterator[Callable[[NDArray[np.uint8
             if writer is None:
                 code = cv2.VideoWriter.fourcc(*_CODECS[path.suffix.lower()])
                 size = (frame.shape[1], frame.shape[0])
-                writer = cv2.VideoWriter(str(part), code, fps, size)
-                if not writer.isOpened():
-                    raise UserError(f"cannot write {path}: OpenCV has no encoder for it here")
+                opened = cv2.VideoWriter(str(part), code, fps, size)
+                if not opened.isOpened():
+                    raise UserError(
+                        f"cannot write {path}: OpenCV has no encoder here for it, with frames of "
+                        f"{size[0]}×{size[1]} pixels, {fps:g} a second"
+                    )
+                writer = opened
             writer.write(frame)
 
         try:

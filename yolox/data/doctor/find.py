@@ -16,6 +16,8 @@ from yolox.utils.documents import DocumentError, read_yaml
 _YAML = (".yaml", ".yml")
 _ROBOFLOW = "_annotations.coco.json"
 _SPLITLESS_NAMES = (_ROBOFLOW, "result.json")  # that name no split; the second is Label Studio's
+# How files beside those with boxes are called: COCO's for its other tasks, Label Studio's notes.
+_NO_BOXES = ("captions", "image_info", "notes", "panoptic", "person_keypoints", "stuff")
 _USUAL_SPLITS = ("train", "trainval", "val", "test")  # the one to train on first
 
 
@@ -140,14 +142,18 @@ def _voc(root: Path, years: list[Path]) -> LocatedData:
 def _instances(folder: Path) -> list[Path]:
     """The JSON files of a folder that hold boxes, as far as their names tell."""
     files = sorted(folder.glob("*.json"))
-    named = (
-        file for file in files if file.name.startswith("instances") or file.name in _SPLITLESS_NAMES
-    )
-    return list(named) or files
+    return [file for file in files if not file.name.startswith(_NO_BOXES)] or files
 
 
 def _coco(files: list[Path]) -> LocatedData:
-    by_name = {_split_name(file): file.absolute() for file in files}
+    by_name: dict[str, Path] = {}
+    for file in files:
+        other = by_name.setdefault(_split_name(file), file.absolute())
+        if other != file.absolute():
+            raise DataError(
+                f"{other} and {file.absolute()} both are the split {_split_name(file)}: name the "
+                "one that is meant, as train_ann or val_ann of an Exp, or move the other away"
+            )
     return LocatedData(
         layout="coco",
         place=files[0].absolute().parent,

@@ -51,12 +51,13 @@ def _full(records: RecordSet) -> Iterator[Record]:
 
 def _cut(split: str, records: RecordSet, max_labels: int) -> list[Finding]:
     table = RecordTable.of(records.records)
-    numbers = dict(zip(table.names, table.counts().tolist(), strict=True))
-    cut = sum(max(number - max_labels, 0) for number in numbers.values())
+    counts = table.counts()
+    cut = int((counts - max_labels).clip(min=0).sum())
+    full = np.flatnonzero(counts > max_labels).tolist()
     return finding(
         "warning",
         f"images with more objects than max_labels {max_labels} keeps",
-        [(split, f"{name}: {n:,} objects") for name, n in numbers.items() if n > max_labels],
-        f"{cut:,} of {sum(numbers.values()):,} objects are cut each epoch and count as background "
+        [(split, f"{table.names[i]}: {counts[i]:,} objects") for i in full],
+        f"{cut:,} of {int(counts.sum()):,} objects are cut each epoch and count as background "
         "there; in mosaics, which show parts of four images, more. max_labels 0 keeps all.",
     )
