@@ -147,6 +147,24 @@ def test_objects_beyond_the_limit_of_detections_are_counted():
     assert "beyond" not in evaluate_detections(SAMPLES[2:], [], **figures).summary()
 
 
+def test_the_samples_are_gone_through_as_often_for_one_class_as_for_many():
+    """Each time, a table makes all of them anew."""
+    passes = []
+
+    class Counted(list):
+        def __iter__(self):
+            passes.append(self)
+            return super().__iter__()
+
+    for classes in (1, 9):
+        samples = Counted(sample(i, [(i % classes, 10, 10, 50, 50)]) for i in range(9))
+        detected = perfect(samples)
+        passes.clear()
+        result = evaluate_coco(samples, detected, classes)
+        assert sum(row.ap50 == pytest.approx(1.0) for row in result.per_class) == classes
+        assert len(passes) <= 5
+
+
 def test_the_garbage_collector_goes_on_afterwards(monkeypatch):
     on = []
 

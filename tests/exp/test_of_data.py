@@ -118,6 +118,15 @@ def test_the_classes_of_a_yolo_layout_take_no_reading_of_labels(
     assert exp.class_names == ("dog",)
 
 
+def test_the_classes_of_a_coco_layout_take_no_looking_for_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exp = exp_of_data(coco_set(tmp_path, ("train", "val")))
+    monkeypatch.delattr("yolox.data.datasets.coco.place_images")
+    exp.resolve_classes()
+    assert exp.class_names == ("dog",)
+
+
 def test_data_of_tiles(devkit: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(devkit, tmp_path / "VOCdevkit"))
     (folder / "VOC2007" / "Whole").mkdir()

@@ -45,6 +45,18 @@ def test_an_exp_file_need_not_be_in_the_current_folder(
     assert get_exp(str(tiny_exp)).exp_name == "tiny"
 
 
+@pytest.mark.parametrize("pins", [True, False])
+def test_batches_are_pinned_for_the_device_that_trains(
+    tiny_exp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pins: bool
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "yolox.jobs.train.assemble.pins_memory", lambda device: asked.append(device.type) or pins
+    )
+    assert new_trainer(tiny_exp, tmp_path).train_loader.pin_memory == pins  # type: ignore[attr-defined]
+    assert asked == ["cpu"]
+
+
 @pytest.mark.parametrize(
     ("content", "file", "words"),
     [

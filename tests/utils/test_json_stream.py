@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from yolox.utils import json_stream
 from yolox.utils.json_stream import NotStreamedError, stream_lists
 
 DOCUMENT = {
@@ -29,6 +30,26 @@ def test_any_layout_cut_anywhere(size, layout, ascii_only):
 def test_nan_and_lone_surrogates_are_read_as_by_json():
     found = read('{"images": [NaN, -Infinity, "\\ud800"]}')["images"]
     assert str(found) == str(json.loads('[NaN, -Infinity, "\\ud800"]'))
+
+
+@pytest.mark.parametrize(
+    "skipped", [list(range(9000)), {str(i): i for i in range(4000)}, "text" * 10_000]
+)
+def test_what_is_skipped_is_scanned_few_times(skipped, monkeypatch):
+    text = json.dumps({"extra": skipped, "images": [1]})
+    scan, scanned = json_stream._scan, []
+
+    def counted(part, at):
+        end = len(part)
+        try:
+            value, end = scan(part, at)
+            return value, end
+        finally:
+            scanned.append(end - at)
+
+    monkeypatch.setattr(json_stream, "_scan", counted)
+    assert read(text, size=256) == {"images": [1]}
+    assert sum(scanned) < 4 * len(text)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_ranks_are_those_of_a_stable_sort(dtype, more):
 @pytest.mark.parametrize("spread", [1, 20], ids=["crowded", "spread"])
 def test_crowds_and_spread_boxes_of_any_number(monkeypatch, spread, odd):
     used = set()
-    for name in ("kept_of_crowds", "kept_by_pairs"):
+    for name in ("kept_by_dense_blocks", "kept_by_pairs"):
         own = getattr(nms_cpu, name)
 
         def spied(*args, own=own, name=name):

@@ -19,11 +19,10 @@ MAX_FAILURES = 3  # epochs in a row
 
 
 class CheckpointFolder:
-    """Writes a run's checkpoints, and bears with a disk that is full for a while.
+    """Writes a run's checkpoints.
 
-    An epoch whose files cannot be written is not the end: the run has lost nothing yet, and people
-    make room. But weights that are never saved are worth nothing, so a few such epochs in a row
-    are, and so is the last one.
+    An epoch whose files cannot be written is a warning: the disk may be full for a while, and the
+    run goes on. `MAX_FAILURES` such epochs in a row are an error, and so is the last epoch.
 
     Args:
         goes_on: see `TrainSettings`.

@@ -89,8 +89,8 @@ class TrainSettings:
             one until an epoch is better.
         save_every: seconds after which an epoch's position is saved, for a run that is stopped in
             it to continue from; 0 saves between epochs, and where the run is told to stop.
-        goes_on: how a person goes on with a stopped run, as in "… goes on from epoch 3"; empty:
-            with its latest checkpoint and --resume.
+        goes_on: how a person goes on with a stopped run, as in "… continues in epoch 3"; empty:
+            with its latest checkpoint as `checkpoint`, and `resume=True`.
     """
 
     output_dir: Path

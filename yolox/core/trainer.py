@@ -187,7 +187,7 @@ class Trainer:
             if best.best_checkpoint.is_file():
                 loggers.best_checkpoint(best.best_checkpoint)
         logger.info(f"training done: best AP50-95 {best.ap50_95:.3f}, in {best.best_checkpoint}")
-        self._tell_loss(best)
+        self._warn_of_lost_accuracy(best)
         return best
 
     def _evaluate_start(self, best: TrainResult, loggers: RunLoggers) -> TrainResult:
@@ -210,7 +210,7 @@ class Trainer:
         self._start = from_first_process(ap50_95)
         return from_first_process(dataclasses.replace(best, ap50_95=ap50_95, ap50=ap50))
 
-    def _tell_loss(self, best: TrainResult) -> None:
+    def _warn_of_lost_accuracy(self, best: TrainResult) -> None:
         """Warn where the last epoch is below the start."""
         if self._start is None or self._last is None or self._last >= self._start:
             return

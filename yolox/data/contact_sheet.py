@@ -21,7 +21,7 @@ from yolox.data.errors import DataError
 from yolox.data.samplers import Draw
 from yolox.utils.files import write_bytes
 from yolox.utils.printable import printable
-from yolox.utils.visualize import class_color
+from yolox.utils.visualize import class_color, ink_on
 
 _TILE_WIDTH = 480  # pixels
 _ASPECT_RANGE = (0.5, 1.5)  # height / width that a tile may have
@@ -100,7 +100,7 @@ def record_tile(record: Record) -> Tile | None:
 
 
 def record_tiles(records: Sequence[Record], number: int, seed: int) -> list[Tile]:
-    """Tiles of `choose`-n records; those that cannot be decoded give their place to others."""
+    """Tiles of records that `choose_images` picks; others are taken for those not to be decoded."""
     order = choose_images([record.names for record in records], len(records), seed)
     tiles = (record_tile(records[i]) for i in order)
     return list(islice((tile for tile in tiles if tile is not None), number))
@@ -226,11 +226,8 @@ def _draw_label(picture: Image, text: str, box: Sequence[int], color: Color) -> 
     left = max(0, min(x1, picture.shape[1] - width))
     top = max(0, min(y1 if fits else y1 - height, picture.shape[0] - height))
     cv2.rectangle(picture, (left, top), (left + width, top + height), color, cv2.FILLED)
-    blue, green, red = color
-    dark = 0.114 * blue + 0.587 * green + 0.299 * red < 128  # ITU-R BT.601 luma
-    ink = (255, 255, 255) if dark else (0, 0, 0)
     origin = (left + 2, top + height - baseline)
-    cv2.putText(picture, text, origin, _FONT, _LABEL_FONT_SCALE, ink, 1, cv2.LINE_AA)
+    cv2.putText(picture, text, origin, _FONT, _LABEL_FONT_SCALE, ink_on(color), 1, cv2.LINE_AA)
 
 
 def _legend(title: str, entries: Sequence[tuple[str, int, Color]], width: int) -> Image:

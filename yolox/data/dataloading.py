@@ -84,7 +84,6 @@ def build_train_loader(
     num_workers: int,
     rank: int = 0,
     world_size: int = 1,
-    pin_memory: bool = False,
 ) -> DataLoader:
     """A training loader; ``batch_size`` is that of this process. See ``TrainBatchSampler``."""
     sampler = TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size)
@@ -92,7 +91,6 @@ def build_train_loader(
         dataset,
         batch_sampler=sampler,
         num_workers=num_workers,
-        pin_memory=pin_memory,
         worker_init_fn=worker_init_reset_seed,
         persistent_workers=num_workers > 0,
     )
@@ -105,7 +103,6 @@ def build_eval_loader(
     num_workers: int,
     rank: int = 0,
     world_size: int = 1,
-    pin_memory: bool = False,
 ) -> DataLoader:
     """Every image once, in order; of several processes, each takes every ``world_size``-th.
 
@@ -117,6 +114,5 @@ def build_eval_loader(
         batch_size=batch_size,
         sampler=indices,
         num_workers=num_workers,
-        pin_memory=pin_memory,
         worker_init_fn=worker_init_reset_seed,
     )

@@ -64,7 +64,7 @@ _MAX_PIXELS = 1 << 30  # of an image, unless the variables say otherwise; OpenCV
 _MAX_DENSITY = {JPEG: 2048, PNG: 8256}
 _DENSITY_FROM = 1 << 24  # pixels
 _ORIENTATION_TAG, _START_OF_SCAN = 0x0112, 0xDA
-_REPLACE = "replace the file, or take its name out of the split"
+REPLACE_ADVICE = "replace the file, or take its name out of the split"
 
 # The plugins' classes are used, not ``Image.open``: its guard against large images is a setting of
 # the whole process, and belongs to the program around us.
@@ -108,9 +108,9 @@ class ImageError(DataError):
         self.what = what or message
 
     @classmethod
-    def about(cls, path: Path, reason: str, advice: str = _REPLACE) -> ImageError:
+    def about(cls, path: Path, reason: str, advice: str = REPLACE_ADVICE) -> ImageError:
         """The error of a file, of which `reason` says what is wrong."""
-        what = reason if advice == _REPLACE else f"{reason}: {advice}"
+        what = reason if advice == REPLACE_ADVICE else f"{reason}: {advice}"
         return cls(f"image {path} {reason}: {advice}", what)
 
 

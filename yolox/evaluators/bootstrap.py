@@ -16,6 +16,12 @@ import numpy.typing as npt
 from yolox.evaluators.curves import RECALLS
 from yolox.evaluators.evaluator import EvalSample, ImageDetections
 from yolox.evaluators.matching import IGNORED, NOTHING, match_image, pair_up
+from yolox.evaluators.precision import (
+    ELEVEN_RECALLS,
+    IOU_THRESHOLDS,
+    best_precision,
+    precision_at,
+)
 from yolox.evaluators.results import Headline
 
 __all__ = ["FEWEST_IMAGES", "Difference", "Spread", "ap_draws", "ap_spreads", "difference_of"]
@@ -23,8 +29,6 @@ __all__ = ["FEWEST_IMAGES", "Difference", "Spread", "ap_draws", "ap_spreads", "d
 FEWEST_IMAGES = 10  # of fewer a draw says next to nothing
 DRAWS = 200
 LEVEL = 0.95
-_THRESHOLDS = tuple(iou / 100 for iou in range(50, 100, 5))
-_ELEVEN = np.arange(11) / 10
 
 Floats = npt.NDArray[np.float64]
 
@@ -176,12 +180,12 @@ def pool_detections(samples: Sequence[EvalSample], detections: Sequence[ImageDet
     rows = []
     for i, (sample, found) in enumerate(pair_up(samples, detections)):
         if found is not None:
-            taken_TD = match_image(sample, found, _THRESHOLDS, same_class=True)
+            taken_TD = match_image(sample, found, IOU_THRESHOLDS, same_class=True)
             rows.append((found.scores, found.classes, np.full(len(found.scores), i), taken_TD))
     empty = np.zeros(0, np.int64)
     scores = np.concatenate([np.zeros(0, np.float32), *(row[0] for row in rows)])
     order = np.argsort(-scores, kind="stable")
-    none = np.zeros((len(_THRESHOLDS), 0), np.int64)
+    none = np.zeros((len(IOU_THRESHOLDS), 0), np.int64)
     taken_TD = np.concatenate([none, *(row[3] for row in rows)], axis=1)[:, order]
     return _Pool(
         classes=np.concatenate([empty, *(row[1] for row in rows)])[order],
@@ -210,13 +214,11 @@ def mean_aps(pool: _Pool, objects_IC: Floats, weights_RI: Floats, headline: Head
 
 
 def _mean_ap(recall_TD: Floats, precision_TD: Floats, headline: Headline) -> float:
-    envelope_TD = np.maximum.accumulate(precision_TD[:, ::-1], axis=1)[:, ::-1]
+    best_TD = best_precision(precision_TD)
     if headline == "voc12":
-        return float((np.diff(recall_TD, prepend=0.0) * envelope_TD).sum(axis=1).mean())
-    points = RECALLS if headline == "coco" else _ELEVEN
-    aps = []
-    for recall_D, envelope_D in zip(recall_TD, envelope_TD, strict=True):
-        # Sums of ones are exact, their quotient with the number of objects is rounded.
-        at = np.searchsorted(recall_D, points - 1e-12)
-        aps.append(float(np.append(envelope_D, 0.0)[at].mean()))
+        return float((np.diff(recall_TD, prepend=0.0) * best_TD).sum(axis=1).mean())
+    points = RECALLS if headline == "coco" else ELEVEN_RECALLS
+    # Sums of ones are exact, their quotient with the number of objects is rounded.
+    curves = zip(recall_TD, best_TD, strict=True)
+    aps = [precision_at(points - 1e-12, recall_D, best_D).mean() for recall_D, best_D in curves]
     return float(np.mean(aps))

@@ -139,7 +139,7 @@ class Evaluator:
         test_size: tuple[int, int] | None = None,
         return_outputs: bool = False,
     ) -> tuple[float, float, str] | tuple[tuple[float, float, str], Outputs]:
-        """Evaluate ``model``; the door for scripts written for the official package.
+        """Evaluate ``model``, with the arguments that scripts for the official package give.
 
         Args:
             model: as for :meth:`run`.

@@ -24,6 +24,7 @@ from pycocotools.cocoeval import COCOeval
 
 from yolox.evaluators.evaluator import EvalSample, ImageDetections
 from yolox.evaluators.matching import pair_up
+from yolox.utils.choices import DETECTION_LIMIT
 
 try:
     import faster_coco_eval
@@ -56,7 +57,6 @@ COCO_TOOLS = (
     if faster_coco_eval
     else PYCOCOTOOLS
 )
-DETECTION_LIMIT = 100  # of a class in an image, by score
 _SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
 
 
@@ -109,6 +109,8 @@ def evaluate_coco(
     """
     pair_up(samples, detections)
     truth, found = _truth(samples), _found(detections)
+    # Once: a table makes a sample of columns each time that it is asked for one.
+    images = [{"id": s.image_id, "height": s.height, "width": s.width} for s in samples]
     params = tools.evaluation(iouType="bbox").params
     shape = (len(params.iouThrs), len(params.recThrs), num_classes, len(params.areaRng))
     precision_TRCS, recall_TC = np.full(shape, -1.0), np.full((shape[0], num_classes), -1.0)
@@ -118,7 +120,7 @@ def evaluate_coco(
             if not len(objects) and not len(hits):
                 continue
             run = evaluate_class(
-                tools, samples, truth.annotations(objects, c), found.annotations(hits, c)
+                tools, images, truth.annotations(objects, c), found.annotations(hits, c)
             )
             precision_TRCS[:, :, c] = run.eval["precision"][:, :, 0, :, -1]  # last: at most 100
             recall_TC[:, c] = run.eval["recall"][:, 0, 0, -1]
@@ -264,7 +266,7 @@ def _boxes(entries: list[tuple[int, Any, Any, Any]], key: str) -> _Boxes:
 
 def evaluate_class(
     tools: COCOTools,
-    samples: Sequence[EvalSample],
+    images: Sequence[dict[str, Any]],
     objects: list[dict[str, Any]],
     hits: list[dict[str, Any]],
 ) -> Any:
@@ -274,11 +276,7 @@ def evaluate_class(
     images without an object or a detection of a class are not gone through.
     """
     taking_part = {row["image_id"] for row in (*objects, *hits)}
-    images = [
-        {"id": s.image_id, "height": s.height, "width": s.width}
-        for s in samples
-        if s.image_id in taking_part
-    ]
+    images = [image for image in images if image["id"] in taking_part]
     class_id = (objects or hits)[0]["category_id"]
     categories = [{"id": class_id, "name": str(class_id)}]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by print

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from yolox.evaluators.evaluator import EvalSample, ImageDetections
 from yolox.evaluators.matching import IGNORED, NOTHING, match_image, pair_up
+from yolox.evaluators.precision import best_precision, precision_at
 
 __all__ = ["RECALLS", "SCORES", "Curves", "OperatingPoint", "precision_recall_curves"]
 
@@ -157,7 +158,4 @@ def _curves(iou: float, objects_C: npt.NDArray[np.int64], rows: _Pooled) -> Curv
 def _interpolated(hits: npt.NDArray[np.int64], objects: int) -> Floats:
     """Best precision at each recall or a higher one, (R,)."""
     precision = hits / np.arange(1, len(hits) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    at = np.searchsorted(hits / objects, RECALLS)
-    interpolated: Floats = np.append(envelope, 0.0)[at]
-    return interpolated
+    return precision_at(RECALLS, hits / objects, best_precision(precision))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from yolox.evaluators.coco_metric import DETECTION_LIMIT, evaluate_coco, objects_beyond_limit
 from yolox.evaluators.evaluator import EvalSample, ImageDetections, Timing
+from yolox.evaluators.precision import IOU_THRESHOLDS
 from yolox.evaluators.voc_metric import evaluate_voc
 from yolox.utils.printable import printable
 
@@ -17,8 +18,7 @@ __all__ = ["ClassRow", "EvalResult", "Headline", "Order", "evaluate_detections"]
 Headline = Literal["coco", "voc07", "voc12"]
 Order = Literal["class", "ap", "objects"]
 
-_IOU_THRESHOLDS = tuple(iou / 100 for iou in range(50, 100, 5))
-_AT_50, _AT_75 = _IOU_THRESHOLDS.index(0.5), _IOU_THRESHOLDS.index(0.75)
+_AT_50, _AT_75 = IOU_THRESHOLDS.index(0.5), IOU_THRESHOLDS.index(0.75)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ def evaluate_detections(
         ValueError: for an entry whose image is not among ``samples``, or a second one of an image.
     """
     coco = evaluate_coco(samples, detections, len(class_names))
-    voc = evaluate_voc(samples, detections, len(class_names), _IOU_THRESHOLDS)
+    voc = evaluate_voc(samples, detections, len(class_names), IOU_THRESHOLDS)
     voc_means: dict[str, float | None] = {}
     for rule, ap_TC in (("voc07", voc.ap_11point), ("voc12", voc.ap_area)):
         voc_means[f"{rule}_ap50_95"] = _mean(ap_TC)

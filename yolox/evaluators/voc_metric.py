@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from yolox.evaluators.evaluator import EvalSample, ImageDetections
 from yolox.evaluators.matching import pair_up
+from yolox.evaluators.precision import ELEVEN_RECALLS, best_precision, precision_at
 
 __all__ = ["VOCResult", "average_precision", "evaluate_voc"]
 
@@ -121,11 +122,10 @@ def average_precision(recall: Floats, precision: Floats, *, use_07_metric: bool)
     """
     if len(recall) == 0:
         return 0.0
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    best = best_precision(precision)
     if use_07_metric:
-        at = np.searchsorted(recall, np.arange(11) / 10)
-        return float(np.append(envelope, 0.0)[at].mean())
-    return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
+        return float(precision_at(ELEVEN_RECALLS, recall, best).mean())
+    return float(np.sum(np.diff(recall, prepend=0.0) * best))
 
 
 def _match(pairs: Sequence[tuple[EvalSample, ImageDetections | None]]) -> _Matches:

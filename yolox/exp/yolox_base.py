@@ -36,6 +36,7 @@ from yolox.data import (
     stack_labels,
     with_classes,
 )
+from yolox.data.datasets.coco import coco_classes
 from yolox.evaluators import COCOEvaluator, Evaluator
 from yolox.exp.checks import own_types, problems_of
 from yolox.exp.classes import advice_on
@@ -43,7 +44,6 @@ from yolox.exp.fields import ExpError, plain
 from yolox.exp.recipe import Recipe
 from yolox.models import YOLOX, ModelSpec, build_model
 from yolox.utils.cores import cores
-from yolox.utils.device import pins_memory, resolve_device
 from yolox.utils.dist import get_rank, get_world_size
 from yolox.utils.lr_scheduler import LRScheduler
 
@@ -96,8 +96,7 @@ class Exp(Recipe):
             folder = self.data_folder()
             here = [bool(annotation_files(folder, a)) for a in (self.train_ann, self.val_ann)]
             alone = here == [False, True]
-            names = (self.eval_records() if alone else self.train_records()).classes
-            if names:
+            if names := coco_classes(folder, self.val_ann if alone else self.train_ann):
                 return names
         names = tuple(self.get_dataset(cache=False).class_names)
         if self.num_classes == len(VOC_CLASSES) and set(names) < set(VOC_CLASSES):
@@ -204,7 +203,10 @@ class Exp(Recipe):
         no_aug: bool = False,
         cache_img: str | None = None,
     ) -> DataLoader:
-        """Training batches; `batch_size` is that of all processes together."""
+        """Training batches; `batch_size` is that of all processes together.
+
+        Whether they are put into pinned memory the trainer decides, which knows the device.
+        """
         cache = {"cache": True, "cache_type": cache_img} if cache_img else {"cache": False}
         dataset = MosaicDetection(
             self._of_this_run(partial(self.get_dataset, **cache)),
@@ -228,7 +230,6 @@ class Exp(Recipe):
             num_workers=self.num_workers(),
             rank=rank,
             world_size=world_size,
-            pin_memory=pins_memory(resolve_device()),
         )
 
     def get_eval_loader(

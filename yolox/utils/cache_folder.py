@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from loguru import logger
 
-if sys.platform != "win32":
-    import fcntl
+from yolox.utils.locks import hold
 
 
 def cache_folder() -> Path:
@@ -31,21 +28,12 @@ def locked(path: Path) -> Iterator[bool]:
         path: the lock file, which stays. Its folder must be there and writable.
 
     Yields:
-        Whether no other process is in the block: False where there are no locks (not POSIX, some
-        network file systems).
+        Whether no other process is in the block: False where there are no locks (some network file
+        systems).
     """
     with path.open("ab") as file:
-        yield _lock(file, path)
-
-
-def _lock(file: BinaryIO, path: Path) -> bool:
-    if sys.platform == "win32":
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        logger.info(f"waiting for another process, which holds {path}")
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:
-        return False
-    return True
+        held = hold(file.fileno())
+        if held is False:
+            logger.info(f"waiting for another process, which holds {path}")
+            held = hold(file.fileno(), wait=True)
+        yield held is True

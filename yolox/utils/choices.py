@@ -3,6 +3,7 @@
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")  # of arithmetic
 MAX_SEED = 2**63 - 1  # that PyTorch's and NumPy's generators both take
 CONF, NMS = 0.3, 0.45  # of detections to look at: least score, IoU of NMS
+DETECTION_LIMIT = 100  # of a class in an image, by score, that COCO's rule looks at
 TILE_OVERLAP = 200  # of the tiles of large images, pixels
 SAVE_EVERY = 10.0  # minutes in an epoch, of a training
 LOGGERS = ("tensorboard", "wandb", "mlflow")  # the first always writes

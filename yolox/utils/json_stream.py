@@ -44,6 +44,9 @@ def stream_lists(chunks: Iterable[bytes], wanted: set[str]) -> Iterator[tuple[st
         text.take(":")
         if key in wanted:
             yield key, text.elements()
+        elif text.peek() == "[":
+            for _ in text.elements():
+                pass
         else:
             text.value()
     text.take("}")
@@ -96,7 +99,10 @@ class _Text:
                 return
 
     def value(self) -> Any:
-        """The next value, of any kind."""
+        """The next value, of any kind.
+
+        Each try begins at its start, so that the next one is made when there is twice as much.
+        """
         self.peek()
         while True:
             try:
@@ -108,8 +114,11 @@ class _Text:
             if self._text[end : end + 1] in _AFTER:
                 self._at = end
                 return value
-            if len(self._text) - self._at > _MAX_ELEMENT or not self._more():
+            length = len(self._text) - self._at
+            if length > _MAX_ELEMENT or not self._more():
                 raise NotStreamedError
+            while len(self._text) - self._at < 2 * length and self._more():
+                pass
 
     def elements(self) -> Iterator[Any]:
         """Those of the next value, a list."""

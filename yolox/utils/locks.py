@@ -55,8 +55,12 @@ def claimed(folder: Path, error: type[UserError] = UserError, *, name: str = "")
                     place.rmdir()
 
 
-def hold(handle: int) -> bool | None:
+def hold(handle: int, *, wait: bool = False) -> bool | None:
     """Mark an open file as in use, until it is closed or its process ends.
+
+    Args:
+        handle: of the file.
+        wait: until no other process has it; on Windows ten seconds at most.
 
     Returns:
         Whether no other process has: None where the file system has no locks.
@@ -64,10 +68,10 @@ def hold(handle: int) -> bool | None:
     try:
         if sys.platform == "win32":
             os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(handle, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
             os.lseek(handle, 0, os.SEEK_SET)
         else:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (BlockingIOError, PermissionError):
         return False
     except OSError:

@@ -70,9 +70,7 @@ def group_room(group: Path) -> int | None:
     """Bytes that a control group still has; None where it has no limit or does not tell."""
     files = _FILES if (group / _FILES[0]).exists() else _OLD_FILES
     try:
-        limit, used = (
-            (group / name).read_text(encoding="ascii").strip() for name in files[:2]
-        )
+        limit, used = ((group / name).read_text(encoding="ascii").strip() for name in files[:2])
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     except OSError:
         return None

@@ -1,9 +1,9 @@
 """Which boxes greedy non-maximum suppression keeps, on a CPU.
 
 Where boxes are spread, only pairs that meet along x are looked at. They are found by sorting, of
-all classes at once. Where they crowd, most pairs meet and few boxes are kept: all pairs of a block
-are looked at, and what it keeps is held against all the rest, class by class side by side. Both
-compute the same float operations.
+all classes at once. Where they are dense, most pairs meet and few boxes are kept: all pairs of a
+block are looked at, and what it keeps is held against all the rest, class by class side by side.
+Both compute the same float operations.
 
 Shape suffixes: N boxes; C classes; M boxes of a class, as many for each: those that are not there
 are NaN, which overlaps nothing; B boxes of a block; K kept boxes of it.
@@ -42,7 +42,7 @@ def kept_on_cpu(boxes_N4: Floats, classes_N: Numbers, iou_threshold: float) -> N
     with np.errstate(over="ignore", invalid="ignore"):
         if len(boxes_N4) <= FIRST_BLOCK:
             return kept_by_pairs(boxes_N4, classes_N, iou_threshold)
-        kept, left = kept_of_crowds(boxes_N4, classes_N, iou_threshold)
+        kept, left = kept_by_dense_blocks(boxes_N4, classes_N, iou_threshold)
         if len(left):
             others = kept_by_pairs(boxes_N4[left], classes_N[left], iou_threshold)
             kept.append(left[others])
@@ -189,10 +189,10 @@ def _settled(count: int, first: Numbers, second: Numbers) -> npt.NDArray[np.bool
         alive = again
 
 
-# -------------------------------------------------------------------------------------- of crowds
+# -------------------------------------------------------------------------------- by dense blocks
 
 
-def kept_of_crowds(
+def kept_by_dense_blocks(
     boxes_N4: Floats, classes_N: Numbers, iou_threshold: float
 ) -> tuple[list[Numbers], Numbers]:
     """Those kept as long as blocks keep few of their boxes, and those that are left to be judged.

@@ -23,6 +23,13 @@ def class_color(class_id: int) -> tuple[int, int, int]:
     return blue, green, red
 
 
+def ink_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever can be read on a BGR colour (0–255 each)."""
+    blue, green, red = color
+    dark = 0.114 * blue + 0.587 * green + 0.299 * red < 128  # ITU-R BT.601 luma
+    return (255, 255, 255) if dark else (0, 0, 0)
+
+
 @cache
 def _palette() -> tuple[tuple[int, int, int], ...]:
     """Vivid colours, BGR, each as unlike those before it as can be.
@@ -116,11 +123,8 @@ def _draw_label(
     top = corner[1] - strip_h if corner[1] >= strip_h else corner[1]
     top = max(0, min(top, height - strip_h))
     cv2.rectangle(canvas, (left, top), (left + strip_w, top + strip_h), color, cv2.FILLED)
-    blue, green, red = color
-    dark_strip = 0.114 * blue + 0.587 * green + 0.299 * red < 128  # ITU-R BT.601 luma
-    ink = (255, 255, 255) if dark_strip else (0, 0, 0)
     origin = (left + pad, top + pad + text_h)
-    cv2.putText(canvas, text, origin, _FONT, scale, ink, stroke, cv2.LINE_AA)
+    cv2.putText(canvas, text, origin, _FONT, scale, ink_on(color), stroke, cv2.LINE_AA)
 
 
 def _as_numpy(values: Any) -> npt.NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from loguru import logger
 
 from yolox.data.data_augment import has_area
 from yolox.data.datasets.files import is_file
+from yolox.data.datasets.known_classes import fold_name
 from yolox.data.datasets.plausible import box_remarks
 from yolox.data.datasets.records import (
     BAD_ANNOTATION,
@@ -33,7 +33,7 @@ from yolox.data.image_header import ImageError
 from yolox.data.image_size import read_file_headers
 from yolox.utils.progress import track
 
-_EDGE_TOLERANCE = 2.0  # pixels: conventions of where an image ends differ by as much
+EDGE_TOLERANCE = 2.0  # pixels: conventions of where an image ends differ by as much
 _MAX_SHOWN = 3
 _ODD_NUMBERS = np.random.default_rng(0).integers(-(2**62), 2**62, 6) * 2 + 1
 _MAX_SAMPLED_IMAGES = 4  # 16-bit images: they tell of what sort the others are
@@ -119,10 +119,10 @@ def _check_names(table: RecordTable, classes: tuple[str, ...]) -> None:
     unknown = sorted(set(counts) - set(classes))
     if not unknown:
         return
-    near = {_spelling(name): name for name in classes}
+    near = {fold_name(name): name for name in classes}
     items = []
     for name in unknown:
-        hint = near.get(_spelling(name))
+        hint = near.get(fold_name(name))
         items.append(f"{name!r}: {counts[name]} objects" + (f"; meant {hint!r}?" if hint else ""))
     found = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
     raise UnknownClassesError(
@@ -133,11 +133,6 @@ def _check_names(table: RecordTable, classes: tuple[str, ...]) -> None:
         f"; left so, their objects would count as background:{bullets(items)}\n"
         f"All classes found: {found}",
     )
-
-
-def _spelling(name: str) -> str:
-    """A name without what people spell differently: case, spaces, hyphens."""
-    return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 # ------------------------------------------------------------------------------------------ samples
@@ -168,7 +163,7 @@ def build_samples(
     form, first = records.form, records.first_pixel
     found = [*box_remarks(whole, limits, form, first), *_list_remarks(records), *_copies(table)]
     _tell(records.title, [*records.remarks, *found])
-    cut = kept & (np.abs(whole - boxes).max(axis=1, initial=0) > _EDGE_TOLERANCE)
+    cut = kept & (np.abs(whole - boxes).max(axis=1, initial=0) > EDGE_TOLERANCE)
     _warn_cut(table, first, cut)
     _warn_dropped(table, first, kept)
     _warn_of_nothing(records, kept, table.difficult)
@@ -304,7 +299,7 @@ def _warn_cut(table: RecordTable, first_pixel: int, cut: npt.NDArray[np.bool_]) 
     if cut.any():
         cases = bullets(_described(table, first_pixel, cut), _MAX_SHOWN)
         logger.warning(
-            f"{cut.sum()} boxes reach more than {_EDGE_TOLERANCE:g} pixels over the edge of their "
+            f"{cut.sum()} boxes reach more than {EDGE_TOLERANCE:g} pixels over the edge of their "
             f"image and are cut there:{cases}"
         )
 

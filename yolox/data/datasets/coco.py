@@ -52,6 +52,15 @@ def read_coco(data_dir: str | Path, json_file: str | Path, name: str) -> RecordS
     return _records(_load(files[0]), files, folder, name)[0]
 
 
+def coco_classes(data_dir: str | Path, json_file: str | Path) -> tuple[str, ...]:
+    """The class names that one JSON file states; arguments as for `COCODataset`.
+
+    No image is looked for. Raises DataError if the file is not there or is no COCO file.
+    """
+    path = _files(Path(data_dir), json_file)[0]
+    return tuple(read_categories(_load(path).categories, path)[0].values())
+
+
 class COCODataset(DetectionDataset):
     """A data set in the layout of COCO.
 

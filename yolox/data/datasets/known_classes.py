@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from yolox.data.datasets.coco_classes import COCO_CLASSES
 from yolox.data.datasets.voc_classes import VOC_CLASSES
 
-# Other names of COCO's classes, as `_bare` leaves them.
+# Other names of COCO's classes, as `fold_name` leaves them.
 _SYNONYMS = {
     "aeroplane": "airplane",
     "motorbike": "motorcycle",
@@ -69,6 +69,11 @@ def rows_by_name(theirs: Sequence[str], ours: Sequence[str]) -> list[int | None]
     return [exact.get(name, alone.get(_meant(name))) for name in ours]
 
 
+def fold_name(name: str) -> str:
+    """A name without what people spell differently: case, spaces, hyphens, underscores."""
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
 def _meant(name: str) -> str:
-    bare = re.sub(r"[\s_-]+", "", name).casefold()
+    bare = fold_name(name)
     return _SYNONYMS.get(bare, bare)

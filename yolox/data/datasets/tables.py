@@ -193,7 +193,7 @@ class RecordTable(_Columns, _Table[Record]):
 
     def image(self, index: int) -> Path:
         """The file of an image."""
-        return Path(f"{self.folder}/{self.images[index]}" if self.folder else self.images[index])
+        return _below(self.folder, self.images[index])
 
     def counts(self) -> Ints:
         """Objects of each image, int64 (I,)."""
@@ -256,13 +256,17 @@ class SampleTable(_Columns, _Table[Sample]):
         return Sample(
             image_id=int(self.ids[index]),
             name=self.names[index],
-            path=Path(f"{self.folder}/{self.images[index]}" if self.folder else self.images[index]),
+            path=_below(self.folder, self.images[index]),
             height=height,
             width=width,
             boxes=self.boxes[start:end],
             classes=self.classes[start:end].astype(np.int64),
             difficult=self.difficult[start:end],
         )
+
+
+def _below(folder: str, file: str) -> Path:
+    return Path(f"{folder}/{file}" if folder else file)
 
 
 def _joined_ends(parts: Iterable[Ints]) -> Ints:

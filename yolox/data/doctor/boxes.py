@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolox.data.data_augment import fit_size
-from yolox.data.datasets.build import alike
+from yolox.data.datasets.build import EDGE_TOLERANCE, alike
 from yolox.data.datasets.records import RecordSet
 from yolox.data.datasets.tables import RecordTable
 from yolox.data.doctor.facts import Facts
@@ -24,7 +24,6 @@ Mask = npt.NDArray[np.bool_]
 
 _SIZE_LIMITS = (32.0, 96.0)  # pixels: COCO's limits of small and medium
 _MIN_SIDE = 2.0  # pixels at the input size: below that nothing can be told from noise
-_EDGE_TOLERANCE = 2.0  # pixels: conventions of where an image ends differ by as much
 _ROUNDING_TOLERANCE = 0.5  # pixels: of fractions written with few digits
 _MAX_ASPECT = 20.0
 
@@ -183,13 +182,13 @@ def box_findings(tables: Mapping[str, BoxTable], input_size: tuple[int, int]) ->
         ),
         *finding(
             "warning",
-            f"boxes that reach more than {_EDGE_TOLERANCE:g} pixels over the edge of their image",
+            f"boxes that reach more than {EDGE_TOLERANCE:g} pixels over the edge of their image",
             cases("over"),
             "Training cuts them at the edge: check that annotation and image belong together.",
         ),
         *finding(
             "note",
-            f"boxes that reach up to {_EDGE_TOLERANCE:g} pixels over the edge of their image",
+            f"boxes that reach up to {EDGE_TOLERANCE:g} pixels over the edge of their image",
             cases("just over"),
             "Cut at the edge; nothing to do.",
         ),
@@ -228,8 +227,8 @@ def _faults(table: BoxTable) -> dict[str, Mask]:
     return {
         "no area": no_area,
         "outside": outside,
-        "over": usable & (over > _EDGE_TOLERANCE),
-        "just over": usable & (over > _ROUNDING_TOLERANCE) & (over <= _EDGE_TOLERANCE),
+        "over": usable & (over > EDGE_TOLERANCE),
+        "just over": usable & (over > _ROUNDING_TOLERANCE) & (over <= EDGE_TOLERANCE),
         "twice": usable & _copies(table),
         "tiny": tiny,
         "long": usable & ~tiny & (most > _MAX_ASPECT * least),

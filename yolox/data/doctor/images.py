@@ -21,11 +21,11 @@ from yolox.data.datasets.tables import RecordTable
 from yolox.data.decoding import DARK_BITS
 from yolox.data.doctor.facts import Facts, Flaw, ImageFacts
 from yolox.data.doctor.report import Finding, finding
+from yolox.data.image_header import REPLACE_ADVICE
 
 Splits = Mapping[str, RecordSet]
 Cases = list[tuple[str, str]]
 
-_REPLACE = "replace the file, or take its name out of the split"
 _PROBLEMS = {
     IMAGE_MISSING: "images that are not there",
     IMAGE_BROKEN: "images that cannot be decoded",
@@ -34,19 +34,19 @@ _PROBLEMS = {
     BAD_CLASS_LIST: "class lists that cannot be used",
 }
 _FLAWS: dict[Flaw, tuple[str, str]] = {
-    "missing": ("images that are not there", f"Training refuses: {_REPLACE}."),
+    "missing": ("images that are not there", f"Training refuses: {REPLACE_ADVICE}."),
     "unreadable": (
         "images that the system does not let read",
         "Training breaks off: check the file's permissions and the disk.",
     ),
-    "empty": ("image files of 0 bytes", f"Training refuses: {_REPLACE}."),
+    "empty": ("image files of 0 bytes", f"Training refuses: {REPLACE_ADVICE}."),
     "truncated": (
         "images that cannot be decoded: the file is cut off",
-        f"Training breaks off when it comes to one: copy it again, {_REPLACE}.",
+        f"Training breaks off when it comes to one: copy it again, {REPLACE_ADVICE}.",
     ),
     "undecodable": (
         "images that cannot be decoded",
-        f"Training breaks off when it comes to one: {_REPLACE}.",
+        f"Training breaks off when it comes to one: {REPLACE_ADVICE}.",
     ),
     "oversized": ("images of more pixels than are decoded", "Training refuses."),
     "missized": (
@@ -122,7 +122,7 @@ def file_findings(splits: Splits, facts: Facts) -> list[Finding]:
             "error",
             "images of which the lower part is missing from the file",
             cases(_grey),
-            f"Objects there are learned as grey: copy it again, {_REPLACE}.",
+            f"Objects there are learned as grey: copy it again, {REPLACE_ADVICE}.",
         ),
         *finding(
             "warning",

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from yolox.data.datasets.known_classes import fold_name
 from yolox.data.datasets.records import RecordSet
 from yolox.data.datasets.tables import RecordTable
 from yolox.data.doctor.report import Finding, finding
-from yolox.data.doctor.spelling import fold_name, nearest, pairs_alike
+from yolox.data.doctor.spelling import nearest, pairs_alike
 
 _IMBALANCE_RATIO = 20  # times as many objects
 

@@ -10,8 +10,7 @@ import numpy as np
 from yolox.data.datasets.records import Record, RecordSet
 from yolox.data.datasets.tables import RecordTable
 from yolox.data.doctor.report import Finding, finding
-
-_COCO_LIMIT = 100  # detections of a class in an image
+from yolox.utils.choices import DETECTION_LIMIT
 
 
 def number_findings(
@@ -29,16 +28,16 @@ def number_findings(
         for split in others or [train]
         for record in _full(records_by_split[split])
         for name, number in Counter(record.names).items()
-        if number > _COCO_LIMIT
+        if number > DETECTION_LIMIT
     ]
     return [
         *(_cut(train, records_by_split[train], max_labels) if max_labels else ()),
         *finding(
             "note",
-            f"images with more than {_COCO_LIMIT} objects of a class",
+            f"images with more than {DETECTION_LIMIT} objects of a class",
             crowded,
-            f"COCO's rule looks at the {_COCO_LIMIT} best detections of a class in an image, so "
-            "its AP cannot reach 1 here: go by the VOC figures.",
+            f"COCO's rule looks at the {DETECTION_LIMIT} best detections of a class in an image, "
+            "so its AP cannot reach 1 here: go by the VOC figures.",
         ),
     ]
 
@@ -46,7 +45,7 @@ def number_findings(
 def _full(records: RecordSet) -> Iterator[Record]:
     """The images that can have more objects of a class than COCO's rule looks at."""
     table = RecordTable.of(records.records)
-    return (table[int(i)] for i in np.flatnonzero(table.counts() > _COCO_LIMIT))
+    return (table[int(i)] for i in np.flatnonzero(table.counts() > DETECTION_LIMIT))
 
 
 def _cut(split: str, records: RecordSet, max_labels: int) -> list[Finding]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 
+from yolox.data.datasets.known_classes import fold_name
+
 _MIN_LETTERS = 5  # of the longer of two names that may differ in one: cat is no misspelled car
-
-
-def fold_name(name: str) -> str:
-    """A name without what people spell differently: case, spaces, hyphens, underscores."""
-    return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 def alike(a: str, b: str) -> bool:

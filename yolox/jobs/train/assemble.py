@@ -103,8 +103,8 @@ def build_trainer(exp: Exp, fabric: Fabric, options: TrainOptions) -> Trainer:
     teaching = _teaching(exp, options, start)
     several = fabric.world_size > 1
     loader = exp.get_data_loader(batch_size, several, cache_img=options.cache)
-    if not pins_memory(fabric.device) and isinstance(loader, DataLoader):
-        loader.pin_memory = False
+    if isinstance(loader, DataLoader):
+        loader.pin_memory = pins_memory(fabric.device)
     if not len(loader):
         raise UserError(
             f"the training data make no batch of {batch_size}: lower the batch size, or have the "
