@@ -37,7 +37,7 @@ def test_nan_and_lone_surrogates_are_read_as_by_json():
 )
 def test_what_is_skipped_is_scanned_few_times(skipped, monkeypatch):
     text = json.dumps({"extra": skipped, "images": [1]})
-    scan, scanned = json_stream._scan, []
+    scan, scanned = json_stream.scan_once, []
 
     def counted(part, at):
         end = len(part)
@@ -47,7 +47,7 @@ def test_what_is_skipped_is_scanned_few_times(skipped, monkeypatch):
         finally:
             scanned.append(end - at)
 
-    monkeypatch.setattr(json_stream, "_scan", counted)
+    monkeypatch.setattr(json_stream, "scan_once", counted)
     assert read(text, size=256) == {"images": [1]}
     assert sum(scanned) < 4 * len(text)
 

@@ -81,7 +81,8 @@ def problems_of(exp: Recipe, *, own_schedule: bool = False) -> list[str]:
     require(("mosaic_scale", "mixup_scale"), _rises, "two rising numbers above 0")
     require(["random_size"], lambda size: not size or _rises(size), "two rising numbers or ()")
     require(["milestones"], lambda epochs: all(epoch > 0 for epoch in epochs), "above 0")
-    require(["class_names"], lambda names: len(names) == len({*names}), "names that differ")
+    if "class_names" not in wrong and len(exp.class_names) != len(set(exp.class_names)):
+        problems.append(f"class_names holds a name twice: {exp.class_names}")
     lengths = wrong.keys().isdisjoint(("no_aug_epochs", "max_epoch"))
     if lengths and not 0 <= exp.no_aug_epochs <= exp.max_epoch:
         problems.append(

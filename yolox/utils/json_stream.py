@@ -10,7 +10,7 @@ from typing import Any
 _MAX_ELEMENT = 1 << 26  # characters: one that is longer, or never ends, is not worth the waiting
 _SPACE = " \t\n\r"
 _AFTER = frozenset(_SPACE + ",]}:")  # a value; else a number goes on, or it is no JSON
-_scan: Callable[[str, int], tuple[Any, int]] = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009
+scan_once: Callable[[str, int], tuple[Any, int]] = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009
 
 
 class NotStreamedError(Exception):
@@ -106,7 +106,7 @@ class _Text:
         self.peek()
         while True:
             try:
-                value, end = _scan(self._text, self._at)
+                value, end = scan_once(self._text, self._at)
             except (StopIteration, ValueError):
                 end = len(self._text)
             except RecursionError:
@@ -130,7 +130,7 @@ class _Text:
                 # What follows is whole in most cases: no call and no copy for it.
                 at = self._at + (self._text[self._at : self._at + 1] == " ")
                 try:
-                    value, end = _scan(self._text, at)
+                    value, end = scan_once(self._text, at)
                 except (StopIteration, ValueError, RecursionError):
                     end = len(self._text)
                 if self._text[end : end + 1] in _AFTER:
