@@ -712,6 +712,30 @@ def test_only_as_many_images_as_asked_are_used(option: str) -> None:
     assert_untouched(results[0], snapshot(results[1]))
 
 
+def test_weights_and_batch_norms_each_take_their_number_of_images() -> None:
+    model = enliven(ResNet()).eval()
+    groups = trace_groups(model, images(1, 16))
+    plan = plan_of(groups, {"stem.0": GONE})
+    config = bare(importance="l1", absorb=False, reconstruct=2, bn_recalibrate=4)
+    both, spoilt = images(2, 16), torch.full((3, 3, 16, 16), torch.nan)
+    one, other = (
+        compensate_cut(model, groups, plan, config, images(1, 16), torch.cat((both, more, spoilt)))
+        for more in (images(2, 16, seed=5), images(2, 16, seed=6))
+    )
+    first, second = one[0].state_dict(), other[0].state_dict()
+    fitted = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and n != "stem.0"]
+    changed = [
+        name
+        for name in fitted
+        if not torch.equal(first[f"{name}.weight"], model.get_parameter(f"{name}.weight"))
+    ]
+    # The first that is fitted reads what no batch norm was corrected for.
+    weight = f"{changed[0]}.weight"
+    torch.testing.assert_close(first[weight], second[weight], rtol=1e-4, atol=1e-5)
+    assert any(not torch.equal(first[n], second[n]) for n in first if "running_mean" in n)
+    assert all(value.isfinite().all() for value in first.values())
+
+
 def test_a_whole_prune_with_compensation_is_verified() -> None:
     model = enliven(build_model(SPECS["yolox-nano"]))
     before = snapshot(model)

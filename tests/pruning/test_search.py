@@ -27,6 +27,7 @@ from yolox.pruning.search import Progress, Shares, Space, search
 from yolox.pruning.search_plan import PlanSearch
 from yolox.pruning.surgeon import SurgeonScorer
 from yolox.utils.documents import json_text, parse_json
+from yolox.utils.model_utils import copy_model
 
 
 def images(count: int, size: int = 16, seed: int = 0) -> Tensor:
@@ -195,6 +196,22 @@ def test_a_loss_ahead_is_that_of_the_plan_compensated() -> None:
         assert ahead.loss(plan) == pytest.approx(wanted, rel=1e-4)
         if number % 2 == 0:
             ahead.keep()
+
+
+def test_looking_ahead_copies_the_model_once_for_each_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = []
+
+    def counted(model: nn.Module) -> nn.Module:
+        copies.append(model)
+        return copy_model(model)
+
+    for module in ("reconstruct", "replay"):
+        monkeypatch.setattr(f"yolox.pruning.{module}.copy_model", counted)
+    model = chain(8, 8)
+    data = labelled(model)
+    x = torch.cat([batch[0] for batch in data.fitted])
+    Lookahead(model, trace_groups(model, images(1)), x, data)
+    assert copies == [model] * 3  # for gradients, the whole model's outputs, and the loss
 
 
 def doubled() -> nn.Sequential:

@@ -70,7 +70,7 @@ class Calibration:
 
         Of few images, a third judges.
         """
-        fitted = config.reconstruct or config.bn_recalibrate
+        fitted = config.fitted_images
         held = min(config.held_back if fitted else 0, len(self) // 3)
         fitted = min(fitted, len(self) - held)
         parts = self.batches[:fitted], self.batches[fitted : fitted + held]
@@ -158,7 +158,7 @@ def calibrate(
 
 def images_needed(config: PruneConfig, scored: int) -> int:
     """How many images a config takes in all, scored on as many."""
-    fitted = config.reconstruct or config.bn_recalibrate
+    fitted = config.fitted_images
     return max(scored, fitted + (config.held_back if fitted else 0))
 
 

@@ -73,7 +73,7 @@ def prune(
     """
     where = resolve_device(device)
     calibration = dataclasses.replace(calibration or Calibration(), device=where)
-    if not len(calibration) and (config.reconstruct or config.bn_recalibrate):
+    if not len(calibration) and config.fitted_images:
         logger.warning(
             "without calibration images layers are not refitted: they stay as the cut leaves them"
         )

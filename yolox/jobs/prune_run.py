@@ -234,7 +234,7 @@ class PruneRun(ABC):
     @property
     def _compensates(self) -> bool:
         config = self.config
-        return config.absorb or bool(config.reconstruct or config.bn_recalibrate)
+        return config.absorb or bool(config.fitted_images)
 
     def _stage(self, label: str, model: nn.Module) -> Stage:
         scored = self.scored

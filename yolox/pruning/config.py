@@ -262,6 +262,11 @@ class PruneConfig:
         return bool(self.layer_sparsity) or (self.scope == "uniform" and self.target is None)
 
     @property
+    def fitted_images(self) -> int:
+        """How many images layers are refitted or corrected on, the most that one of them takes."""
+        return max(self.reconstruct, self.bn_recalibrate)
+
+    @property
     def scorings(self) -> int:
         """How many times slots are scored."""
         return 1 if CRITERIA[self.importance].looks_ahead else self.rounds

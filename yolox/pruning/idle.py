@@ -32,12 +32,11 @@ def tell_idle_fields(config: PruneConfig, given: Collection[str], *, planned: bo
         planned: whether a plan says what goes.
     """
     criterion, name = CRITERIA[config.importance], f"importance {config.importance}"
-    refits = config.reconstruct or config.bn_recalibrate
     cases = [
         (planned, CHOOSING, "`plan` says what goes"),
         (not criterion.combines, ("aggregate", "normalize"), f"{name} combines no scores"),
         (criterion.looks_ahead, ("rounds",), f"{name} takes one round"),
-        (not refits, ("held_back",), "no layer is refitted"),
+        (not config.fitted_images, ("held_back",), "no layer is refitted"),
     ]
     told: set[str] = set()
     for idle, fields, cause in cases:

@@ -92,9 +92,9 @@ def keep_what_helps(
     """
     batches, loss = labelled.held, labelled.loss
     parts = _parts(bare, fitted, example_input)
-    replay = Replay(copy_model(fitted).to(device), batches, loss, parts)
+    replay = Replay(fitted, batches, loss, parts, device)
     now, old, new = (model.state_dict() for model in (replay.model, bare, fitted))
-    without = Replay(copy_model(bare).to(device), batches, loss, ()).losses
+    without = Replay(bare, batches, loss, (), device).losses
     best, dropped = replay.losses, list[str]()
     order = replay.order(parts)
     for layer in track(order[::-1], "Judging refits"):

@@ -17,7 +17,6 @@ from yolox.pruning.plan import PruningPlan
 from yolox.pruning.reconstruct import EXACT, Fitter, position_weights
 from yolox.pruning.replay import Replay
 from yolox.pruning.surgery import kept_channels, removed_channels, silence
-from yolox.utils.model_utils import copy_model
 
 _Axis = tuple[str, Axis]  # a layer's inputs or outputs
 SAMPLES = 2048  # a plan is only compared with others: an eighth of what the cut is refitted at
@@ -53,13 +52,13 @@ class Lookahead:
             seed: decides the positions that layers are refitted at.
             samples: how many of them, of each layer.
         """
-        whole = copy_model(model).to(images.device)
-        weights = position_weights(whole, labelled.fitted, labelled.loss)
+        device = images.device
+        weights = position_weights(model, labelled.fitted, labelled.loss, device)
         self._groups, self._images, self._labelled = groups, images, labelled
-        self._fitter = Fitter(whole, images, seed=seed, weights=weights, samples=samples)
+        self._fitter = Fitter(model, images, seed=seed, weights=weights, samples=samples)
         readers = {m.name for group in groups for m in group.members if m.axis == "in"}
         batches = [None, *labelled.held]  # the first fits, the others judge
-        self._replay = Replay(whole, batches, self._step, readers | self._fitter.layers)
+        self._replay = Replay(model, batches, self._step, readers | self._fitter.layers, device)
         self._model = self._replay.model
         self._whole = {key: value.clone() for key, value in self._model.state_dict().items()}
         self._kept, self._kept_gone = self._whole, dict[_Axis, Tensor]()

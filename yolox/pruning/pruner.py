@@ -27,7 +27,6 @@ from yolox.pruning.scorers import make_scorer
 from yolox.pruning.select import select_groups
 from yolox.pruning.surgery import apply_plan, mask_plan
 from yolox.pruning.tracing.trace import trace_groups
-from yolox.utils.model_utils import copy_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,18 +253,18 @@ def compensate_cut(
     Raises:
         PruningError: the config wants calibration images, and there are none.
     """
-    if (config.reconstruct or config.bn_recalibrate) and (images is None or not len(images)):
+    count = config.fitted_images
+    if count and (images is None or not len(images)):
         raise PruningError(
             "reconstruct and bn_recalibrate need real images: give the data set, or set both to 0"
         )
     start = absorb_constants(model, groups, plan, example_input) if config.absorb else model
-    count = config.reconstruct or config.bn_recalibrate
     if images is None or not count:
         return start, None
     weights = None
     if labelled and config.reconstruct:
-        there = copy_model(model).to(images.device)
-        weights = position_weights(there, labelled.fitted[:count], labelled.loss)
+        shown = labelled.fitted[: config.reconstruct]
+        weights = position_weights(model, shown, labelled.loss, images.device)
     ready = refit(
         model,
         groups,
@@ -276,6 +275,7 @@ def compensate_cut(
         recalibrate=config.bn_recalibrate > 0,
         seed=config.seed,
         weights=weights,
+        counts=(config.reconstruct or None, config.bn_recalibrate or None),
     )
     judgement = None
     if labelled and labelled.held:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 
 from yolox.pruning.compensate import following_norms
 from yolox.pruning.groups import Group
@@ -35,6 +36,7 @@ _NONE = torch.empty(0, dtype=torch.long)
 # Without TF32, whose rounding would be taken for what the removal did.
 EXACT = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
+Counts = tuple[int | None, int | None]  # of images that convolutions and batch norms are fitted to
 Positions = tuple[Tensor, Tensor, Tensor]  # image, row, column, each (S,)
 
 
@@ -63,15 +65,17 @@ class Fitter:
         seed: int = 0,
         weights: Mapping[str, Tensor] | None = None,
         samples: int | None = None,
+        counts: Counts = (None, None),
     ) -> None:
         """Run the images once; the arguments are those of `refit`.
 
         `samples` positions of each layer are looked at, `MAX_SAMPLES` by default.
         """
+        self._counts = counts
         self.whole = copy_model(model).to(images.device).float().eval()
         self._following = following_norms(model, images[:1])
         self._targets, self._moments = _observe(
-            self.whole, images, seed, weights or {}, samples or MAX_SAMPLES
+            self.whole, images, seed, weights or {}, samples or MAX_SAMPLES, counts
         )
         self.layers, self.norms = frozenset(self._targets), frozenset(self._moments)
 
@@ -89,7 +93,7 @@ class Fitter:
         """
         layer: Any = model.get_submodule(name)
         can_shift = layer.bias is not None or name in self._following
-        shift = _regress(layer, x, self._targets[name], kept, rows, can_shift)
+        shift = _regress(layer, x[: self._counts[0]], self._targets[name], kept, rows, can_shift)
         if shift is None or not can_shift:
             return
         if layer.bias is not None:
@@ -101,7 +105,7 @@ class Fitter:
 
     def fit_norm(self, layer: _BatchNorm, name: str, x: Tensor) -> None:
         """Let a batch norm of the pruned model follow the change of its inputs, in place."""
-        mean, variance = _moments(x)
+        mean, variance = _moments(x[: self._counts[1]])
         old_mean, old_variance = self._moments[name]
         old = self.whole.get_submodule(name)
         assert isinstance(old.running_mean, Tensor)
@@ -125,6 +129,7 @@ def refit(
     recalibrate: bool = False,
     seed: int = 0,
     weights: Mapping[str, Tensor] | None = None,
+    counts: Counts = (None, None),
 ) -> nn.Module:
     """Fit the layers behind removed channels to what the whole model computes on real images.
 
@@ -147,12 +152,14 @@ def refit(
         seed: decides the sampled positions.
         weights: of each position (N, H, W) of a convolution's output, as `position_weights` gives
             them; without them all positions are equally likely.
+        counts: how many of the images, the first ones, the one and the other is done on; None for
+            all.
 
     Returns:
         A copy of the model, of the same size; the arguments are not touched.
     """
     images = images.float()
-    fitter = Fitter(model, images, seed=seed, weights=weights)
+    fitter = Fitter(model, images, seed=seed, weights=weights, counts=counts)
     fitted = mask_plan(start or model, groups, plan).to(images.device).float().eval()
     gone = {(name, axis): channels for name, axis, channels in removed_channels(groups, plan)}
 
@@ -175,42 +182,52 @@ def refit(
     return refitted
 
 
-def _before(layer: nn.Module, act: Callable[[Any, Tensor], None]) -> None:
+def _before(layer: nn.Module, act: Callable[[Any, Tensor], None]) -> RemovableHandle:
     """Call `act` with a layer and its input each time before it runs."""
 
     def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
         act(module, args[0])
 
-    layer.register_forward_pre_hook(hook)
+    return layer.register_forward_pre_hook(hook)
 
 
 def _observe(
-    whole: nn.Module, images: Tensor, seed: int, weights: Mapping[str, Tensor], samples: int
+    whole: nn.Module,
+    images: Tensor,
+    seed: int,
+    weights: Mapping[str, Tensor],
+    samples: int,
+    counts: Counts,
 ) -> tuple[dict[str, _Target], dict[str, tuple[Tensor, Tensor]]]:
     """Sampled outputs of each dense convolution, and the moments of each batch norm's input."""
     targets: dict[str, _Target] = {}
     moments: dict[str, tuple[Tensor, Tensor]] = {}
     runs: Counter[str] = Counter()
     generator = torch.Generator().manual_seed(seed)
-    watched = copy_model(whole)
     fixed = fixed_layers(whole)  # such a weight is not the layer's own to fit
 
     def sample(name: str, output: Tensor) -> None:
         runs[name] += 1
+        output = output[: counts[0]]
         positions = draw(output.shape, weights.get(name), samples, generator, output.device)
         outputs = output[positions[0], :, positions[1], positions[2]]
         targets[name] = _Target(positions=positions, outputs_SO=outputs)
 
     def measure(name: str, _layer: nn.Module, x: Tensor) -> None:
         runs[name] += 1
-        moments[name] = _moments(x)
+        moments[name] = _moments(x[: counts[1]])
 
-    for name, layer in watched.named_modules():
+    handles = []
+    for name, layer in whole.named_modules():
         if isinstance(layer, nn.Conv2d) and is_refittable(layer) and name not in fixed:
-            layer.register_forward_hook(lambda _m, _a, out, name=name: sample(name, out))
+            handles.append(
+                layer.register_forward_hook(lambda _m, _a, out, name=name: sample(name, out))
+            )
         elif isinstance(layer, _BatchNorm) and layer.running_mean is not None:
-            _before(layer, partial(measure, name))
-    watched(images)
+            handles.append(_before(layer, partial(measure, name)))
+    whole(images)
+    for handle in handles:
+        handle.remove()
     # A layer that runs at several places has no one output to be fitted to.
     once = {name for name, count in runs.items() if count == 1}
     return (
@@ -251,21 +268,24 @@ def draw(
     return flat // (height * width), rest // width, rest % width
 
 
-def position_weights(model: nn.Module, batches: Sequence[Any], loss: Loss) -> dict[str, Tensor]:
+def position_weights(
+    model: nn.Module, batches: Sequence[Any], loss: Loss, device: torch.device | None = None
+) -> dict[str, Tensor]:
     """What each position of a convolution's output means to the loss: its squared gradient.
 
     That is the diagonal of the Fisher information, summed over the channels (Theis et al. 2018,
     arXiv:1801.05787): to second order, an error at a position costs as much as this is large.
 
     Args:
-        model: where to compute; not changed.
+        model: not changed.
         batches: what the loss takes, one at a time.
         loss: a scalar of the model and a batch.
+        device: to compute on; None means where the model is.
 
     Returns:
         For each convolution that runs once, (N, H, W) on the CPU, N over all batches.
     """
-    twin = copy_model(model).float().eval().requires_grad_(True)
+    twin = copy_model(model).to(device).float().eval().requires_grad_(True)
     outputs: dict[str, list[Tensor]] = {}
     for name, layer in twin.named_modules():
         if isinstance(layer, nn.Conv2d):

@@ -29,22 +29,28 @@ class Replay:
     """
 
     def __init__(
-        self, model: nn.Module, batches: Sequence[Any], loss: Loss, layers: Iterable[str]
+        self,
+        model: nn.Module,
+        batches: Sequence[Any],
+        loss: Loss,
+        layers: Iterable[str],
+        device: torch.device | None = None,
     ) -> None:
         """Run the batches once, and keep what layers read.
 
         Args:
-            model: where to compute; it is copied.
+            model: not changed.
             batches: what the loss takes, one at a time; their outputs are held all at once.
             loss: a scalar of the model and a batch.
             layers: names of the modules that may change.
+            device: to compute on; None means where the model is.
 
         Raises:
             ValueError: there are no batches.
         """
         if not batches:
             raise ValueError("a loss needs at least one batch")
-        self.model = copy_model(model).float().eval().requires_grad_(False)
+        self.model = copy_model(model).to(device).float().eval().requires_grad_(False)
         for module in self.model.modules():
             if getattr(module, "inplace", False):  # it would change what was kept
                 module.inplace = False  # type: ignore[assignment]
@@ -90,11 +96,6 @@ class Replay:
             losses.append(math.inf if math.isnan(loss) else loss)
             self._made[number] = self._unchanged()
         return losses
-
-    @property
-    def kept_bytes(self) -> int:
-        """Of the outputs that are kept, at most `KEPT_BYTES`."""
-        return sum(_size(output) for kept in self._kept for output in kept.values())
 
     def keep(self) -> None:
         """Count changes from the model of the last `after` on."""

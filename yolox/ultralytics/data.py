@@ -152,7 +152,7 @@ def calibrate(
                 f"importance {config.importance} needs real images: give `data`, or use a "
                 "criterion of the weights alone, such as `importance='bn'`"
             )
-        if config.reconstruct or config.bn_recalibrate:
+        if config.fitted_images:
             logger.warning("without `data` no layer is refitted: all stay as the cut leaves them")
         return replace(config, reconstruct=0, bn_recalibrate=0), CalibrationImages()
     data = read_data(source)
