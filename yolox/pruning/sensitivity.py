@@ -30,7 +30,7 @@ from yolox.pruning.groups import Group
 from yolox.pruning.plan import PruningPlan
 from yolox.pruning.surgery import mask_plan
 from yolox.utils.documents import json_text, parse_json
-from yolox.utils.files import replacing
+from yolox.utils.files import is_full, replacing
 from yolox.utils.model_utils import part_of
 from yolox.utils.schema import integer, maybe, number, record, require, text
 
@@ -236,9 +236,10 @@ class SensitivityLog:
         except OSError as error:
             if self.path.exists() and not self.path.stat().st_size:
                 self.path.unlink()
+            room = "make room, and " if is_full(error) else ""
             raise PruningError(
-                f"cannot write to {self.path} ({error.strerror}): make room; the same command "
-                "continues after what was measured"
+                f"cannot write to {self.path} ({error.strerror}): {room}the same command continues "
+                "after what was measured"
             ) from error
 
     def _check(self, line: bytes, own: Mapping[str, Any]) -> None:
