@@ -148,7 +148,7 @@ def test_load_refuses_names_of_another_number(trained: Path, tmp_path: Path) -> 
     content = read(trained / "best_ckpt.pth")
     nameless = tmp_path / "nameless.pth"
     save_checkpoint(nameless, {**content, "spec": {**content["spec"], "class_names": []}})
-    with pytest.raises(UserError, match=r"`names` names 2 classes, and .*nameless.pth has 3"):
+    with pytest.raises(UserError, match=r"`names` names 2, and .*nameless.pth has 3 classes"):
         load(nameless, names=("a", "b"))
     assert load(nameless, names=("a", "b", "c")).names == ("a", "b", "c")
     assert load(nameless).names == ()

@@ -118,7 +118,7 @@ def _names(
         return tuple(own)
     if given and len(given) != count:
         raise UserError(
-            f"`names` names {len(given)} classes, and {source} has {count}: give a name for each, "
+            f"`names` names {len(given)}, and {source} has {count} classes: give a name for each, "
             "or none"
         )
     if given:
