@@ -20,7 +20,7 @@ Moments = tuple[Tensor, Tensor]  # mean and variance of each channel, float64 (C
 
 @torch.no_grad()
 def settle_norms(model: nn.Module, whole: nn.Module, masked: nn.Module, images: Tensor) -> None:
-    """Let running statistics follow what a cut did to them; the model computes the same as before.
+    """Let running statistics follow a cut; the model computes the same as before.
 
     In evaluation a batch norm uses its running statistics, and a refit counts on them. In training
     it uses those of the batch, and a model whose running statistics are of its inputs before the
@@ -45,29 +45,15 @@ def settle_norms(model: nn.Module, whole: nn.Module, masked: nn.Module, images: 
         old_mean, old_variance = before[name]
         if torch.equal(mean, old_mean) and torch.equal(variance, old_variance):
             continue
-        new_mean, new_variance = _followed(
-            whole.get_submodule(name), (old_mean, old_variance), (mean, variance)
-        )
         running_mean, running_variance, scale, shift = (
             tensor.double().cpu()
             for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
         )
         deviation = (running_variance + norm.eps).sqrt()
-        norm.bias.copy_(shift + scale * (new_mean - running_mean) / deviation)
-        norm.weight.copy_(scale * (new_variance + norm.eps).sqrt() / deviation)
-        norm.running_mean.copy_(new_mean)
-        norm.running_var.copy_(new_variance)
-
-
-def _followed(norm: Any, before: Moments, after: Moments) -> Moments:
-    """Running statistics after a change of the inputs, from how it changed them on some images.
-
-    Their mean and variance on those images alone are another data set's: training augments.
-    """
-    ratio = (after[1] + norm.eps) / (before[1] + norm.eps)
-    offset = before[0] - norm.running_mean.double().cpu()
-    variance = (norm.running_var.double().cpu() + norm.eps) * ratio - norm.eps
-    return after[0] - offset * ratio.sqrt(), variance.clamp_min(0)
+        norm.bias.copy_(shift + scale * (mean - running_mean) / deviation)
+        norm.weight.copy_(scale * (variance + norm.eps).sqrt() / deviation)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
 
 
 @torch.no_grad()
