@@ -21,7 +21,7 @@ STRIDE = 32  # of the deepest feature map
 EMA_WINDOW = 0.02  # updates that the average spans, as a part of the run's
 MAX_RAMP = 2000.0  # updates; that of a run from scratch
 WARMUP_SHARE = 0.1  # of the run
-PLAIN_UPDATES = 100  # without mosaic at the end; after fewer a model still knows mosaics best
+PLAIN_UPDATES = 300  # without mosaic at the end; after fewer a model still knows mosaics best
 FULL_RATE_UPDATES = 700  # of a run; a shorter one cannot undo what the full rate breaks at first
 LEAST_RATE = 0.15  # of the full one: with less the shortest runs ended lower
 
