@@ -48,12 +48,13 @@ def _figures(exp: Exp) -> tuple[float, ...]:
         ({"finetune_epochs": 30}, 100, (30, 7, 3.0, 1 - 1 / 60)),
         # A long run: nothing above what the Exp says.
         ({}, 1000, (300, 15, 5.0, 0.9998)),
-        # A short one: the last update alone, and at least 300 updates on images as they are.
+        # A short one: the last update alone, and at least 100 updates on images as they are,
+        # or all of them where fewer than that are left for mosaics.
         ({"finetune_epochs": 1}, 10, (1, 1, 0.1, 0.0)),
         ({"finetune_epochs": 4}, 10, (4, 4, 0.4, 0.0)),
         ({"finetune_epochs": 8}, 20, (8, 8, 0.8, 1 - 1 / 3.2)),
-        ({"finetune_epochs": 20}, 50, (20, 6, 2.0, 0.95)),
-        ({"finetune_epochs": 4, "warmup_epochs": 0.1}, 50, (4, 4, 0.1, 0.75)),
+        ({"finetune_epochs": 10}, 20, (10, 5, 1.0, 0.75)),
+        ({"finetune_epochs": 4, "warmup_epochs": 0.1}, 50, (4, 2, 0.1, 0.75)),
         ({"finetune_epochs": 50, "accumulate": 4}, 10, (50, 15, 5.0, 1 - 1 / 3)),
         ({"finetune_epochs": 30, "ema_decay": 0.9}, 100, (30, 7, 3.0, 0.9)),
         ({"finetune_epochs": 4, "no_aug_epochs": 0}, 10, (4, 0, 0.4, 0.0)),

@@ -97,6 +97,34 @@ def test_settled_statistics_are_those_of_the_inputs(cut: Cut) -> None:
         torch.testing.assert_close(norm.running_var.double(), variance, rtol=1e-3, atol=1e-4)
 
 
+def test_settled_statistics_stay_those_of_the_images_of_training(cut: Cut) -> None:
+    """Those are augmented: their mean and variance are a little off from those of these images."""
+    whole, _, masked = cut
+    whole, masked = copy.deepcopy(whole), copy.deepcopy(masked)
+    for model in (whole, masked):
+        model[2].bn.running_var.mul_(1.5)
+    model = copy.deepcopy(masked)
+    settle_norms(model, whole, masked, images(8))
+    variance = norm_moments(masked, images(8))["2.bn"][1]
+    torch.testing.assert_close(
+        model[2].bn.running_var.double(), 1.5 * variance, rtol=0.02, atol=1e-3
+    )
+
+
+def test_settled_statistics_that_lagged_are_those_of_the_inputs(cut: Cut) -> None:
+    whole, _, masked = cut
+    whole, masked = copy.deepcopy(whole), copy.deepcopy(masked)
+    for model in (whole, masked):
+        model[2].bn.running_var.mul_(1e-3)
+    model = copy.deepcopy(masked)
+    settle_norms(model, whole, masked, images(8))
+    variance = norm_moments(masked, images(8))["2.bn"][1]
+    torch.testing.assert_close(model[2].bn.running_var.double(), variance, rtol=1e-3, atol=1e-6)
+    x = images(2, seed=3)
+    wanted = outputs(masked, x, training=False)
+    assert error(outputs(model, x, training=False), wanted) < 1e-9
+
+
 def test_settling_leaves_alone_what_no_cut_reached(cut: Cut) -> None:
     whole, fitted, _ = cut
     model = copy.deepcopy(whole)

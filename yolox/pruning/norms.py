@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from yolox.pruning.watch import fixed_layers
 from yolox.utils.model_utils import copy_model
 
+MAX_SPREAD = 4  # between variances of one layer's inputs on differently augmented images
 BATCH = 8  # images a forward pass; a map of each of their channels is held as float64
 
 Moments = tuple[Tensor, Tensor]  # mean and variance of each channel, float64 (C,)
@@ -45,6 +46,9 @@ def settle_norms(model: nn.Module, whole: nn.Module, masked: nn.Module, images: 
         old_mean, old_variance = before[name]
         if torch.equal(mean, old_mean) and torch.equal(variance, old_variance):
             continue
+        mean, variance = _followed(
+            whole.get_submodule(name), (old_mean, old_variance), (mean, variance)
+        )
         running_mean, running_variance, scale, shift = (
             tensor.double().cpu()
             for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
@@ -54,6 +58,25 @@ def settle_norms(model: nn.Module, whole: nn.Module, masked: nn.Module, images: 
         norm.weight.copy_(scale * (variance + norm.eps).sqrt() / deviation)
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
+
+
+def _followed(norm: Any, before: Moments, after: Moments) -> Moments:
+    """Running statistics after a change of the inputs, from how it changed them on some images.
+
+    They stay those of the images of training, which augments. Where they have been nothing like
+    those of the inputs, as after a few steps of training, they become the inputs' own.
+    """
+    mean, variance = (tensor.double().cpu() for tensor in (norm.running_mean, norm.running_var))
+    ratio = (after[1] + norm.eps) / (before[1] + norm.eps)
+    offset = before[0] - mean
+    spread = (variance + norm.eps) / (before[1] + norm.eps)
+    alike = (spread < MAX_SPREAD) & (spread > 1 / MAX_SPREAD)
+    alike &= offset.square() < before[1] + norm.eps
+    moved = ((variance + norm.eps) * ratio - norm.eps).clamp_min(0)
+    return (
+        torch.where(alike, after[0] - offset * ratio.sqrt(), after[0]),
+        torch.where(alike, moved, after[1]),
+    )
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ STRIDE = 32  # of the deepest feature map
 EMA_WINDOW = 0.02  # updates that the average spans, as a part of the run's
 MAX_RAMP = 2000.0  # updates; that of a run from scratch
 WARMUP_SHARE = 0.1  # of the run
-PLAIN_UPDATES = 300  # without mosaic at the end; after fewer a model still knows mosaics best
+PLAIN_UPDATES = 100  # without mosaic at the end; after fewer a model still knows mosaics best
 FULL_RATE_UPDATES = 700  # of a run; a shorter one cannot undo what the full rate breaks at first
 LEAST_RATE = 0.15  # of the full one: with less the shortest runs ended lower
 
@@ -115,14 +115,18 @@ def warn_of_tiny_images(exp: Exp) -> None:
 def plain_epochs(exp: Exp, epochs: int, steps: int) -> int:
     """The last epochs, without mosaic, of a shorter run than the Exp's.
 
-    A quarter, but as many as `PLAIN_UPDATES` take: very short runs are without mosaic.
+    A quarter, but as many as `PLAIN_UPDATES` take. A run that has fewer than these left for mosaics
+    is without any.
 
     Args:
         exp: whose own number is the most.
         epochs: of the run.
         steps: batches an epoch.
     """
-    needed = math.ceil(PLAIN_UPDATES / math.ceil(steps / exp.accumulate))
+    updates = math.ceil(steps / exp.accumulate)
+    needed = math.ceil(PLAIN_UPDATES / updates)
+    if epochs * updates < 2 * PLAIN_UPDATES:
+        needed = epochs
     return min(exp.no_aug_epochs, max(epochs // 4, needed), epochs)
 
 
